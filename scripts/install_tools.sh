@@ -1,0 +1,41 @@
+#!/bin/sh
+# Installs what a fresh Debian or Ubuntu with Rust lacks. What for, as arguments: build (the default),
+# clients (the example client and the tests), test, bench. Elsewhere it says what to install.
+set -eu
+cd "$(dirname "$0")/.."
+
+packages=
+need() { # program, Debian package
+    command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
+}
+
+for purpose in "${@:-build}"; do
+    case $purpose in
+    build) need musl-gcc musl-tools ;;
+    clients) need protoc protobuf-compiler ;;
+    test) need shellcheck shellcheck; need setpriv util-linux; need python3 python3; need unshare util-linux ;;
+    bench) need hyperfine hyperfine; need python3 python3 ;;
+    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench" >&2; exit 2 ;;
+    esac
+done
+
+if [ -n "$packages" ]; then
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "install_tools.sh: please install what Debian calls:$packages" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" = 0 ]; then as_root=; else as_root=sudo; fi
+    echo "install_tools.sh: installing$packages" >&2
+    $as_root apt-get update -qq >&2
+    # shellcheck disable=SC2086 # words are wanted
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $packages >&2
+fi
+
+if command -v rustup >/dev/null 2>&1; then
+    # Also installs the toolchain that rust-toolchain.toml names, where it is missing.
+    rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install >&2
+    rustup target add "$(uname -m)-unknown-linux-musl" >&2
+elif ! command -v cargo >/dev/null 2>&1; then
+    echo "install_tools.sh: please install Rust with rustup" >&2
+    exit 1
+fi

@@ -1,0 +1,165 @@
+//! The command line: clap types only.
+#![allow(clippy::doc_markdown, reason = "the comments are help texts")]
+#![allow(clippy::struct_field_names, reason = "fields are named as their flags")]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
+#[derive(Debug, Parser)]
+#[command(name = "etcdproxy", version = crate::commands::version::SHORT, max_term_width = 100)]
+#[command(after_help = "\
+The application connects to 127.0.0.1:2379. A link to this binary named etcd, etcdctl or etcdutl runs that program.
+
+Exit codes: 0 done, 1 failed, 2 usage, 69 cluster unreachable, 73 cannot write, 77 no permission or noexec,
+78 a setting that cannot work; wait and dev pass on the code of the command they run.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(Run),
+    Wait(Wait),
+    Health(Health),
+    Dev(Dev),
+    Unpack(Unpack),
+    Verify(Verify),
+    /// List the etcd programs inside this binary and where they are unpacked
+    List,
+    /// Print the versions of etcdproxy and of the etcd it carries
+    Version,
+}
+
+/// Become etcd's gRPC proxy (same pid), listening on 127.0.0.1:2379
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy run --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379
+  ETCDPROXY_ENDPOINTS=10.0.0.1:2379 etcdproxy run --dry-run
+  etcdproxy run --endpoints 10.0.0.1:2379 -- --max-send-bytes=4194304")]
+pub(crate) struct Run {
+    /// Client addresses of the cluster's members, separated by commas [env: ETCDPROXY_ENDPOINTS]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub endpoints: Option<OsString>,
+    #[command(flatten)]
+    pub listen: Listen,
+    /// What carries the connections: auto or grpc-proxy [env: ETCDPROXY_MODE]
+    #[arg(long)]
+    pub mode: Option<OsString>,
+    /// Certificate authority of the cluster [env: ETCDPROXY_CACERT]
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<OsString>,
+    /// Client certificate [env: ETCDPROXY_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<OsString>,
+    /// Private key of the client certificate [env: ETCDPROXY_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<OsString>,
+    /// Prefix put before every key [env: ETCDPROXY_NAMESPACE]
+    #[arg(long, value_name = "PREFIX")]
+    pub namespace: Option<OsString>,
+    /// Serve metrics on this address as well [env: ETCDPROXY_METRICS_ADDR]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics_addr: Option<OsString>,
+    /// Print the command instead of running it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Handed to etcd as it is
+    #[arg(last = true, value_name = "ETCD FLAGS")]
+    pub extra: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// The address the application connects to [env: ETCDPROXY_LISTEN_ADDR] [default: 127.0.0.1:2379]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen_addr: Option<OsString>,
+}
+
+/// Wait until the cluster answers through the proxy, then run a command
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy wait
+  etcdproxy wait --timeout 10s -- bundle exec rackup")]
+pub(crate) struct Wait {
+    #[command(flatten)]
+    pub listen: Listen,
+    /// How long at most, as in 500ms, 30s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// Wait only for the port to be open
+    #[arg(long)]
+    pub listening: bool,
+    /// Run this when it is ready (same pid)
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Say whether the cluster answers through the proxy: 0 yes, 69 no
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy health
+  etcdproxy health --json")]
+pub(crate) struct Health {
+    #[command(flatten)]
+    pub listen: Listen,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Run a cluster of 1 or 3 etcd members and the proxy on loopback
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy dev
+  etcdproxy dev --nodes 3 --listen-addr 127.0.0.1:2379
+  etcdproxy dev -- sh -c 'my-tests --etcd $ETCDPROXY_LISTEN_ADDR'
+
+The command finds ETCDPROXY_LISTEN_ADDR (the proxy), ETCDPROXY_ENDPOINTS (the members) and ETCDCTL_ENDPOINTS
+(the proxy) in its environment. When it ends, or on Ctrl-C or SIGTERM, everything ends.")]
+pub(crate) struct Dev {
+    /// Number of members
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"])]
+    pub nodes: String,
+    /// Keep the members' data here; a temporary directory, removed at the end, when not given
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The proxy's address [env: ETCDPROXY_LISTEN_ADDR] [default: a free port on 127.0.0.1]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen_addr: Option<OsString>,
+    /// Run this against the cluster and return its exit code
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Write the etcd programs this binary carries into a directory
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy unpack ./bin
+  etcdproxy unpack /opt/etcd/bin")]
+pub(crate) struct Unpack {
+    /// Made when missing
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// Check every byte of the etcd inside this binary, and of what was unpacked from it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy verify
+  etcdproxy verify ./bin")]
+pub(crate) struct Verify {
+    /// Check the programs in this directory, where `unpack` wrote them
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

@@ -1,0 +1,246 @@
+//! A cluster of real etcd members and a proxy on loopback, for trying and for tests.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::health;
+use crate::settings::{Endpoint, ListenAddr};
+use crate::sys;
+
+/// A first start on a busy machine elects a leader within a second or two.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// etcd ends within milliseconds; after this it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a member listens. Kept in the data directory: a member's peers find it there again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct MemberPorts {
+    client: u16,
+    peer: u16,
+}
+
+/// A child process with a name and a log.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    addr: ListenAddr,
+    log: PathBuf,
+    child: Child,
+    ended: Option<ExitStatus>,
+}
+
+/// Members and proxy. Dropping it ends them all.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    members: Vec<Part>,
+    proxy: Option<Part>,
+    _lock: File,
+}
+
+impl Cluster {
+    /// Starts the members; they are not ready yet.
+    pub(crate) fn start(etcd: &Path, nodes: usize, dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let lock = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+        if lock.try_lock().is_err() {
+            bail!("{} is in use by another etcdproxy dev: end it, or name another --data-dir", dir.display());
+        }
+        let ports = ports(nodes, dir)?;
+        let initial_cluster: Vec<String> = ports
+            .iter()
+            .enumerate()
+            .map(|(n, ports)| format!("m{}={}", n + 1, Endpoint::loopback(ports.peer)))
+            .collect();
+        let initial_cluster = initial_cluster.join(",");
+
+        let mut cluster = Self { members: Vec::new(), proxy: None, _lock: lock };
+        for (n, ports) in ports.iter().enumerate() {
+            let name = format!("m{}", n + 1);
+            let client_url = Endpoint::loopback(ports.client).to_string();
+            let peer_url = Endpoint::loopback(ports.peer).to_string();
+            let mut command = Command::new(etcd);
+            command.args(["--name", &name, "--data-dir"]).arg(dir.join(&name));
+            command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
+            command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+            command.args(["--initial-cluster", &initial_cluster, "--initial-cluster-token", "etcdproxy-dev"]);
+            command.args(["--log-level", "warn"]);
+            cluster.members.push(spawn(command, &name, ListenAddr::loopback(ports.client), dir)?);
+        }
+        Ok(cluster)
+    }
+
+    /// Starts the proxy with etcd's arguments `args`.
+    pub(crate) fn start_proxy(&mut self, etcd: &Path, args: &[OsString], addr: ListenAddr, dir: &Path) -> Result<()> {
+        let mut command = Command::new(etcd);
+        command.args(args);
+        self.proxy = Some(spawn(command, "proxy", addr, dir)?);
+        Ok(())
+    }
+
+    /// The members' client addresses.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.members.iter().map(|member| Endpoint::loopback(member.addr.target().1)).collect()
+    }
+
+    /// Waits until every part answers; asks `interrupted` in between and gives false when it says so.
+    pub(crate) fn wait_ready(&mut self, mut interrupted: impl FnMut() -> bool) -> Result<bool> {
+        let deadline = Instant::now() + START_PATIENCE;
+        let mut waiting: Vec<&mut Part> = self.members.iter_mut().chain(&mut self.proxy).collect();
+        let mut last = None;
+        loop {
+            for part in &mut waiting {
+                if let Some(how) = part.end()? {
+                    bail!("{} ended while starting ({how}): {}", part.name, last_line(&part.log));
+                }
+            }
+            waiting.retain(|part| {
+                let health = health::check(&part.addr, Duration::from_secs(2));
+                let ready = health.ready;
+                last = health.reason;
+                !ready
+            });
+            let Some(first) = waiting.first() else { return Ok(true) };
+            if interrupted() {
+                return Ok(false);
+            }
+            if Instant::now() > deadline {
+                let (name, reason) = (&first.name, last.unwrap_or_default());
+                bail!("{name} is not ready after {}: {reason}", humantime::format_duration(START_PATIENCE));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A line for each part, as in `m1  http://127.0.0.1:40001  pid 12`.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let line = |part: &Part, addr: String| format!("{:<6} {addr:<24} pid {}", part.name, part.child.id());
+        let members =
+            self.members.iter().zip(self.endpoints()).map(|(part, endpoint)| line(part, endpoint.to_string()));
+        members.chain(self.proxy.iter().map(|part| line(part, part.addr.to_string()))).collect()
+    }
+
+    /// What has ended since the last call, in words.
+    pub(crate) fn newly_ended(&mut self) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for part in self.members.iter_mut().chain(&mut self.proxy) {
+            let known = part.ended.is_some();
+            if let (false, Some(how)) = (known, part.end()?) {
+                lines.push(format!("{} (pid {}) ended: {how}", part.name, part.child.id()));
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Whether the application can still be served: the proxy and a majority of the members live.
+    pub(crate) fn serves(&self) -> bool {
+        let living = self.members.iter().filter(|member| member.ended.is_none()).count();
+        self.proxy.as_ref().is_some_and(|proxy| proxy.ended.is_none()) && living > self.members.len() / 2
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let mut parts: Vec<&mut Part> = self.proxy.iter_mut().chain(&mut self.members).collect();
+        for part in &mut parts {
+            if matches!(part.end(), Ok(None)) {
+                terminate(&part.child, Signal::SIGTERM);
+            }
+        }
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while parts.iter_mut().any(|part| matches!(part.end(), Ok(None))) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for part in parts {
+            if matches!(part.end(), Ok(None)) {
+                let _ = part.child.kill();
+                let _ = part.child.wait();
+            }
+        }
+    }
+}
+
+impl Part {
+    /// How it ended, if it did.
+    fn end(&mut self) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))?;
+        }
+        Ok(self.ended)
+    }
+}
+
+/// Sends a signal to a child that was not waited for yet, so the pid is still its own.
+pub(crate) fn terminate(child: &Child, signal: Signal) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+fn spawn(mut command: Command, name: &str, addr: ListenAddr, dir: &Path) -> Result<Part> {
+    let log = dir.join(format!("{name}.log"));
+    let open = || File::options().create(true).append(true).open(&log);
+    let stderr = open().with_context(|| format!("cannot write {}", log.display()))?;
+    // The user's own ETCD_* settings are for another cluster.
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("ETCD_") {
+            command.env_remove(variable);
+        }
+    }
+    command.stdin(std::process::Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
+    // Ctrl-C is for the command in front; this process ends the parts itself.
+    command.process_group(0);
+    sys::die_with_parent(&mut command);
+    let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    Ok(Part { name: name.to_owned(), addr, log, child, ended: None })
+}
+
+/// The ports of an earlier start in the same directory, or free ones.
+fn ports(nodes: usize, dir: &Path) -> Result<Vec<MemberPorts>> {
+    let file = dir.join("etcdproxy-dev.json");
+    match fs::read(&file) {
+        Ok(json) => {
+            let ports: Vec<MemberPorts> = serde_json::from_slice(&json)
+                .with_context(|| format!("{} is damaged: name another --data-dir", file.display()))?;
+            if ports.len() != nodes {
+                bail!(
+                    "{} holds a cluster of {} members, not {nodes}: use --nodes {0}, or another --data-dir",
+                    dir.display(),
+                    ports.len()
+                );
+            }
+            Ok(ports)
+        }
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            let mut free = free_ports(2 * nodes)?.into_iter();
+            let mut port = || free.next().unwrap_or_default();
+            let ports: Vec<MemberPorts> = (0..nodes).map(|_| MemberPorts { client: port(), peer: port() }).collect();
+            fs::write(&file, serde_json::to_vec(&ports)?)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            Ok(ports)
+        }
+        Err(err) => Err(err).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+/// Ports of 127.0.0.1 that nobody listens on now.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let held: io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    let held = held.context("cannot open a port on 127.0.0.1")?;
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+fn last_line(log: &Path) -> String {
+    let lines = File::open(log).map(|file| BufReader::new(file).lines().map_while(Result::ok).last());
+    lines.ok().flatten().unwrap_or_else(|| "it said nothing".to_owned())
+}

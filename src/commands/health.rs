@@ -1,0 +1,39 @@
+//! `etcdproxy health`
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cli;
+use crate::env::Env;
+use crate::exit_code::Code;
+use crate::health::{self, Health, Unreachable};
+use crate::settings::{Key, Layer, Sources};
+
+/// etcd gives its own probe of the cluster 1 s.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Serialize)]
+struct Report {
+    listen_addr: String,
+    #[serde(flatten)]
+    health: Health,
+}
+
+pub(crate) fn run(args: cli::Health, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let addr = Sources::new(Layer::flags([(Key::ListenAddr, args.listen.listen_addr)]), env).listen_addr()?;
+    let health = health::check(&addr, PATIENCE);
+    let ready = health.ready;
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&Report { listen_addr: addr.to_string(), health })?)?;
+        return Ok(if ready { ExitCode::SUCCESS } else { Code::Unreachable.into() });
+    }
+    if let Some(reason) = health.reason {
+        return Err(Unreachable { addr, wanted: "ready", after: String::new(), reason }.into());
+    }
+    writeln!(out, "{addr} is ready")?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,44 @@
+//! `etcd`, `etcdctl`, `etcdutl`: a link of that name to this binary is that program.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::env::Env;
+use crate::exec;
+use crate::release::PROGRAM_NAMES;
+
+use super::obtain;
+
+/// The program that `argv[0]` names. Not `current_exe`: that resolves the very link that carries the name.
+pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
+    let name = Path::new(arg0).file_name()?;
+    PROGRAM_NAMES.into_iter().find(|program| name == *program)
+}
+
+/// Becomes that program.
+pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> {
+    let found = obtain(name, env)?;
+    Err(exec::exec(&found.path(), name, args).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_name_counts() {
+        for (arg0, expected) in [
+            ("etcd", Some("etcd")),
+            ("/usr/local/bin/etcdctl", Some("etcdctl")),
+            ("./etcdutl", Some("etcdutl")),
+            ("etcdproxy", None),
+            ("etcd.old", None),
+            ("", None),
+        ] {
+            assert_eq!(program(OsStr::new(arg0)), expected, "{arg0}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `etcdproxy run`
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use crate::env::Env;
+use crate::release::RELEASE;
+use crate::settings::{Key, Layer, Settings, Sources};
+use crate::{cli, exec, sidecar};
+
+use super::obtain;
+
+pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let flags = Layer::flags([
+        (Key::Endpoints, args.endpoints),
+        (Key::ListenAddr, args.listen.listen_addr),
+        (Key::Mode, args.mode),
+        (Key::CaCert, args.cacert),
+        (Key::Cert, args.cert),
+        (Key::PrivateKey, args.key),
+        (Key::Namespace, args.namespace),
+        (Key::MetricsAddr, args.metrics_addr),
+    ]);
+    let settings = Sources::new(flags, env).resolve()?;
+    let etcd_args = sidecar::grpc_proxy(&settings, &RELEASE, &args.extra);
+    if args.dry_run {
+        return print(&settings, &etcd_args, out);
+    }
+    let etcd = obtain("etcd", env)?;
+    Err(exec::exec(&etcd.path(), "etcd", &etcd_args).into())
+}
+
+fn print(settings: &Settings, etcd_args: &[OsString], out: &mut impl Write) -> Result<ExitCode> {
+    writeln!(out, "# mode {}: etcd's grpc-proxy", settings.mode)?;
+    write!(out, "etcd")?;
+    for arg in etcd_args {
+        let arg = arg.to_string_lossy();
+        write!(out, " {}", shlex::try_quote(&arg).context("an argument holds a NUL byte")?)?;
+    }
+    writeln!(out)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,45 @@
+//! What the process was given by its surroundings, read once at start.
+//!
+//! Everything below `main` asks this value, so that tests need no global state.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// Environment variables, the path of this executable, and who runs it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Env {
+    vars: BTreeMap<OsString, OsString>,
+    /// The binary itself, symbolic links resolved. Empty when the system does not say.
+    pub exe: PathBuf,
+    /// Effective user id 0.
+    pub is_root: bool,
+}
+
+impl Env {
+    pub(crate) fn of_process() -> Self {
+        Self {
+            vars: std::env::vars_os().collect(),
+            exe: std::env::current_exe().unwrap_or_default(),
+            is_root: nix::unistd::Uid::effective().is_root(),
+        }
+    }
+
+    /// The variable's value. One that is set but empty counts as not set: that is how a manifest unsets it.
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// The same as a path.
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[(&str, &str); N]> for Env {
+    fn from(vars: [(&str, &str); N]) -> Self {
+        let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { vars, ..Self::default() }
+    }
+}

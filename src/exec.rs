@@ -1,0 +1,41 @@
+//! Becoming another program.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program that could not be executed, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run {}: {source}{}", path.display(), remedy(source))]
+pub(crate) struct Error {
+    path: PathBuf,
+    pub source: io::Error,
+}
+
+impl Error {
+    pub(crate) fn new(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self { path: path.into(), source }
+    }
+}
+
+fn remedy(err: &io::Error) -> &'static str {
+    match err.kind() {
+        io::ErrorKind::PermissionDenied => ": is it executable, and its file system not mounted noexec?",
+        io::ErrorKind::NotFound => ": is it installed, and its directory on PATH?",
+        _ => "",
+    }
+}
+
+/// Replaces this process, which keeps its pid, by the program at `path`, called `name`. Returns only when that failed.
+pub(crate) fn exec(path: &Path, name: &str, args: &[OsString]) -> Error {
+    Error::new(path, Command::new(path).arg0(name).args(args).exec())
+}
+
+/// Replaces this process by a command line of the user's, looked up on `PATH`. Returns only when that failed.
+pub(crate) fn exec_command(command: &[OsString]) -> Error {
+    let (program, args) = command.split_first().map_or((OsString::new(), &[][..]), |(p, args)| (p.clone(), args));
+    let source = Command::new(&program).args(args).exec();
+    Error::new(program, source)
+}

@@ -1,0 +1,62 @@
+//! Exit codes: the numbers are those of `sysexits.h` where it has one.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::{exec, health, release, settings};
+
+/// Why the program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    Failed = 1,
+    /// No answer from the cluster in time (`EX_UNAVAILABLE`).
+    Unreachable = 69,
+    /// A file cannot be written (`EX_CANTCREAT`).
+    CannotWrite = 73,
+    /// No permission, or a file system mounted noexec (`EX_NOPERM`).
+    NotPermitted = 77,
+    /// A setting that can never work (`EX_CONFIG`).
+    BadSetting = 78,
+    /// A command that is not there, as a shell has it.
+    NoCommand = 127,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// The code for an error, by the first cause in its chain that has one.
+pub(crate) fn of(err: &anyhow::Error) -> ExitCode {
+    err.chain().find_map(of_cause).unwrap_or(Code::Failed).into()
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
+    if let Some(err) = cause.downcast_ref::<release::Error>() {
+        return Some(of_release(err));
+    }
+    if let Some(err) = cause.downcast_ref::<exec::Error>() {
+        return Some(match err.source.kind() {
+            io::ErrorKind::PermissionDenied => Code::NotPermitted,
+            io::ErrorKind::NotFound => Code::NoCommand,
+            _ => Code::Failed,
+        });
+    }
+    if cause.is::<settings::Error>() {
+        return Some(Code::BadSetting);
+    }
+    cause.is::<health::Unreachable>().then_some(Code::Unreachable)
+}
+
+fn of_release(err: &release::Error) -> Code {
+    use release::Error;
+    match err {
+        Error::CannotWrite { .. } | Error::Occupied { .. } => Code::CannotWrite,
+        Error::NotPermitted { .. } | Error::Foreign { .. } | Error::NoExec { .. } => Code::NotPermitted,
+        Error::NotCarried { .. } | Error::Damaged { .. } | Error::CannotRead { .. } | Error::NoMemory { .. } => {
+            Code::Failed
+        }
+    }
+}

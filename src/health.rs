@@ -1,0 +1,183 @@
+//! Asking a proxy or a member how it is.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::ListenAddr;
+
+/// An answer is a line of JSON; more than this is not from etcd.
+const MAX_ANSWER: u64 = 64 * 1024;
+
+/// What `/health` answered, as far as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Health {
+    /// Something accepts connections.
+    pub listening: bool,
+    /// The cluster answers through it.
+    pub ready: bool,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Health {
+    fn not_listening(err: &io::Error) -> Self {
+        let reason = match err.kind() {
+            io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
+            _ => err.to_string(),
+        };
+        Self { listening: false, ready: false, reason: Some(reason) }
+    }
+
+    fn not_ready(reason: impl Into<String>) -> Self {
+        Self { listening: true, ready: false, reason: Some(reason.into()) }
+    }
+}
+
+/// Not ready, in the time that was given.
+#[derive(Debug, thiserror::Error)]
+#[error("{addr} is not {wanted}{after}: {reason}")]
+pub(crate) struct Unreachable {
+    pub addr: ListenAddr,
+    pub wanted: &'static str,
+    /// How long was waited, in words, with a leading space; or nothing.
+    pub after: String,
+    pub reason: String,
+}
+
+/// Asks once. etcd itself answers within about 1 s, be the cluster well or not; `patience` bounds the rest.
+pub(crate) fn check(addr: &ListenAddr, patience: Duration) -> Health {
+    match connect(addr, patience) {
+        Err(err) => Health::not_listening(&err),
+        Ok(stream) => match get_health(stream, patience) {
+            Ok((status, body)) => judge(status, &body),
+            Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Health::not_ready("it does not answer")
+            }
+            Err(err) => Health::not_ready(format!("it does not answer as etcd does: {err}")),
+        },
+    }
+}
+
+/// Whether something accepts connections.
+pub(crate) fn check_listening(addr: &ListenAddr, patience: Duration) -> Health {
+    match connect(addr, patience) {
+        Err(err) => Health::not_listening(&err),
+        Ok(_) => Health { listening: true, ready: false, reason: None },
+    }
+}
+
+/// Asks again and again until `good` or the time is over; `check` is one question.
+pub(crate) fn wait(
+    timeout: Duration,
+    check: impl Fn(Duration) -> Health,
+    good: impl Fn(&Health) -> bool,
+) -> Result<(), Health> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let health = check(left.clamp(Duration::from_millis(100), Duration::from_secs(3)));
+        if good(&health) {
+            return Ok(());
+        }
+        // Opening the port is a matter of milliseconds, the cluster one of seconds.
+        let pause = Duration::from_millis(if health.listening { 100 } else { 10 });
+        if Instant::now() + pause >= deadline {
+            return Err(health);
+        }
+        std::thread::sleep(pause);
+    }
+}
+
+fn connect(addr: &ListenAddr, patience: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::other("it resolves to no address");
+    for addr in addr.target().to_socket_addrs()? {
+        match TcpStream::connect_timeout(&addr, patience) {
+            Ok(stream) => return Ok(stream),
+            Err(err) => last = err,
+        }
+    }
+    Err(last)
+}
+
+fn get_health(mut stream: TcpStream, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer"))
+}
+
+/// Status and body of an HTTP/1.1 answer.
+fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut headers);
+    match head.parse(answer) {
+        Ok(httparse::Status::Complete(length)) => Some((head.code?, answer[length..].to_vec())),
+        _ => None,
+    }
+}
+
+/// etcd's answer. `health` is a string in etcd's proxy and members alike.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    health: String,
+    #[serde(default)]
+    reason: String,
+}
+
+fn judge(status: u16, body: &[u8]) -> Health {
+    let answer: Option<Answer> = serde_json::from_slice(body).ok();
+    match (status, answer) {
+        (200, Some(answer)) if answer.health == "true" => Health { listening: true, ready: true, reason: None },
+        // With authentication on, the probe is a read without a user: refused, so the cluster did answer.
+        (503, Some(answer))
+            if ["user name is empty", "permission denied"].iter().any(|ok| answer.reason.contains(ok)) =>
+        {
+            Health { listening: true, ready: true, reason: None }
+        }
+        (503, Some(answer)) => Health::not_ready(format!("the cluster does not answer: {}", answer.reason)),
+        (status, _) => Health::not_ready(format!("it is not etcd: /health answers {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(status: u16, body: &str) -> Option<String> {
+        let health = judge(status, body.as_bytes());
+        assert!(health.listening && health.ready == health.reason.is_none());
+        health.reason
+    }
+
+    #[test]
+    fn what_etcd_answers() {
+        assert_eq!(reason(200, r#"{"health":"true","reason":""}"#), None);
+        assert_eq!(reason(503, r#"{"health":"false","reason":"RANGE ERROR:etcdserver: user name is empty"}"#), None);
+        assert_eq!(reason(503, r#"{"health":"false","reason":"etcdserver: permission denied"}"#), None);
+        assert_eq!(
+            reason(503, r#"{"health":"false","reason":"context deadline exceeded"}"#).unwrap(),
+            "the cluster does not answer: context deadline exceeded"
+        );
+    }
+
+    #[test]
+    fn what_others_answer() {
+        assert_eq!(reason(200, "hello").unwrap(), "it is not etcd: /health answers 200");
+        assert_eq!(reason(404, "").unwrap(), "it is not etcd: /health answers 404");
+    }
+
+    #[test]
+    fn answers_that_are_no_http() {
+        for bytes in [&b""[..], b"\x00\x00\x12\x04", b"HTTP/1.1 200", b"SSH-2.0-OpenSSH_9\r\n"] {
+            assert!(parse(bytes).is_none());
+        }
+        assert_eq!(parse(b"HTTP/1.1 503 x\r\nA: b\r\n\r\n{}"), Some((503, b"{}".to_vec())));
+    }
+}

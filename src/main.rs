@@ -1,0 +1,62 @@
+//! One binary that carries etcd.
+//!
+//! `argv[0]` or the sub-command picks a role: called as `etcd`, `etcdctl` or `etcdutl` (a link of that name)
+//! it becomes that program; called by any other name it is the command line of `etcdproxy`.
+
+mod cli;
+mod cluster;
+mod commands;
+mod env;
+mod exec;
+mod exit_code;
+mod health;
+mod place;
+mod release;
+mod settings;
+mod sidecar;
+mod sys;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use env::Env;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let called_as = args.next().unwrap_or_default();
+    match run(called_as, args.collect(), &Env::of_process()) {
+        Ok(code) => code,
+        Err(err) if reader_has_gone(&err) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("etcdproxy: error: {err:#}");
+            exit_code::of(&err)
+        }
+    }
+}
+
+fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> {
+    if let Some(program) = commands::multicall::program(&called_as) {
+        return commands::multicall::run(program, &args, env);
+    }
+    let out = &mut io::stdout().lock();
+    match Cli::parse_from([called_as].into_iter().chain(args)).command {
+        Command::Run(args) => commands::run::run(args, env, out),
+        Command::Wait(args) => commands::wait::run(args, env),
+        Command::Health(args) => commands::health::run(args, env, out),
+        Command::Dev(args) => commands::dev::run(args, env, out),
+        Command::Unpack(args) => commands::unpack::run(&args, out),
+        Command::Verify(args) => commands::verify::run(&args, env, out),
+        Command::List => commands::list::run(env, out),
+        Command::Version => commands::version::run(out),
+    }
+}
+
+/// As in `etcdproxy list | head -1`: no error.
+fn reader_has_gone(err: &anyhow::Error) -> bool {
+    err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,141 @@
+//! The etcd release inside this binary: what it is, and how it comes out.
+//!
+//! Knows nothing of the rest of the program. `build.rs` describes the payload format.
+
+mod payload;
+mod store;
+mod unpack;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(crate) use store::{Found, Home, Store};
+pub(crate) use unpack::difference;
+
+use payload::DecodeError;
+
+/// An etcd release as `build.rs` packed it.
+#[derive(Debug)]
+pub(crate) struct Release {
+    /// Upstream's version, without the `v`.
+    pub version: &'static str,
+    /// `amd64` or `arm64`, as upstream names them.
+    pub arch: &'static str,
+    /// Where the build took it from, in words.
+    pub origin: &'static str,
+    /// Version and content hash: the same programs have the same id.
+    pub id: &'static str,
+    /// `etcd` first, then `etcdctl` and `etcdutl` when the release carries them.
+    pub programs: &'static [Program],
+}
+
+/// One program of a release.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub name: &'static str,
+    /// Unpacked size in bytes.
+    pub size: u64,
+    /// sha256 of the unpacked program, in lower-case hex.
+    pub sha256: &'static str,
+    frames: &'static [Frame],
+}
+
+#[derive(Debug)]
+struct Frame {
+    /// Bytes in the payload.
+    packed: usize,
+    /// Bytes when unpacked.
+    size: usize,
+    sha256: [u8; 32],
+}
+
+/// The release this binary was built with.
+#[allow(clippy::unreadable_literal, reason = "generated")]
+pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));
+
+/// Names of the programs an etcd release can hold, carried by this build or not.
+pub(crate) const PROGRAM_NAMES: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
+
+impl Release {
+    /// Whether this etcd is at least as new as `minimum` (major, minor, patch).
+    pub(crate) fn is_at_least(&self, minimum: [u32; 3]) -> bool {
+        let mut numbers = self.version.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+        [(); 3].map(|()| numbers.next().unwrap_or(0)) >= minimum
+    }
+
+    /// The program called `name`, or an error that says how to get a build that has it.
+    pub(crate) fn program(&self, name: &str) -> Result<&'static Program, Error> {
+        self.programs
+            .iter()
+            .find(|program| program.name == name)
+            .ok_or_else(|| Error::NotCarried { name: name.to_owned(), has: self.names() })
+    }
+
+    fn names(&self) -> String {
+        self.programs.iter().map(|program| program.name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What can go wrong between the payload and a program that can be run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("this build carries {has}, not {name}: build with ETCD_RELEASE_TARBALL set to the official etcd tarball")]
+    NotCarried { name: String, has: String },
+
+    #[error("the {name} inside this binary is damaged ({detail}): copy or download etcdproxy again")]
+    Damaged { name: &'static str, detail: String },
+
+    #[error("{path} is there and is not {name} {version} ({difference}): move it away, or choose another directory")]
+    Occupied { path: PathBuf, name: &'static str, version: &'static str, difference: String },
+
+    #[error("cannot write {path}: {reason}: {remedy}")]
+    CannotWrite { path: PathBuf, reason: String, remedy: &'static str },
+
+    #[error("no permission to write {path}: {reason}: {remedy}")]
+    NotPermitted { path: PathBuf, reason: String, remedy: &'static str },
+
+    #[error("{path} belongs to uid {owner}, who could replace what is run from it: {remedy}")]
+    Foreign { path: PathBuf, owner: u32, remedy: &'static str },
+
+    #[error("{path} is on a file system mounted noexec, so nothing can be run from it: {remedy}")]
+    NoExec { path: PathBuf, remedy: &'static str },
+
+    #[error("cannot read {path}: {source}")]
+    CannotRead { path: PathBuf, source: io::Error },
+
+    #[error(
+        "cannot keep {name} in memory: {source}: set ETCDPROXY_UNPACK_DIR to a directory that can be written and run from"
+    )]
+    NoMemory { name: &'static str, source: io::Error },
+}
+
+impl Error {
+    fn of_decode(program: &Program, err: DecodeError, sink: impl FnOnce(io::Error) -> Self) -> Self {
+        match err {
+            DecodeError::Damaged(detail) => Self::Damaged { name: program.name, detail },
+            DecodeError::Sink(err) => sink(err),
+        }
+    }
+}
+
+/// Unpacks `program` into nothing, checking each byte of its payload.
+pub(crate) fn check(program: &Program) -> Result<(), Error> {
+    payload::decode(program, |_, _| Ok(()))
+        .map_err(|err| Error::of_decode(program, err, |source| Error::NoMemory { name: program.name, source }))
+}
+
+/// Leaves `program` in `dir` for the user; a file that is there already is kept if it is that program,
+/// and an error if it is not. Gives the path, and whether it was written now.
+pub(crate) fn unpack_into(program: &'static Program, dir: &Path) -> Result<(PathBuf, bool), Error> {
+    unpack::publish(program, dir, "name another directory", &|path| {
+        if path.symlink_metadata().is_err() {
+            return Ok(false);
+        }
+        match difference(program, path)? {
+            None => Ok(true),
+            Some(difference) => {
+                Err(Error::Occupied { path: path.to_owned(), name: program.name, version: RELEASE.version, difference })
+            }
+        }
+    })
+}

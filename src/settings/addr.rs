@@ -1,0 +1,127 @@
+//! `host:port`, as in the address the application connects to.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Endpoint, Scheme};
+
+/// A host and port to listen on; `127.0.0.1:2379` by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenAddr {
+    host: String,
+    port: u16,
+}
+
+impl Default for ListenAddr {
+    fn default() -> Self {
+        Self { host: Ipv4Addr::LOCALHOST.to_string(), port: 2379 }
+    }
+}
+
+impl ListenAddr {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Err(format!("{text:?} is a URL: write host:port, as in {}", Self::default()));
+        }
+        let (host, port) = split_host_port(text)?;
+        if host.parse::<IpAddr>().is_err() && host != "localhost" {
+            return Err(format!("{host:?} is no IP address: write one of this host's, as in {}", Self::default()));
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+
+    /// Loopback and the given port.
+    pub(crate) fn loopback(port: u16) -> Self {
+        Self { port, ..Self::default() }
+    }
+
+    /// Host (without brackets) and port to connect to for reaching what listens here.
+    pub(crate) fn target(&self) -> (&str, u16) {
+        let host = match self.host.as_str() {
+            "0.0.0.0" => "127.0.0.1",
+            "::" => "::1",
+            host => host,
+        };
+        (host, self.port)
+    }
+
+    /// Whether a connection to `endpoint` would arrive here.
+    pub(super) fn is_reached_by(&self, endpoint: &Endpoint) -> bool {
+        let Some((host, port)) = endpoint.host_port() else { return false };
+        let own = self.target().0;
+        let both_local = |own: &str| {
+            let loopback = ["localhost", "127.0.0.1", "::1"];
+            loopback.contains(&own) && loopback.contains(&host)
+        };
+        endpoint.scheme != Scheme::Unix && port == self.port && (host == own || both_local(own))
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_host_port(f, &self.host, self.port)
+    }
+}
+
+pub(super) fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+}
+
+/// Splits `host:port` and `[ipv6]:port`. The host comes without brackets.
+pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
+    let no_port = || format!("{text:?} has no port: write host:port, as in {text}:2379");
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or_else(|| format!("{text:?} has a [ without a ]"))?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{host:?} is no IPv6 address"))?;
+            (host, rest.strip_prefix(':').ok_or_else(no_port)?)
+        }
+        None => text.rsplit_once(':').ok_or_else(no_port)?,
+    };
+    if host.is_empty() {
+        return Err(format!("{text:?} has no host: write host:port, as in 127.0.0.1{text}"));
+    }
+    if host.contains(':') && !text.starts_with('[') {
+        return Err(format!("{text:?} is ambiguous: write an IPv6 address in brackets, as in [::1]:2379"));
+    }
+    if let Some(odd) = host.chars().find(|c| !c.is_alphanumeric() && !"-._:%".contains(*c)) {
+        return Err(format!("{host:?} is no host name: it has a {odd:?}"));
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 => Ok((host, port)),
+        _ => Err(format!("{port:?} is no port: write a number from 1 to 65535")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_port() {
+        for text in ["127.0.0.1:2379", "localhost:1", "0.0.0.0:65535", "[::1]:2379"] {
+            assert_eq!(ListenAddr::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn each_problem_has_its_own_words() {
+        for (text, problem) in [
+            ("http://127.0.0.1:2379", "is a URL"),
+            ("127.0.0.1", "has no port"),
+            ("", "has no port"),
+            (":2379", "has no host: write host:port, as in 127.0.0.1:2379"),
+            ("::1:2379", "in brackets"),
+            ("[::1:2379", "a [ without a ]"),
+            ("[no]:2379", "no IPv6 address"),
+            ("127.0.0.1:0", "\"0\" is no port"),
+            ("127.0.0.1:65536", "is no port"),
+            ("127.0.0.1:http", "is no port"),
+            ("example.com:2379", "is no IP address"),
+            ("a b:2379", "it has a ' '"),
+        ] {
+            let found = ListenAddr::parse(text).unwrap_err();
+            assert!(found.contains(problem), "{text:?}: {found}");
+        }
+    }
+}

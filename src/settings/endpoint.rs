@@ -1,0 +1,150 @@
+//! Addresses of the cluster's members.
+
+use std::fmt;
+
+use super::addr::{split_host_port, write_host_port};
+
+/// How a member is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+    Unix,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Unix => "unix",
+        })
+    }
+}
+
+/// One member's client address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub scheme: Scheme,
+    /// Host without brackets, or the socket's path.
+    host: String,
+    /// 0 for a socket.
+    port: u16,
+}
+
+impl Endpoint {
+    /// Plain HTTP on this host.
+    pub(crate) fn loopback(port: u16) -> Self {
+        Self { scheme: Scheme::Http, host: "127.0.0.1".to_owned(), port }
+    }
+
+    /// Host without brackets, and port; `None` for a socket.
+    pub(crate) fn host_port(&self) -> Option<(&str, u16)> {
+        (self.scheme != Scheme::Unix).then_some((&self.host, self.port))
+    }
+
+    /// Reads `scheme://host:port`, `unix:///path` or bare `host:port`, which gets the scheme `default`.
+    fn parse(text: &str, default: Scheme) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(format!("{text:?} has no path: write unix:///path/of/socket"));
+            }
+            return Ok(Self { scheme: Scheme::Unix, host: path.to_owned(), port: 0 });
+        }
+        let (scheme, rest) = match text.split_once("://") {
+            None => (default, text),
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some(("https", rest)) => (Scheme::Https, rest),
+            Some((other, _)) => return Err(format!("{other:?} is no scheme: use http, https or unix")),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if let Some(at) = rest.find(['/', '?', '#']) {
+            return Err(format!("{text:?} has a path: write {scheme}://{}", &rest[..at]));
+        }
+        let (host, port) = split_host_port(rest)?;
+        Ok(Self { scheme, host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme)?;
+        match self.host_port() {
+            Some((host, port)) => write_host_port(f, host, port),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+/// Reads a comma-separated list. etcd lets the first scheme decide for all, so they must be the same.
+pub(super) fn parse_list(text: &str, default: Scheme) -> Result<Vec<Endpoint>, String> {
+    let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    // Before anything of the text is shown: what stands before an @ may be a password, commas and all.
+    if parts().any(|part| part.contains('@') && !part.starts_with("unix:")) {
+        return Err(
+            "an endpoint has a user name or password (something before an @): remove it, the application logs \
+                    in itself"
+                .to_owned(),
+        );
+    }
+    let endpoints = parts().map(|part| Endpoint::parse(part, default)).collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = endpoints.first() else {
+        return Err("it is empty: write host:port, separated by commas".to_owned());
+    };
+    match endpoints.iter().find(|endpoint| endpoint.scheme != first.scheme) {
+        Some(other) => Err(format!("{first} and {other} have different schemes: use one for all")),
+        None => Ok(endpoints),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<String, String> {
+        let list = parse_list(text, Scheme::Http)?;
+        Ok(list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn what_is_accepted() {
+        for (text, expected) in [
+            ("h:2379", "http://h:2379"),
+            (" http://h:1/, http://[::1]:2 ,", "http://h:1,http://[::1]:2"),
+            ("https://a.b-c_d:2379", "https://a.b-c_d:2379"),
+            ("unix:///run/etcd.sock", "unix:///run/etcd.sock"),
+            ("unix:/run/etcd.sock", "unix:///run/etcd.sock"),
+        ] {
+            assert_eq!(parse(text).as_deref(), Ok(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn each_problem_has_its_own_words() {
+        for (text, problem) in [
+            (" , ", "it is empty"),
+            ("h", "has no port: write host:port, as in h:2379"),
+            ("https://h", "has no port"),
+            ("ftp://h:1", "\"ftp\" is no scheme"),
+            ("http://h:1/v2/keys", "has a path: write http://h:1"),
+            ("http://a:1,https://b:1", "http://a:1 and https://b:1 have different schemes"),
+            ("a:1,https://b:1", "different schemes"),
+            ("unix:", "has no path"),
+            ("a b:1", "it has a ' '"),
+        ] {
+            let found = parse(text).unwrap_err();
+            assert!(found.contains(problem), "{text:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for text in
+            ["https://root:s3cret@h:1", "root:s3cret@h:1", "https://root:s3cret/@x@h:1/p", "https://root:s3cret,x@h:1"]
+        {
+            let found = parse(text).unwrap_err();
+            assert!(found.contains("user name or password") && !found.contains("s3cret"), "{text:?}: {found}");
+        }
+    }
+}
