@@ -318,7 +318,7 @@ fn compress_frame(chunk: &[u8], prefix: &[u8], level: i32) -> Result<Frame> {
     // Size and checksum stand in the table, and the table is what is trusted.
     zstd.set_parameter(CParameter::ContentSizeFlag(false)).map_err(zstd_error)?;
     if !prefix.is_empty() {
-        let reach = usize::BITS - (prefix.len() + chunk.len()).leading_zeros();
+        let reach = (usize::BITS - (prefix.len() + chunk.len()).leading_zeros()).max(10);
         zstd.set_parameter(CParameter::WindowLog(reach)).map_err(zstd_error)?;
         zstd.set_parameter(CParameter::EnableLongDistanceMatching(true)).map_err(zstd_error)?;
         zstd.ref_prefix(prefix).map_err(zstd_error)?;

@@ -15,8 +15,17 @@ ETCDPROXY_TEST_BINARY=$(./scripts/build.sh)
 export ETCDPROXY_TEST_BINARY
 echo "$ETCDPROXY_TEST_BINARY: $(wc -c <"$ETCDPROXY_TEST_BINARY") bytes"
 
+echo "== a debug build with three programs"
+tarball=$(./scripts/three_binaries.sh)
+ETCD_RELEASE_TARBALL=$tarball ETCD_RELEASE_SHA256=$(sha256sum "$tarball" | cut -d' ' -f1) \
+    cargo build --locked --quiet --target-dir target/three
+export ETCDPROXY_TEST_THREE="$PWD/target/three/debug/etcdproxy"
+
 echo "== tests"
+# Tests that need root carry it in their names; without it they are skipped and counted as such.
 if cargo nextest --version >/dev/null 2>&1; then
+    [ "$(id -u)" = 0 ] || set -- "$@" -E 'not test(needs_root)'
     exec cargo nextest run --locked "$@"
 fi
-exec cargo test --locked "$@"
+[ "$(id -u)" = 0 ] || set -- "$@" --skip needs_root
+exec cargo test --locked -- --test-threads=2 "$@"

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 The application connects to 127.0.0.1:2379. A link to this binary named etcd, etcdctl or etcdutl runs that program.
 
 Exit codes: 0 done, 1 failed, 2 usage, 69 cluster unreachable, 73 cannot write, 77 no permission or noexec,
-78 a setting that cannot work; wait and dev pass on the code of the command they run.")]
+78 a setting that cannot work, 127 no such command; wait and dev pass on the code of the command they run.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,

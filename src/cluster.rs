@@ -19,7 +19,7 @@ use crate::settings::{Endpoint, ListenAddr};
 use crate::sys;
 
 /// A first start on a busy machine elects a leader within a second or two.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 /// etcd ends within milliseconds; after this it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -213,10 +213,10 @@ fn ports(nodes: usize, dir: &Path) -> Result<Vec<MemberPorts>> {
             let ports: Vec<MemberPorts> = serde_json::from_slice(&json)
                 .with_context(|| format!("{} is damaged: name another --data-dir", file.display()))?;
             if ports.len() != nodes {
+                let made = ports.len();
                 bail!(
-                    "{} holds a cluster of {} members, not {nodes}: use --nodes {0}, or another --data-dir",
-                    dir.display(),
-                    ports.len()
+                    "{} holds a cluster of {made} members, not {nodes}: use --nodes {made}, or another --data-dir",
+                    dir.display()
                 );
             }
             Ok(ports)

@@ -8,15 +8,15 @@ use std::process::Command;
 
 /// The program that could not be executed, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot run {}: {source}{}", path.display(), remedy(source))]
+#[error("cannot run {}: {cause}{}", path.display(), remedy(cause))]
 pub(crate) struct Error {
     path: PathBuf,
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl Error {
-    pub(crate) fn new(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self { path: path.into(), source }
+    pub(crate) fn new(path: impl Into<PathBuf>, cause: io::Error) -> Self {
+        Self { path: path.into(), cause }
     }
 }
 
@@ -36,6 +36,6 @@ pub(crate) fn exec(path: &Path, name: &str, args: &[OsString]) -> Error {
 /// Replaces this process by a command line of the user's, looked up on `PATH`. Returns only when that failed.
 pub(crate) fn exec_command(command: &[OsString]) -> Error {
     let (program, args) = command.split_first().map_or((OsString::new(), &[][..]), |(p, args)| (p.clone(), args));
-    let source = Command::new(&program).args(args).exec();
-    Error::new(program, source)
+    let cause = Command::new(&program).args(args).exec();
+    Error::new(program, cause)
 }

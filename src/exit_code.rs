@@ -38,7 +38,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         return Some(of_release(err));
     }
     if let Some(err) = cause.downcast_ref::<exec::Error>() {
-        return Some(match err.source.kind() {
+        return Some(match err.cause.kind() {
             io::ErrorKind::PermissionDenied => Code::NotPermitted,
             io::ErrorKind::NotFound => Code::NoCommand,
             _ => Code::Failed,

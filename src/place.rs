@@ -40,7 +40,9 @@ mod tests {
     use super::*;
 
     fn env<const N: usize>(exe: &str, vars: [(&str, &str); N]) -> Env {
-        Env { exe: exe.into(), ..Env::from(vars) }
+        let mut env = Env::from(vars);
+        env.exe = exe.into();
+        env
     }
 
     fn first_of(dirs: &[&str]) -> Home {
@@ -64,7 +66,8 @@ mod tests {
 
     #[test]
     fn root_uses_the_systems_cache_whatever_sudo_left_in_home() {
-        let env = Env { is_root: true, ..env("/opt/etcdproxy", [("HOME", "/home/a")]) };
+        let mut env = env("/opt/etcdproxy", [("HOME", "/home/a")]);
+        env.is_root = true;
         assert_eq!(home(&env), first_of(&["/var/cache/etcdproxy", "/opt/.etcdproxy"]));
     }
 

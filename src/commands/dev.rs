@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::cluster::{self, Cluster};
 use crate::env::Env;
 use crate::release::RELEASE;
-use crate::settings::{Key, Layer, ListenAddr, Sources};
+use crate::settings::{Layer, ListenAddr, Setting, Sources};
 use crate::{cli, exec, sidecar};
 
 use super::obtain;
@@ -38,11 +38,11 @@ pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<Exi
     let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
     let command = Command::new(program)
         .args(command_args)
-        .env(Key::ListenAddr.variable(), addr.to_string())
-        .env(Key::Endpoints.variable(), endpoints.join(","))
+        .env(Setting::ListenAddr.variable(), addr.to_string())
+        .env(Setting::Endpoints.variable(), endpoints.join(","))
         .env("ETCDCTL_ENDPOINTS", addr.to_string())
         .spawn()
-        .map_err(|source| exec::Error::new(program, source))?;
+        .map_err(|cause| exec::Error::new(program, cause))?;
     Ok(code_of(watch_command(command, &mut cluster, &mut signals)?))
 }
 
@@ -54,13 +54,13 @@ fn start_proxy(
     dir: &Path,
     env: &Env,
 ) -> Result<ListenAddr> {
-    let told = listen_addr.or_else(|| env.get(Key::ListenAddr.variable()).map(ToOwned::to_owned));
+    let told = listen_addr.or_else(|| env.get(Setting::ListenAddr.variable()).map(ToOwned::to_owned));
     let listen_addr = match told {
         Some(told) => told,
         None => ListenAddr::loopback(cluster::free_ports(1)?[0]).to_string().into(),
     };
     let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
-    let flags = [(Key::ListenAddr, Some(listen_addr)), (Key::Endpoints, Some(endpoints.join(",").into()))];
+    let flags = [(Setting::ListenAddr, Some(listen_addr)), (Setting::Endpoints, Some(endpoints.join(",").into()))];
     let settings = Sources::new(Layer::flags(flags), &Env::default()).resolve()?;
     let args = sidecar::grpc_proxy(&settings, &RELEASE, &[]);
     cluster.start_proxy(etcd, &args, settings.listen_addr.clone(), dir)?;
@@ -135,15 +135,11 @@ enum Data {
 
 impl Data {
     fn new(dir: Option<PathBuf>) -> Result<Self> {
-        match dir {
-            Some(dir) => Ok(Self::Kept(dir)),
-            None => {
-                let dir = tempfile::Builder::new().prefix("etcdproxy-dev-").tempdir();
-                Ok(Self::Temporary(
-                    dir.context("cannot make a temporary directory: set TMPDIR to one that can be written")?,
-                ))
-            }
+        if let Some(dir) = dir {
+            return Ok(Self::Kept(dir));
         }
+        let dir = tempfile::Builder::new().prefix("etcdproxy-dev-").tempdir();
+        Ok(Self::Temporary(dir.context("cannot make a temporary directory: set TMPDIR to one that can be written")?))
     }
 
     fn path(&self) -> &Path {

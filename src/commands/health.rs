@@ -11,7 +11,7 @@ use crate::cli;
 use crate::env::Env;
 use crate::exit_code::Code;
 use crate::health::{self, Health, Unreachable};
-use crate::settings::{Key, Layer, Sources};
+use crate::settings::{Layer, Setting, Sources};
 
 /// etcd gives its own probe of the cluster 1 s.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: cli::Health, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let addr = Sources::new(Layer::flags([(Key::ListenAddr, args.listen.listen_addr)]), env).listen_addr()?;
+    let addr = Sources::new(Layer::flags([(Setting::ListenAddr, args.listen.listen_addr)]), env).listen_addr()?;
     let health = health::check(&addr, PATIENCE);
     let ready = health.ready;
     if args.json {

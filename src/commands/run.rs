@@ -8,21 +8,21 @@ use anyhow::{Context as _, Result};
 
 use crate::env::Env;
 use crate::release::RELEASE;
-use crate::settings::{Key, Layer, Settings, Sources};
+use crate::settings::{Layer, Setting, Settings, Sources};
 use crate::{cli, exec, sidecar};
 
 use super::obtain;
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let flags = Layer::flags([
-        (Key::Endpoints, args.endpoints),
-        (Key::ListenAddr, args.listen.listen_addr),
-        (Key::Mode, args.mode),
-        (Key::CaCert, args.cacert),
-        (Key::Cert, args.cert),
-        (Key::PrivateKey, args.key),
-        (Key::Namespace, args.namespace),
-        (Key::MetricsAddr, args.metrics_addr),
+        (Setting::Endpoints, args.endpoints),
+        (Setting::ListenAddr, args.listen.listen_addr),
+        (Setting::Mode, args.mode),
+        (Setting::CaCert, args.cacert),
+        (Setting::Cert, args.cert),
+        (Setting::Key, args.key),
+        (Setting::Namespace, args.namespace),
+        (Setting::MetricsAddr, args.metrics_addr),
     ]);
     let settings = Sources::new(flags, env).resolve()?;
     let etcd_args = sidecar::grpc_proxy(&settings, &RELEASE, &args.extra);

@@ -7,12 +7,12 @@ use anyhow::Result;
 
 use crate::env::Env;
 use crate::health::{self, Health, Unreachable};
-use crate::settings::{Key, Layer, ListenAddr, Sources};
+use crate::settings::{Layer, ListenAddr, Setting, Sources};
 use crate::{cli, exec};
 
 pub(crate) fn run(args: cli::Wait, env: &Env) -> Result<ExitCode> {
     let cli::Wait { listen, timeout, listening, command } = args;
-    let addr = Sources::new(Layer::flags([(Key::ListenAddr, listen.listen_addr)]), env).listen_addr()?;
+    let addr = Sources::new(Layer::flags([(Setting::ListenAddr, listen.listen_addr)]), env).listen_addr()?;
     let check = |patience: Duration| -> Health {
         let ask: fn(&ListenAddr, Duration) -> Health = if listening { health::check_listening } else { health::check };
         ask(&addr, patience)

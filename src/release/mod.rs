@@ -100,13 +100,13 @@ pub(crate) enum Error {
     #[error("{path} is on a file system mounted noexec, so nothing can be run from it: {remedy}")]
     NoExec { path: PathBuf, remedy: &'static str },
 
-    #[error("cannot read {path}: {source}")]
-    CannotRead { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {cause}")]
+    CannotRead { path: PathBuf, cause: io::Error },
 
     #[error(
-        "cannot keep {name} in memory: {source}: set ETCDPROXY_UNPACK_DIR to a directory that can be written and run from"
+        "cannot keep {name} in memory: {cause}: set ETCDPROXY_UNPACK_DIR to a directory that can be written and run from"
     )]
-    NoMemory { name: &'static str, source: io::Error },
+    NoMemory { name: &'static str, cause: io::Error },
 }
 
 impl Error {
@@ -121,7 +121,7 @@ impl Error {
 /// Unpacks `program` into nothing, checking each byte of its payload.
 pub(crate) fn check(program: &Program) -> Result<(), Error> {
     payload::decode(program, |_, _| Ok(()))
-        .map_err(|err| Error::of_decode(program, err, |source| Error::NoMemory { name: program.name, source }))
+        .map_err(|err| Error::of_decode(program, err, |cause| Error::NoMemory { name: program.name, cause }))
 }
 
 /// Leaves `program` in `dir` for the user; a file that is there already is kept if it is that program,

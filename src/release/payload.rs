@@ -48,7 +48,7 @@ fn decode_with(
         let mut plain = Vec::new();
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
             let done = piece
-                .decode(&mut zstd, &prefix, &mut plain)
+                .decode(&mut zstd, prefix, &mut plain)
                 .and_then(|()| sink(piece.offset, &plain).map_err(DecodeError::Sink));
             if let Err(err) = done {
                 next.store(pieces.len(), Ordering::Relaxed); // the other thread need not go on

@@ -120,7 +120,7 @@ fn ready(program: &Program, path: &Path) -> bool {
 }
 
 fn in_memory(program: &'static Program) -> Result<OwnedFd, Error> {
-    let failed = |source: io::Error| Error::NoMemory { name: program.name, source };
+    let failed = |cause: io::Error| Error::NoMemory { name: program.name, cause };
     // Since Linux 6.3 a system may make memfds non-executable unless asked; older kernels do not know the flag.
     let executable = MFdFlags::from_bits_retain(0x10);
     let fd = memfd_create(program.name, MFdFlags::MFD_CLOEXEC | executable)

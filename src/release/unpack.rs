@@ -56,7 +56,7 @@ pub(super) fn publish(
 /// # Errors
 /// When the file cannot be read. A file that is not there is a difference, not an error.
 pub(crate) fn difference(program: &Program, file: &Path) -> Result<Option<String>, Error> {
-    let cannot_read = |source| Error::CannotRead { path: file.to_owned(), source };
+    let cannot_read = |cause| Error::CannotRead { path: file.to_owned(), cause };
     let meta = match fs::symlink_metadata(file) {
         Ok(meta) => meta,
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Some("it is missing".to_owned())),

@@ -1,7 +1,7 @@
 //! Settings: from flags, environment (later: service bindings) to one resolved value.
 //!
 //! The only place that knows where a setting came from. Each source says what it has as a [`Layer`];
-//! the first layer that has a value for a [`Key`] wins.
+//! the first layer that has a value for a [`Setting`] wins.
 
 mod addr;
 mod endpoint;
@@ -18,25 +18,25 @@ use crate::env::Env;
 
 /// Everything that can be set from more than one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Key {
+pub(crate) enum Setting {
     Endpoints,
     ListenAddr,
     Mode,
     CaCert,
     Cert,
-    PrivateKey,
+    Key,
     Namespace,
     MetricsAddr,
 }
 
-impl Key {
+impl Setting {
     const ALL: [Self; 8] = [
         Self::Endpoints,
         Self::ListenAddr,
         Self::Mode,
         Self::CaCert,
         Self::Cert,
-        Self::PrivateKey,
+        Self::Key,
         Self::Namespace,
         Self::MetricsAddr,
     ];
@@ -49,7 +49,7 @@ impl Key {
             Self::Mode => "ETCDPROXY_MODE",
             Self::CaCert => "ETCDPROXY_CACERT",
             Self::Cert => "ETCDPROXY_CERT",
-            Self::PrivateKey => "ETCDPROXY_KEY",
+            Self::Key => "ETCDPROXY_KEY",
             Self::Namespace => "ETCDPROXY_NAMESPACE",
             Self::MetricsAddr => "ETCDPROXY_METRICS_ADDR",
         }
@@ -63,7 +63,7 @@ impl Key {
             Self::Mode => "--mode",
             Self::CaCert => "--cacert",
             Self::Cert => "--cert",
-            Self::PrivateKey => "--key",
+            Self::Key => "--key",
             Self::Namespace => "--namespace",
             Self::MetricsAddr => "--metrics-addr",
         }
@@ -81,18 +81,18 @@ enum Origin {
 #[derive(Debug)]
 pub(crate) struct Layer {
     origin: Origin,
-    values: BTreeMap<Key, OsString>,
+    values: BTreeMap<Setting, OsString>,
 }
 
 impl Layer {
     /// The values given on the command line.
-    pub(crate) fn flags<const N: usize>(values: [(Key, Option<OsString>); N]) -> Self {
+    pub(crate) fn flags<const N: usize>(values: [(Setting, Option<OsString>); N]) -> Self {
         let values = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         Self { origin: Origin::Flags, values }
     }
 
     fn environment(env: &Env) -> Self {
-        let values = Key::ALL.into_iter().filter_map(|key| Some((key, env.get(key.variable())?.to_owned())));
+        let values = Setting::ALL.into_iter().filter_map(|key| Some((key, env.get(key.variable())?.to_owned())));
         Self { origin: Origin::Environment, values: values.collect() }
     }
 }
@@ -133,7 +133,7 @@ impl Sources {
         Self { layers: vec![flags, Layer::environment(env)] }
     }
 
-    fn get(&self, key: Key) -> Option<Value> {
+    fn get(&self, key: Setting) -> Option<Value> {
         self.layers.iter().find_map(|layer| {
             let name = match layer.origin {
                 Origin::Flags => key.flag(),
@@ -143,14 +143,14 @@ impl Sources {
         })
     }
 
-    fn parsed<T>(&self, key: Key, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
+    fn parsed<T>(&self, key: Setting, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
         let Some(value) = self.get(key) else { return Ok(None) };
         parse(value.text()?.trim()).map(Some).map_err(|problem| value.error(problem))
     }
 
     /// The address the application connects to.
     pub(crate) fn listen_addr(&self) -> Result<ListenAddr, Error> {
-        Ok(self.parsed(Key::ListenAddr, ListenAddr::parse)?.unwrap_or_default())
+        Ok(self.parsed(Setting::ListenAddr, ListenAddr::parse)?.unwrap_or_default())
     }
 
     /// Everything `run` needs, checked.
@@ -163,22 +163,22 @@ impl Sources {
         Ok(Settings {
             endpoints: self.endpoints(&listen_addr, tls != Tls::default())?,
             listen_addr,
-            mode: self.parsed(Key::Mode, Mode::parse)?.unwrap_or_default(),
+            mode: self.parsed(Setting::Mode, Mode::parse)?.unwrap_or_default(),
             tls,
-            namespace: self.parsed(Key::Namespace, |text| Ok(text.to_owned()))?,
+            namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
             metrics_addr: self
-                .parsed(Key::MetricsAddr, |text| ListenAddr::parse(text.strip_prefix("http://").unwrap_or(text)))?,
+                .parsed(Setting::MetricsAddr, |text| ListenAddr::parse(text.strip_prefix("http://").unwrap_or(text)))?,
         })
     }
 
     fn endpoints(&self, listen_addr: &ListenAddr, tls: bool) -> Result<Vec<Endpoint>, Error> {
-        let Some(value) = self.get(Key::Endpoints) else {
+        let Some(value) = self.get(Setting::Endpoints) else {
             return Err(Error {
                 setting: "endpoints".to_owned(),
                 problem: format!(
                     "none are set: give etcd's addresses with {} or {}, as in https://10.0.0.1:2379,https://10.0.0.2:2379",
-                    Key::Endpoints.flag(),
-                    Key::Endpoints.variable()
+                    Setting::Endpoints.flag(),
+                    Setting::Endpoints.variable()
                 ),
             });
         };
@@ -187,7 +187,7 @@ impl Sources {
         match endpoints.iter().find(|endpoint| listen_addr.is_reached_by(endpoint)) {
             Some(endpoint) => Err(value.error(format_args!(
                 "{endpoint} is the address the proxy itself listens on: name the cluster's members, or change {}",
-                Key::ListenAddr.flag()
+                Setting::ListenAddr.flag()
             ))),
             None => Ok(endpoints),
         }
@@ -204,14 +204,14 @@ impl Sources {
                 }
             }
         };
-        let tls = Tls { ca_cert: file(Key::CaCert)?, cert: file(Key::Cert)?, key: file(Key::PrivateKey)? };
-        let lone = |has: Key, lacks: Key| Error {
+        let tls = Tls { ca_cert: file(Setting::CaCert)?, cert: file(Setting::Cert)?, key: file(Setting::Key)? };
+        let lone = |has: Setting, lacks: Setting| Error {
             setting: has.flag().to_owned(),
             problem: format!("a client certificate needs both files: {} is missing", lacks.flag()),
         };
         match (&tls.cert, &tls.key) {
-            (Some(_), None) => Err(lone(Key::Cert, Key::PrivateKey)),
-            (None, Some(_)) => Err(lone(Key::PrivateKey, Key::Cert)),
+            (Some(_), None) => Err(lone(Setting::Cert, Setting::Key)),
+            (None, Some(_)) => Err(lone(Setting::Key, Setting::Cert)),
             _ => Ok(tls),
         }
     }
@@ -273,19 +273,19 @@ impl fmt::Display for Mode {
 mod tests {
     use super::*;
 
-    fn sources<const N: usize>(flags: &[(Key, &str)], env: [(&str, &str); N]) -> Sources {
+    fn sources<const N: usize>(flags: &[(Setting, &str)], env: [(&str, &str); N]) -> Sources {
         let values = flags.iter().map(|(key, value)| (*key, OsString::from(value))).collect();
         Sources::new(Layer { origin: Origin::Flags, values }, &Env::from(env))
     }
 
-    fn error<const N: usize>(flags: &[(Key, &str)], env: [(&str, &str); N]) -> String {
+    fn error<const N: usize>(flags: &[(Setting, &str)], env: [(&str, &str); N]) -> String {
         sources(flags, env).resolve().unwrap_err().to_string()
     }
 
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_default() {
         let env = [("ETCDPROXY_ENDPOINTS", "env:2379"), ("ETCDPROXY_LISTEN_ADDR", "127.0.0.1:9")];
-        let settings = sources(&[(Key::Endpoints, "flag:2379")], env).resolve().unwrap();
+        let settings = sources(&[(Setting::Endpoints, "flag:2379")], env).resolve().unwrap();
         assert_eq!(settings.endpoints[0].to_string(), "http://flag:2379");
         assert_eq!(settings.listen_addr.to_string(), "127.0.0.1:9");
         assert_eq!(settings.mode, Mode::Auto);
@@ -309,10 +309,10 @@ mod tests {
 
     #[test]
     fn errors_name_the_setting_as_its_user_wrote_it() {
-        assert!(error(&[(Key::Endpoints, "a")], []).starts_with("--endpoints: "));
+        assert!(error(&[(Setting::Endpoints, "a")], []).starts_with("--endpoints: "));
         assert!(error(&[], [("ETCDPROXY_ENDPOINTS", "a")]).starts_with("ETCDPROXY_ENDPOINTS: "));
         assert_eq!(
-            error(&[(Key::Endpoints, "a:1")], [("ETCDPROXY_MODE", "fast")]),
+            error(&[(Setting::Endpoints, "a:1")], [("ETCDPROXY_MODE", "fast")]),
             "ETCDPROXY_MODE: \"fast\" is no mode: use auto or grpc-proxy"
         );
     }
@@ -320,19 +320,19 @@ mod tests {
     #[test]
     fn the_proxy_is_not_its_own_cluster() {
         for own in ["127.0.0.1:2379", "http://localhost:2379", "[::1]:2379"] {
-            assert!(error(&[(Key::Endpoints, own)], []).contains("the proxy itself"), "{own}");
+            assert!(error(&[(Setting::Endpoints, own)], []).contains("the proxy itself"), "{own}");
         }
-        assert!(sources(&[(Key::Endpoints, "127.0.0.1:2380")], []).resolve().is_ok());
-        assert!(sources(&[(Key::Endpoints, "127.0.0.2:2379")], []).resolve().is_ok());
+        assert!(sources(&[(Setting::Endpoints, "127.0.0.1:2380")], []).resolve().is_ok());
+        assert!(sources(&[(Setting::Endpoints, "127.0.0.2:2379")], []).resolve().is_ok());
     }
 
     #[test]
     fn a_certificate_needs_its_key() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let problem = error(&[(Key::Endpoints, "a:1"), (Key::Cert, path)], []);
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Cert, path)], []);
         assert_eq!(problem, "--cert: a client certificate needs both files: --key is missing");
-        let problem = error(&[(Key::Endpoints, "a:1"), (Key::CaCert, "/no/such.pem")], []);
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::CaCert, "/no/such.pem")], []);
         assert!(problem.starts_with("--cacert: cannot read /no/such.pem: No such file"), "{problem}");
     }
 
@@ -340,14 +340,14 @@ mod tests {
     fn bare_endpoints_use_tls_when_tls_is_configured() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let ca = file.path().to_str().unwrap();
-        let settings = sources(&[(Key::Endpoints, "a:1"), (Key::CaCert, ca)], []).resolve().unwrap();
+        let settings = sources(&[(Setting::Endpoints, "a:1"), (Setting::CaCert, ca)], []).resolve().unwrap();
         assert_eq!(settings.endpoints[0].to_string(), "https://a:1");
     }
 
     #[test]
     fn metrics_may_be_given_as_a_url() {
         for text in ["127.0.0.1:9", "http://127.0.0.1:9"] {
-            let settings = sources(&[(Key::Endpoints, "a:1"), (Key::MetricsAddr, text)], []).resolve().unwrap();
+            let settings = sources(&[(Setting::Endpoints, "a:1"), (Setting::MetricsAddr, text)], []).resolve().unwrap();
             assert_eq!(settings.metrics_addr.unwrap().to_string(), "127.0.0.1:9");
         }
     }

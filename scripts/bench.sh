@@ -1,0 +1,40 @@
+#!/bin/bash
+# Measures sizes and times against their targets, prints the table and writes docs/benchmarks.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+./scripts/install_tools.sh build bench
+
+mkdir -p target
+work=$(mktemp -d target/bench.XXXXXX)
+job=
+stop() {
+    trap '' INT TERM
+    if [ -n "$job" ]; then kill "$job" 2>/dev/null || true; fi
+    wait
+    exit 130
+}
+trap 'rm -rf "$work"' EXIT
+trap stop INT TERM
+
+# In the background, for bash handles no signal while it waits for a foreground command;
+# timeout passes the signal on to all that the command started.
+bounded() { # seconds, command
+    timeout --kill-after=10 "$@" &
+    job=$!
+    wait "$job"
+    job=
+}
+
+unset ETCD_RELEASE_TARBALL ETCD_RELEASE_SHA256
+bounded 1800 ./scripts/build.sh >"$work/built"
+binary=$(tail -n 1 "$work/built")
+
+bounded 600 ./scripts/three_binaries.sh >"$work/tarball"
+tarball=$(tail -n 1 "$work/tarball")
+sha256=$(sha256sum "$tarball" | cut -d ' ' -f 1)
+triple=$(uname -m)-unknown-linux-musl
+bounded 1800 env ETCD_RELEASE_TARBALL="$tarball" ETCD_RELEASE_SHA256="$sha256" \
+    cargo build --locked --release --bin etcdproxy --target "$triple" --target-dir target/three
+
+bounded 600 python3 scripts/bench.py "$binary" "target/three/$triple/release/etcdproxy" "$work" docs/benchmarks.md

@@ -1,0 +1,20 @@
+//! The tests run the real binary, real etcd and a real gRPC client.
+//!
+//! `ETCDPROXY_TEST_BINARY` names the binary to test (`scripts/test.sh` sets it to the static release binary);
+//! without it, it is the debug build.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod build;
+mod cluster;
+mod command_line;
+mod dev;
+mod run;
+mod support;
+mod three_programs;
+mod unpack;
+mod wait;
+
+#[path = "../../examples/client/load.rs"]
+#[allow(dead_code, reason = "shared with the example client")]
+mod load;

@@ -1,0 +1,76 @@
+//! `etcdproxy run` and the links.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Process, command, etcdproxy, fails_with, finish, free_addr, link, own_host, unpack_dir};
+
+/// A proxy opens its port whether or not its cluster is there.
+fn closed() -> String {
+    free_addr(&own_host())
+}
+
+#[test]
+fn run_becomes_etcd_with_the_same_pid_and_hands_on_what_follows_the_dashes() {
+    let addr = free_addr(&own_host());
+    let args = ["run", "--endpoints", &closed(), "--listen-addr", &addr, "--", "--max-send-bytes=4194304"];
+    let mut run = Process::start(etcdproxy(args).stderr(Stdio::null()));
+    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
+    assert_eq!(code, 0, "{stderr}");
+
+    let exe = fs::read_link(format!("/proc/{}/exe", run.pid())).unwrap();
+    assert!(exe.starts_with(unpack_dir()) && exe.ends_with("etcd"), "{}", exe.display());
+    let args = fs::read_to_string(format!("/proc/{}/cmdline", run.pid())).unwrap();
+    let args: Vec<&str> = args.split('\0').collect();
+    assert_eq!(args[..3], ["etcd", "grpc-proxy", "start"]);
+    assert!(args.contains(&"--max-send-bytes=4194304"));
+
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.wait().signal(), Some(15));
+}
+
+#[test]
+fn settings_come_from_the_environment_too() {
+    let mut command = etcdproxy(["run", "--dry-run"]);
+    command.env("ETCDPROXY_ENDPOINTS", "h:2379").env("ETCDPROXY_NAMESPACE", "my app/");
+    let (code, stdout, _) = finish(&mut command);
+    assert_eq!(code, 0);
+    assert!(stdout.contains("--endpoints=http://h:2379"), "{stdout}");
+    assert!(stdout.ends_with("'--namespace=my app/'\n"), "{stdout}");
+}
+
+#[test]
+fn a_dry_run_prints_a_command_that_a_shell_can_run() {
+    let dir = tempfile::tempdir().unwrap();
+    link(dir.path(), "etcd");
+    let addr = free_addr(&own_host());
+    let (_, stdout, _) = finish(&mut etcdproxy(["run", "--dry-run", "--endpoints", &closed(), "--listen-addr", &addr]));
+    let mut shell = command("/bin/sh".as_ref(), ["-c", &format!("exec ./{}", stdout.lines().last().unwrap())]);
+    let _proxy = Process::start(shell.current_dir(dir.path()).stderr(Stdio::null()));
+    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn a_link_named_etcd_is_etcd_and_passes_on_its_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = link(dir.path(), "etcd");
+    let (code, stdout, _) = finish(&mut command(&etcd, ["--version"]));
+    assert_eq!((code, stdout.lines().next()), (0, Some(concat!("etcd Version: ", "3.7.2"))));
+    let (code, _, stderr) = finish(&mut command(&etcd, ["--no-such-flag"]));
+    assert_eq!(code, 2, "{stderr}");
+}
+
+#[test]
+fn a_link_to_a_program_that_is_not_carried_says_how_to_get_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = fails_with(1, &mut command(&link(dir.path(), "etcdctl"), ["version"]));
+    assert_eq!(
+        line,
+        "etcdproxy: error: this build carries etcd, not etcdctl: build with ETCD_RELEASE_TARBALL set to the official \
+         etcd tarball"
+    );
+}

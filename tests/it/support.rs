@@ -1,0 +1,217 @@
+//! What the tests share: the binary, processes that end with their test, clusters of real members.
+
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("ETCDPROXY_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_etcdproxy").into(), PathBuf::from)
+}
+
+/// Where tests that do not test unpacking keep the unpacked etcd, for all of them.
+pub(crate) fn unpack_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("unpacked")
+}
+
+/// The binary with a clean environment.
+pub(crate) fn etcdproxy<I: IntoIterator<Item: AsRef<OsStr>>>(args: I) -> Command {
+    command(&binary(), args)
+}
+
+/// Any program with a clean environment.
+pub(crate) fn command<I: IntoIterator<Item: AsRef<OsStr>>>(program: &Path, args: I) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("ETCDPROXY_UNPACK_DIR", unpack_dir());
+    command
+}
+
+/// A link called `name` to the binary.
+pub(crate) fn link(dir: &Path, name: &str) -> PathBuf {
+    let link = dir.join(name);
+    symlink(binary(), &link).unwrap();
+    link
+}
+
+/// Runs to the end; gives exit code, stdout and stderr.
+pub(crate) fn finish(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+    (status.code().unwrap_or(-1), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Asserts the exit code and that stderr is one line, and gives the line.
+#[track_caller]
+pub(crate) fn fails_with(code: i32, command: &mut Command) -> String {
+    let (actual, stdout, stderr) = finish(command);
+    assert_eq!(actual, code, "{stdout}{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "more than one line:\n{stderr}");
+    stderr.trim_end().to_owned()
+}
+
+/// A process that does not outlive its test.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn stdout(&mut self) -> std::process::ChildStdout {
+        self.0.stdout.take().unwrap()
+    }
+
+    pub(crate) fn stderr_text(&mut self) -> String {
+        let mut text = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Waits for its end, and fails the test if that does not come.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the process ends", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks until it is true; fails the test after 30 s.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited 30 s in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(crate) fn lives(pid: u32) -> bool {
+    // A zombie that its new parent has not waited for yet lives no more.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// An address of 127.0.0.0/8 that no other test uses at the same time.
+pub(crate) fn own_host() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let unique = std::process::id() * 8 + NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("127.{}.{}.{}", 16 + (unique >> 16) % 200, (unique >> 8) % 256, unique % 254 + 1)
+}
+
+/// A port of `host` that nobody listens on.
+pub(crate) fn free_addr(host: &str) -> String {
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().to_string()
+}
+
+/// Waits, with the product's own command, until the cluster answers at `addr`.
+pub(crate) fn wait_ready(addr: &str) {
+    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--timeout", "60s", "--listen-addr", addr]));
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// The one etcd proxy of a test, started by `etcdproxy run`.
+pub(crate) fn start_proxy(endpoints: &str, addr: &str) -> Process {
+    let mut command = etcdproxy(["run", "--endpoints", endpoints, "--listen-addr", addr]);
+    let proxy = Process::start(command.stderr(Stdio::null()));
+    wait_ready(addr);
+    proxy
+}
+
+struct Member {
+    name: String,
+    client: String,
+    peer: String,
+    process: Option<Process>,
+}
+
+/// Real etcd members, started through a link named `etcd`.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    members: Vec<Member>,
+}
+
+impl Cluster {
+    pub(crate) fn start(size: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        link(dir.path(), "etcd");
+        let host = own_host();
+        let members = (1..=size)
+            .map(|n| Member { name: format!("m{n}"), client: free_addr(&host), peer: free_addr(&host), process: None })
+            .collect();
+        let mut cluster = Self { dir, members };
+        (0..size).for_each(|n| cluster.start_member(n));
+        (0..size).for_each(|n| wait_ready(&cluster.members[n].client));
+        cluster
+    }
+
+    /// Starts a member, for the first time or again.
+    pub(crate) fn start_member(&mut self, n: usize) {
+        let initial: Vec<String> = self.members.iter().map(|m| format!("{}=http://{}", m.name, m.peer)).collect();
+        let Member { name, client, peer, .. } = &self.members[n];
+        let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
+        let mut command = command(&self.dir.path().join("etcd"), ["--name", name, "--log-level", "error"]);
+        command.arg("--data-dir").arg(self.dir.path().join(name));
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &initial.join(",")]);
+        // The tests' disk is slow and shared; no test here pulls its plug.
+        command.arg("--unsafe-no-fsync").stdout(Stdio::null()).stderr(Stdio::null());
+        self.members[n].process = Some(Process::start(&mut command));
+    }
+
+    pub(crate) fn kill_member(&mut self, n: usize) {
+        self.members[n].process.take().unwrap().kill();
+    }
+
+    pub(crate) fn client_addr(&self, n: usize) -> &str {
+        &self.members[n].client
+    }
+
+    /// For `--endpoints`.
+    pub(crate) fn endpoints(&self) -> String {
+        self.members.iter().map(|member| format!("http://{}", member.client)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Index of the member that leads.
+    pub(crate) async fn leader(&self) -> usize {
+        for (n, member) in self.members.iter().enumerate().filter(|(_, member)| member.process.is_some()) {
+            let Ok(client) = crate::load::connect(&member.client).await else { continue };
+            let Ok(status) = client.maintenance_client().status().await else { continue };
+            if status.header().unwrap().member_id() == status.leader() {
+                return n;
+            }
+        }
+        panic!("no member leads");
+    }
+}
