@@ -2,10 +2,10 @@
 //!
 //! Takes etcd from the pinned build-dependency, or from the official tarball that
 //! `ETCD_RELEASE_TARBALL` names; checks it against `manifest.yml`; compresses it; and leaves
-//! `payload/*.zst` and `release.rs` (the table of what is inside) in `OUT_DIR`.
+//! `payload/release.zst` and `release.rs` (the table of what is inside) in `OUT_DIR`.
 //! Nothing is downloaded.
 //!
-//! Format of a `.zst`: independent zstd frames of [`FRAME`] bytes each, so that they can be unpacked
+//! Format of `release.zst`: independent zstd frames of [`FRAME`] bytes each, so that they can be unpacked
 //! on several threads, in bounded memory, each checked against its own sha256. The first program
 //! (etcd) stands alone. Each later one (etcdctl, etcdutl) is packed with all before it as its
 //! zstd prefix: they are built from the same Go packages, and this makes them four times smaller.
@@ -256,30 +256,29 @@ fn check_elf(name: &str, bytes: &[u8], arch: &str) -> Result<()> {
 }
 
 fn embed(found: &Found, arch: &str, out: &Path) -> Result<()> {
-    let payload = out.join("payload");
-    let _ = fs::remove_dir_all(&payload);
-    fs::create_dir_all(&payload).with_context(|| format!("{}", payload.display()))?;
     // The strongest level costs seconds per build: a debug build does not wait for it.
     let level = if std::env::var("PROFILE").as_deref() == Ok("release") { 22 } else { 3 };
 
     let mut listing = String::new();
     let mut programs = String::new();
+    let mut payload = Vec::new();
     let mut prefix = Vec::new();
     for (name, bytes) in &found.programs {
         let frames = compress(bytes, &prefix, level)?;
         prefix.extend_from_slice(bytes);
-        let packed: Vec<u8> = frames.iter().flat_map(|frame| frame.packed.iter().copied()).collect();
-        let file = payload.join(format!("{name}.zst"));
-        fs::write(&file, &packed).with_context(|| format!("{}", file.display()))?;
-
         let sha256 = sha256_hex(bytes);
         writeln!(listing, "{sha256}  {name}")?;
         writeln!(programs, "Program {{ name: {name:?}, size: {}, sha256: {sha256:?}, frames: &[", bytes.len())?;
         for Frame { packed, size, sha256 } in &frames {
-            writeln!(programs, "Frame {{ packed: {}, size: {size}, sha256: {sha256:?} }},", packed.len())?;
+            let start = payload.len();
+            payload.extend_from_slice(packed);
+            writeln!(programs, "Frame {{ packed: {start}..{}, size: {size}, sha256: {sha256:?} }},", payload.len())?;
         }
         writeln!(programs, "] }},")?;
     }
+    let dir = out.join("payload");
+    fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
+    fs::write(dir.join("release.zst"), &payload).with_context(|| format!("{}", dir.display()))?;
     // Names the directory it is unpacked into: the same programs, the same place.
     let id = format!("{}-{}", found.version, &sha256_hex(listing.as_bytes())[..16]);
     let Found { version, origin, .. } = found;

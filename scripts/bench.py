@@ -21,7 +21,7 @@ from statistics import median
 from typing import NamedTuple
 
 WARM_UPS = 3
-ROUNDS = 50
+ROUNDS = 100
 POLL_SECONDS = 0.0002
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -50,12 +50,13 @@ class Row(NamedTuple):
 
 
 def at_most(what, value, limit, unit, detail):
+    excess = value - limit
     return Row(
         what=what,
         measured=f"{value:.2f}{unit} ({detail})",
         target=f"at most {limit:.2f}{unit}",
-        met=value <= limit,
-        missed_by=f"{value - limit:.2g}{unit}",
+        met=excess <= 0,
+        missed_by=(f"{excess:.2f}" if excess >= 0.01 else "<0.01") + unit,
     )
 
 

@@ -31,8 +31,27 @@ pub(crate) enum Command {
     Verify(Verify),
     /// List the etcd programs inside this binary and where they are unpacked
     List,
+    Package(Package),
     /// Print the versions of etcdproxy and of the etcd it carries
     Version,
+    /// What the buildpack's bin/detect calls
+    #[command(hide = true)]
+    Detect {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _args: Vec<OsString>,
+    },
+    /// What the buildpack's bin/supply calls
+    #[command(hide = true)]
+    Supply {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// What the buildpack's bin/compile calls
+    #[command(hide = true)]
+    Compile {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 /// Become etcd's gRPC proxy (same pid), listening on 127.0.0.1:2379
@@ -162,4 +181,20 @@ pub(crate) struct Verify {
     /// Check the programs in this directory, where `unpack` wrote them
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// Write the offline Cloud Foundry buildpack, a zip, from this binary
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy package
+  etcdproxy package --stack cflinuxfs4 --output /tmp/etcdproxy.zip
+  cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 1")]
+pub(crate) struct Package {
+    /// Tie it to one stack; a static binary needs none
+    #[arg(long, value_name = "STACK")]
+    pub stack: Option<String>,
+    /// Where it goes [default: etcdproxy_buildpack-cached[-STACK]-vVERSION.zip]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }

@@ -3,13 +3,15 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::{exec, health, release, settings};
+use crate::{exec, file, health, release, settings, sidecar};
 
 /// Why the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
     Failed = 1,
+    /// The command line is wrong (clap's own number).
+    Usage = 2,
     /// No answer from the cluster in time (`EX_UNAVAILABLE`).
     Unreachable = 69,
     /// A file cannot be written (`EX_CANTCREAT`).
@@ -37,6 +39,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<release::Error>() {
         return Some(of_release(err));
     }
+    if let Some(err) = cause.downcast_ref::<file::Error>() {
+        return Some(of_file(err));
+    }
     if let Some(err) = cause.downcast_ref::<exec::Error>() {
         return Some(match err.cause.kind() {
             io::ErrorKind::PermissionDenied => Code::NotPermitted,
@@ -44,7 +49,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             _ => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() {
+    if cause.is::<settings::Error>() || cause.is::<sidecar::Taken>() {
         return Some(Code::BadSetting);
     }
     cause.is::<health::Unreachable>().then_some(Code::Unreachable)
@@ -53,10 +58,21 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
 fn of_release(err: &release::Error) -> Code {
     use release::Error;
     match err {
-        Error::CannotWrite { .. } | Error::Occupied { .. } => Code::CannotWrite,
-        Error::NotPermitted { .. } | Error::Foreign { .. } | Error::NoExec { .. } => Code::NotPermitted,
-        Error::NotCarried { .. } | Error::Damaged { .. } | Error::CannotRead { .. } | Error::NoMemory { .. } => {
-            Code::Failed
-        }
+        Error::File(err) => of_file(err),
+        Error::Occupied { .. } => Code::CannotWrite,
+        Error::Foreign { .. } | Error::NoExec { .. } => Code::NotPermitted,
+        Error::NotCarried { .. }
+        | Error::Launcher { .. }
+        | Error::NoLauncher { .. }
+        | Error::Damaged { .. }
+        | Error::CannotRead { .. }
+        | Error::NoMemory { .. } => Code::Failed,
+    }
+}
+
+fn of_file(err: &file::Error) -> Code {
+    match err {
+        file::Error::CannotWrite { .. } => Code::CannotWrite,
+        file::Error::NotPermitted { .. } => Code::NotPermitted,
     }
 }

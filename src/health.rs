@@ -52,14 +52,38 @@ pub(crate) struct Unreachable {
 pub(crate) fn check(addr: &ListenAddr, patience: Duration) -> Health {
     match connect(addr, patience) {
         Err(err) => Health::not_listening(&err),
-        Ok(stream) => match get_health(stream, patience) {
+        Ok(stream) => match get(stream, "/health", patience) {
             Ok((status, body)) => judge(status, &body),
-            Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                Health::not_ready("it does not answer")
-            }
+            Err(err) if timed_out(&err) => Health::not_ready("it does not answer"),
             Err(err) => Health::not_ready(format!("it does not answer as etcd does: {err}")),
         },
     }
+}
+
+/// Who listens on an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occupant {
+    Nobody,
+    /// etcd's proxy; or something that accepts and is silent, as a proxy with a hung cluster can be.
+    Proxy,
+    Other,
+}
+
+/// Finds out who listens, by a path that only etcd's proxy serves. Nobody is known at once, the others within 3 s.
+pub(crate) fn occupant(addr: &ListenAddr) -> Occupant {
+    let patience = Duration::from_secs(3);
+    let Ok(stream) = connect(addr, patience) else { return Occupant::Nobody };
+    match get(stream, "/proxy/health", patience) {
+        Ok((_, body)) if serde_json::from_slice::<Answer>(&body).is_ok_and(|answer| !answer.health.is_empty()) => {
+            Occupant::Proxy
+        }
+        Err(err) if timed_out(&err) => Occupant::Proxy,
+        _ => Occupant::Other,
+    }
+}
+
+fn timed_out(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Whether something accepts connections.
@@ -103,10 +127,10 @@ fn connect(addr: &ListenAddr, patience: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn get_health(mut stream: TcpStream, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
+fn get(mut stream: TcpStream, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer"))

@@ -3,12 +3,14 @@
 //! `argv[0]` or the sub-command picks a role: called as `etcd`, `etcdctl` or `etcdutl` (a link of that name)
 //! it becomes that program; called by any other name it is the command line of `etcdproxy`.
 
+mod buildpack;
 mod cli;
 mod cluster;
 mod commands;
 mod env;
 mod exec;
 mod exit_code;
+mod file;
 mod health;
 mod place;
 mod release;
@@ -51,6 +53,10 @@ fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> 
         Command::Dev(args) => commands::dev::run(args, env, out),
         Command::Unpack(args) => commands::unpack::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, env, out),
+        Command::Package(args) => commands::buildpack::package(args, env, out),
+        Command::Detect { .. } => Ok(commands::buildpack::detect()),
+        Command::Supply { args } => commands::buildpack::supply(&args, env, out),
+        Command::Compile { args } => Ok(commands::buildpack::compile(&args)),
         Command::List => commands::list::run(env, out),
         Command::Version => commands::version::run(out),
     }

@@ -3,10 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
-use crate::release::Home;
+use crate::release::{self, Home, Store};
+
+/// Where the programs of the release are, or will be.
+pub(crate) fn store(env: &Env) -> Store {
+    // A launcher has nothing to unpack: supply put the programs next to it.
+    let beside = if release::is_carried() { None } else { env.exe.parent() };
+    Store::new(beside.map(Path::to_owned), home(env))
+}
 
 /// The directories to unpack below: the user's choice, else what suits where the binary is.
-pub(crate) fn home(env: &Env) -> Home {
+fn home(env: &Env) -> Home {
     if let Some(dir) = env.path("ETCDPROXY_UNPACK_DIR") {
         return Home::Fixed(dir);
     }

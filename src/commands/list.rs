@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use crate::env::Env;
 use crate::place;
-use crate::release::{RELEASE, Store};
+use crate::release::RELEASE;
 
 pub(crate) fn run(env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let store = Store::new(place::home(env));
+    let store = place::store(env);
     writeln!(out, "etcd {} linux-{} from {}", RELEASE.version, RELEASE.arch, RELEASE.origin)?;
     for program in RELEASE.programs {
         let place =

@@ -1,5 +1,6 @@
 //! One verb, one file: each turns parsed arguments into calls of the core and its results into output.
 
+pub(crate) mod buildpack;
 pub(crate) mod dev;
 pub(crate) mod health;
 pub(crate) mod list;
@@ -12,11 +13,11 @@ pub(crate) mod wait;
 
 use crate::env::Env;
 use crate::place;
-use crate::release::{Error, Found, RELEASE, Store};
+use crate::release::{Error, Found, RELEASE};
 
 /// A program of the release, ready to be executed.
 fn obtain(name: &str, env: &Env) -> Result<Found, Error> {
-    let found = Store::new(place::home(env)).get(RELEASE.program(name)?)?;
+    let found = place::store(env).get(RELEASE.program(name)?)?;
     if let Found::Memory { why, .. } = &found {
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
         warn(&format!(
@@ -29,6 +30,11 @@ fn obtain(name: &str, env: &Env) -> Result<Found, Error> {
 }
 
 /// One line for the user, on stderr.
+fn say(text: &str) {
+    eprintln!("etcdproxy: {text}");
+}
+
+/// The same, for what should not be.
 fn warn(text: &str) {
     eprintln!("etcdproxy: warning: {text}");
 }

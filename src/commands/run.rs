@@ -11,7 +11,7 @@ use crate::release::RELEASE;
 use crate::settings::{Layer, Setting, Settings, Sources};
 use crate::{cli, exec, sidecar};
 
-use super::obtain;
+use super::{obtain, say};
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let flags = Layer::flags([
@@ -24,12 +24,14 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
         (Setting::Namespace, args.namespace),
         (Setting::MetricsAddr, args.metrics_addr),
     ]);
-    let settings = Sources::new(flags, env).resolve()?;
+    let settings = Sources::new(flags, env).with_binding(env)?.resolve()?;
     let etcd_args = sidecar::grpc_proxy(&settings, &RELEASE, &args.extra);
     if args.dry_run {
         return print(&settings, &etcd_args, out);
     }
     let etcd = obtain("etcd", env)?;
+    let addr = &settings.listen_addr;
+    let _claim = sidecar::claim(addr, || say(&format!("{addr} is served by another etcd proxy: standing by")))?;
     Err(exec::exec(&etcd.path(), "etcd", &etcd_args).into())
 }
 

@@ -2,16 +2,21 @@
 //!
 //! Knows nothing of the rest of the program. `build.rs` describes the payload format.
 
+mod launcher;
 mod payload;
 mod store;
 mod unpack;
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+pub(crate) use launcher::write_launcher;
+pub(crate) use payload::is_carried;
 pub(crate) use store::{Found, Home, Store};
 pub(crate) use unpack::difference;
 
+use crate::file;
 use payload::DecodeError;
 
 /// An etcd release as `build.rs` packed it.
@@ -42,8 +47,8 @@ pub(crate) struct Program {
 
 #[derive(Debug)]
 struct Frame {
-    /// Bytes in the payload.
-    packed: usize,
+    /// Where it stands in the payload.
+    packed: Range<usize>,
     /// Bytes when unpacked.
     size: usize,
     sha256: [u8; 32],
@@ -82,17 +87,22 @@ pub(crate) enum Error {
     #[error("this build carries {has}, not {name}: build with ETCD_RELEASE_TARBALL set to the official etcd tarball")]
     NotCarried { name: String, has: String },
 
+    #[error(
+        "this is the small launcher, which has no {name} inside: put it beside {name} again, or use the whole etcdproxy"
+    )]
+    Launcher { name: &'static str },
+
+    #[error("cannot make the small launcher from this binary: {detail}")]
+    NoLauncher { detail: String },
+
     #[error("the {name} inside this binary is damaged ({detail}): copy or download etcdproxy again")]
     Damaged { name: &'static str, detail: String },
 
     #[error("{path} is there and is not {name} {version} ({difference}): move it away, or choose another directory")]
     Occupied { path: PathBuf, name: &'static str, version: &'static str, difference: String },
 
-    #[error("cannot write {path}: {reason}: {remedy}")]
-    CannotWrite { path: PathBuf, reason: String, remedy: &'static str },
-
-    #[error("no permission to write {path}: {reason}: {remedy}")]
-    NotPermitted { path: PathBuf, reason: String, remedy: &'static str },
+    #[error(transparent)]
+    File(#[from] file::Error),
 
     #[error("{path} belongs to uid {owner}, who could replace what is run from it: {remedy}")]
     Foreign { path: PathBuf, owner: u32, remedy: &'static str },
@@ -112,6 +122,7 @@ pub(crate) enum Error {
 impl Error {
     fn of_decode(program: &Program, err: DecodeError, sink: impl FnOnce(io::Error) -> Self) -> Self {
         match err {
+            DecodeError::Absent => Self::Launcher { name: program.name },
             DecodeError::Damaged(detail) => Self::Damaged { name: program.name, detail },
             DecodeError::Sink(err) => sink(err),
         }
@@ -138,4 +149,9 @@ pub(crate) fn unpack_into(program: &'static Program, dir: &Path) -> Result<(Path
             }
         }
     })
+}
+
+/// Leaves `program` in `dir`, replacing whatever is there.
+pub(crate) fn unpack_fresh(program: &'static Program, dir: &Path) -> Result<PathBuf, Error> {
+    unpack::publish(program, dir, "name another directory", &|_| Ok(false)).map(|(path, _)| path)
 }

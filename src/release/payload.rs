@@ -10,14 +10,29 @@ use zstd::zstd_safe::{DCtx, get_error_name};
 
 use super::{Frame, Program, RELEASE};
 
+/// What a launcher has in the place of the payload's first bytes.
+pub(super) const LAUNCHER_MARK: [u8; 4] = [0; 4];
+
 static PAYLOAD: Dir<'_> = include_dir!("$OUT_DIR/payload");
 
 /// More threads would only raise peak memory: each holds a frame, and the disk is the limit by then.
 const THREADS: usize = 2;
 
+/// All frames of all programs. In a launcher, only the first bytes of it can be read.
+pub(super) fn payload() -> &'static [u8] {
+    PAYLOAD.get_file("release.zst").map_or(&[], include_dir::File::contents)
+}
+
+/// Whether this binary still has its payload: a launcher's begins with zeros in the place of zstd's magic number.
+pub(crate) fn is_carried() -> bool {
+    payload().first_chunk() != Some(&LAUNCHER_MARK)
+}
+
 /// What [`decode`] could not do.
 #[derive(Debug)]
 pub(super) enum DecodeError {
+    /// This binary is a launcher.
+    Absent,
     Damaged(String),
     /// The sink refused the bytes.
     Sink(io::Error),
@@ -87,20 +102,17 @@ struct Piece {
 }
 
 fn pieces(program: &Program) -> Result<Vec<Piece>, DecodeError> {
-    let mut packed = PAYLOAD
-        .get_file(format!("{}.zst", program.name))
-        .map(include_dir::File::contents)
-        .ok_or_else(|| DecodeError::Damaged("it is not there".to_owned()))?;
+    if !is_carried() {
+        return Err(DecodeError::Absent);
+    }
     let mut offset = 0;
     program
         .frames
         .iter()
         .map(|frame| {
-            let (head, rest) = packed
-                .split_at_checked(frame.packed)
-                .ok_or_else(|| DecodeError::Damaged("it ends too early".to_owned()))?;
-            packed = rest;
-            let piece = Piece { frame, packed: head, offset };
+            let packed = payload().get(frame.packed.clone());
+            let packed = packed.ok_or_else(|| DecodeError::Damaged("it ends too early".to_owned()))?;
+            let piece = Piece { frame, packed, offset };
             offset += frame.size as u64;
             Ok(piece)
         })

@@ -26,6 +26,7 @@ pub(crate) enum Home {
 /// Finds programs of the release on disk, or puts them there.
 #[derive(Debug)]
 pub(crate) struct Store {
+    beside: Option<PathBuf>,
     home: Home,
 }
 
@@ -51,8 +52,9 @@ impl Found {
 }
 
 impl Store {
-    pub(crate) fn new(home: Home) -> Self {
-        Self { home }
+    /// `beside` is a directory where the programs may stand ready under their own names.
+    pub(crate) fn new(beside: Option<PathBuf>, home: Home) -> Self {
+        Self { beside, home }
     }
 
     /// The program as a file, unpacked now if need be.
@@ -61,6 +63,9 @@ impl Store {
     pub(crate) fn get(&self, program: &'static Program) -> Result<Found, Error> {
         if let Some(path) = self.find(program) {
             return Ok(Found::File(path));
+        }
+        if !payload::is_carried() {
+            return Err(Error::Launcher { name: program.name });
         }
         match &self.home {
             Home::Fixed(root) => put(program, root, REMEDY_FIXED).map(Found::File),
@@ -89,7 +94,8 @@ impl Store {
             Home::Fixed(root) => std::slice::from_ref(root),
             Home::FirstOf(roots) => roots,
         };
-        roots.iter().map(|root| root.join(RELEASE.id).join(program.name)).collect()
+        let beside = self.beside.iter().map(|dir| dir.join(program.name));
+        beside.chain(roots.iter().map(|root| root.join(RELEASE.id).join(program.name))).collect()
     }
 }
 

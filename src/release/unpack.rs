@@ -15,6 +15,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use sha2::{Digest as _, Sha256};
 
 use super::{Error, Program, payload};
+use crate::file;
 
 /// A holder that is stopped must not stop everybody else for ever.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -189,31 +190,7 @@ impl Job<'_> {
     }
 
     fn write_error(&self, err: &io::Error) -> Error {
-        let path = self.path.to_owned();
-        let remedy = self.remedy;
-        match err.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EACCES | Errno::EPERM) => {
-                Error::NotPermitted { path, reason: "permission denied".to_owned(), remedy }
-            }
-            Some(Errno::EROFS) => {
-                Error::CannotWrite { path, reason: "the file system is read-only".to_owned(), remedy }
-            }
-            Some(Errno::ENOSPC | Errno::EDQUOT) => Error::CannotWrite { path, reason: self.no_space(), remedy },
-            Some(errno) => Error::CannotWrite { path, reason: errno.desc().to_lowercase(), remedy },
-            None => Error::CannotWrite { path, reason: err.to_string(), remedy },
-        }
-    }
-
-    fn no_space(&self) -> String {
-        let need = self.program.size.div_ceil(1_000_000);
-        let existing = self.dir.ancestors().find(|dir| dir.exists());
-        match existing.map(statvfs) {
-            Some(Ok(stat)) => {
-                let free = stat.blocks_available() * stat.fragment_size() / 1_000_000;
-                format!("no space left: {need} MB needed, {free} MB free")
-            }
-            _ => format!("no space left: {need} MB needed"),
-        }
+        file::Error::new(self.path, err, self.remedy, Some(self.program.size)).into()
     }
 }
 

@@ -1,10 +1,12 @@
-//! Settings: from flags, environment (later: service bindings) to one resolved value.
+//! Settings: from flags, environment and service bindings to one resolved value.
 //!
 //! The only place that knows where a setting came from. Each source says what it has as a [`Layer`];
 //! the first layer that has a value for a [`Setting`] wins.
 
 mod addr;
+mod binding;
 mod endpoint;
+pub(crate) mod staging;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -71,10 +73,12 @@ impl Setting {
 }
 
 /// Where a layer's values were found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
     Flags,
     Environment,
+    /// The service binding of this name.
+    Binding(String),
 }
 
 /// What one source says.
@@ -108,13 +112,13 @@ pub(crate) struct Error {
 /// A value with the name its user knows it by.
 #[derive(Debug)]
 struct Value {
-    name: &'static str,
+    name: String,
     text: OsString,
 }
 
 impl Value {
     fn error(&self, problem: impl fmt::Display) -> Error {
-        Error { setting: self.name.to_owned(), problem: problem.to_string() }
+        Error { setting: self.name.clone(), problem: problem.to_string() }
     }
 
     fn text(&self) -> Result<&str, Error> {
@@ -133,11 +137,26 @@ impl Sources {
         Self { layers: vec![flags, Layer::environment(env)] }
     }
 
+    /// Adds the service binding as the last source, where flags and environment leave the endpoints open.
+    ///
+    /// # Errors
+    /// When there are bindings that cannot be read, or several that may be meant.
+    pub(crate) fn with_binding(mut self, env: &Env) -> Result<Self, Error> {
+        if self.get(Setting::Endpoints).is_none()
+            && let Some(binding) = binding::find(env)?
+        {
+            let values = BTreeMap::from([(Setting::Endpoints, binding.endpoints()?.into())]);
+            self.layers.push(Layer { origin: Origin::Binding(binding.name), values });
+        }
+        Ok(self)
+    }
+
     fn get(&self, key: Setting) -> Option<Value> {
         self.layers.iter().find_map(|layer| {
-            let name = match layer.origin {
-                Origin::Flags => key.flag(),
-                Origin::Environment => key.variable(),
+            let name = match &layer.origin {
+                Origin::Flags => key.flag().to_owned(),
+                Origin::Environment => key.variable().to_owned(),
+                Origin::Binding(name) => format!("service binding {name:?}"),
             };
             Some(Value { name, text: layer.values.get(&key)?.clone() })
         })
@@ -176,7 +195,8 @@ impl Sources {
             return Err(Error {
                 setting: "endpoints".to_owned(),
                 problem: format!(
-                    "none are set: give etcd's addresses with {} or {}, as in https://10.0.0.1:2379,https://10.0.0.2:2379",
+                    "none are set and no etcd service is bound: give etcd's addresses with {} or {}, as in \
+                     https://10.0.0.1:2379,https://10.0.0.2:2379",
                     Setting::Endpoints.flag(),
                     Setting::Endpoints.variable()
                 ),
