@@ -5,7 +5,7 @@
 //! `payload/release.zst` and `release.rs` (the table of what is inside) in `OUT_DIR`.
 //! Nothing is downloaded.
 //!
-//! Format of `release.zst`: independent zstd frames of [`FRAME`] bytes each, so that they can be unpacked
+//! Format of `release.zst`: independent zstd frames, [`FRAMES`] to a program, so that they can be unpacked
 //! on several threads, in bounded memory, each checked against its own sha256. The first program
 //! (etcd) stands alone. Each later one (etcdctl, etcdutl) is packed with all before it as its
 //! zstd prefix: they are built from the same Go packages, and this makes them four times smaller.
@@ -23,10 +23,10 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
 
-/// Bytes of a program in one frame. Two of these are in memory at once while unpacking.
-const FRAME: usize = 2 << 20;
+/// Frames of a program: an even number, for two threads unpack them. Two frames are in memory at once.
+const FRAMES: usize = 8;
 
-/// The same for a program with a prefix: each frame costs a search of the whole prefix, and unpacking
+/// Bytes in one frame of a program with a prefix: each frame costs a search of the whole prefix, and unpacking
 /// has that in memory anyway.
 const PREFIXED_FRAME: usize = 8 << 20;
 
@@ -276,7 +276,9 @@ fn embed(found: &Found, arch: &str, out: &Path) -> Result<()> {
         }
         writeln!(programs, "] }},")?;
     }
+    // Empty: everything in this directory is embedded, what an earlier build left included.
     let dir = out.join("payload");
+    let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
     fs::write(dir.join("release.zst"), &payload).with_context(|| format!("{}", dir.display()))?;
     // Names the directory it is unpacked into: the same programs, the same place.
@@ -290,7 +292,8 @@ fn embed(found: &Found, arch: &str, out: &Path) -> Result<()> {
 }
 
 fn compress(bytes: &[u8], prefix: &[u8], level: i32) -> Result<Vec<Frame>> {
-    let chunks: Vec<&[u8]> = bytes.chunks(if prefix.is_empty() { FRAME } else { PREFIXED_FRAME }).collect();
+    let frame = if prefix.is_empty() { bytes.len().div_ceil(FRAMES) } else { PREFIXED_FRAME };
+    let chunks: Vec<&[u8]> = bytes.chunks(frame).collect();
     let frames: Vec<Mutex<Option<Result<Frame>>>> = chunks.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a fresh Debian or Ubuntu with Rust lacks. What for, as arguments: build (the default),
-# clients (the example client and the tests), test, bench. Elsewhere it says what to install.
+# clients (the example client and the tests), test, bench, integration. Elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,14 +8,24 @@ packages=
 need() { # program, Debian package
     command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
 }
+need_library() { # Debian package, command that succeeds when the package is there
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || packages="$packages $package"
+}
 
 for purpose in "${@:-build}"; do
     case $purpose in
     build) need musl-gcc musl-tools ;;
     clients) need protoc protobuf-compiler ;;
     test) need shellcheck shellcheck; need setpriv util-linux; need python3 python3; need unshare util-linux ;;
-    bench) need hyperfine hyperfine; need python3 python3 ;;
-    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench" >&2; exit 2 ;;
+    bench) need python3 python3 ;;
+    integration)
+        need setpriv util-linux; need unshare util-linux; need ip iproute2; need rackup ruby-rack
+        for library in grpc sinatra webrick; do need_library ruby-$library /usr/bin/ruby -e "gem '$library'"; done
+        need_library python3-yaml /usr/bin/python3 -c 'import yaml'
+        ;;
+    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench, integration" >&2; exit 2 ;;
     esac
 done
 

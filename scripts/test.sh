@@ -21,6 +21,13 @@ ETCD_RELEASE_TARBALL=$tarball ETCD_RELEASE_SHA256=$(sha256sum "$tarball" | cut -
     cargo build --locked --quiet --target-dir target/three
 export ETCDPROXY_TEST_THREE="$PWD/target/three/debug/etcdproxy"
 
+if [ "$(id -u)" = 0 ]; then
+    echo "== stagings and launches as Cloud Foundry does them"
+    ./scripts/integration.sh
+else
+    echo "== SKIPPED: scripts/integration.sh needs root"
+fi
+
 echo "== tests"
 # Tests that need root carry it in their names; without it they are skipped and counted as such.
 if cargo nextest --version >/dev/null 2>&1; then

@@ -1,11 +1,10 @@
 //! Writing files so that nobody sees half of one, and saying in words why it cannot be done.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 
 /// A file that could not be written.
@@ -22,15 +21,16 @@ impl Error {
     /// For a failed write to `path`, which needs `need` bytes where that is known.
     pub(crate) fn new(path: &Path, err: &io::Error, remedy: &'static str, need: Option<u64>) -> Self {
         let path = path.to_owned();
-        let errno = err.raw_os_error().map(Errno::from_raw);
-        let reason = match errno {
-            Some(Errno::EACCES | Errno::EPERM) => {
+        // By kind: tempfile hides the system's error number behind words of its own.
+        let reason = match err.kind() {
+            ErrorKind::PermissionDenied => {
                 return Self::NotPermitted { path, reason: "permission denied".to_owned(), remedy };
             }
-            Some(Errno::EROFS) => "the file system is read-only".to_owned(),
-            Some(Errno::ENOSPC | Errno::EDQUOT) => no_space(&path, need),
-            Some(errno) => errno.desc().to_lowercase(),
-            None => err.to_string(),
+            ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(&path, need),
+            ErrorKind::NotFound => "its directory is not there".to_owned(),
+            ErrorKind::NotADirectory => "what should be its directory is a file".to_owned(),
+            _ => err.to_string(),
         };
         Self::CannotWrite { path, reason, remedy }
     }

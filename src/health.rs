@@ -120,6 +120,8 @@ fn connect(addr: &ListenAddr, patience: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::other("it resolves to no address");
     for addr in addr.target().to_socket_addrs()? {
         match TcpStream::connect_timeout(&addr, patience) {
+            // A free port may be given to this very connection, which then talks to itself.
+            Ok(stream) if stream.local_addr().ok() == Some(addr) => last = io::ErrorKind::ConnectionRefused.into(),
             Ok(stream) => return Ok(stream),
             Err(err) => last = err,
         }
@@ -130,7 +132,8 @@ fn connect(addr: &ListenAddr, patience: Duration) -> io::Result<TcpStream> {
 fn get(mut stream: TcpStream, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    // In one piece: a server may close once it has seen enough.
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer"))

@@ -173,7 +173,7 @@ impl Binding {
                 self.error("it speaks etcd's version 2 API, which etcd 3 no longer has: bind an etcd 3 service")
             );
         }
-        let stripped: Vec<&str> = endpoints.iter().filter(|one| !one.is_empty()).map(|one| one.as_str()).collect();
+        let stripped: Vec<&str> = endpoints.iter().filter(|one| !one.is_empty()).map(String::as_str).collect();
         if stripped.is_empty() {
             return Err(self
                 .error("it has no endpoints: its credentials need \"endpoints\", as in [\"https://10.0.0.1:2379\"]"));

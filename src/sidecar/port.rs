@@ -49,10 +49,19 @@ pub(crate) fn claim(addr: &ListenAddr, standing_by: impl FnOnce()) -> Result<Cla
             Err(_) => break None, // no such sockets here: the port itself decides
         }
     };
+    let mut others = 0;
     loop {
         match health::occupant(addr) {
             Occupant::Nobody => return Ok(Claim { _socket: socket }),
-            Occupant::Proxy => stand_by(),
+            Occupant::Proxy => {
+                others = 0;
+                stand_by();
+            }
+            // A proxy that dies while it is asked looks the same, once.
+            Occupant::Other if others < 2 => {
+                others += 1;
+                std::thread::sleep(PAUSE);
+            }
             Occupant::Other => return Err(Taken(addr.clone())),
         }
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod build;
+mod buildpack;
 mod cluster;
 mod command_line;
 mod dev;

@@ -1,0 +1,302 @@
+//! The buildpack's scripts as the platform calls them, and the zip. `scripts/integration.sh` tests whole stagings.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::{Process, binary, command, etcdproxy, eventually, fails_with, finish, free_addr, own_host};
+
+/// The unpacked buildpack, and the directories of one staging.
+struct Staging {
+    dir: TempDir,
+}
+
+impl Staging {
+    /// With a space in every path.
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("with space ").tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let zip = dir.path().join("buildpack.zip");
+        let (code, _, stderr) = finish(etcdproxy(["package", "--output"]).arg(&zip));
+        assert_eq!(code, 0, "{stderr}");
+        for name in ["build", "cache", "deps"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let staging = Self { dir };
+        let unzip = "import sys, zipfile, os\nz = zipfile.ZipFile(sys.argv[1])\nfor i in z.infolist():\n \
+                     p = z.extract(i, sys.argv[2])\n os.chmod(p, i.external_attr >> 16 & 0o777)";
+        let unzipped = Command::new("python3").args(["-c", unzip]).arg(&zip).arg(staging.path("buildpack")).status();
+        assert!(unzipped.unwrap().success());
+        staging
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn script(&self, name: &str, args: &[&Path]) -> Command {
+        let mut command = command(&self.path("buildpack/bin").join(name), args);
+        command.env_remove("ETCDPROXY_UNPACK_DIR").current_dir("/");
+        command
+    }
+
+    fn supply(&self, index: &str) -> Command {
+        self.script("supply", &[&self.path("build"), &self.path("cache"), &self.path("deps"), index.as_ref()])
+    }
+
+    fn names(&self, dir: &str) -> Vec<String> {
+        let names =
+            fs::read_dir(self.path(dir)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    fn text(&self, file: &str) -> String {
+        fs::read_to_string(self.path(file)).unwrap()
+    }
+
+    /// The launcher that supply left, in its droplet.
+    fn launcher(&self, args: &[&str]) -> Command {
+        let mut command = command(&self.path("deps/0/bin/etcdproxy"), args);
+        command.env_remove("ETCDPROXY_UNPACK_DIR").env("DEPS_DIR", self.path("deps"));
+        command
+    }
+}
+
+#[test]
+fn what_supply_says_and_leaves() {
+    let staging = Staging::new();
+    for _ in 0..2 {
+        let (code, stdout, stderr) = finish(staging.supply("0").env("ETCDPROXY_ENDPOINTS", "h:2379"));
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        let lines: Vec<&str> = stdout.lines().collect();
+        assert!(lines[0].starts_with("-----> Etcdproxy Buildpack version "), "{stdout}");
+        assert_eq!(lines[1], "-----> Supplying etcd");
+        assert!(lines[2].starts_with("       Using etcd version 3."), "{stdout}");
+        assert!(lines[3].starts_with("-----> Installing etcd 3."), "{stdout}");
+        assert_eq!(lines[4], "       Declaring the sidecar etcd-proxy for web: ETCDPROXY_ENDPOINTS is set.");
+        assert!(lines[5].contains("set BP_ETCDPROXY_SIDECAR=false"), "{stdout}");
+    }
+    assert_eq!(staging.names("deps"), ["0"]);
+    assert_eq!(staging.names("deps/0"), ["bin", "config.yml", "launch.yml", "profile.d"]);
+    assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
+    assert!(staging.names("build").is_empty() && staging.names("cache").is_empty());
+    assert!(staging.text("deps/0/config.yml").contains("output_metadata:\n  etcd_version: \"3."));
+    assert!(staging.text("deps/0/launch.yml").contains(r#"command: "exec \"$DEPS_DIR/0/bin/etcdproxy\" run""#));
+
+    // The launcher is small, knows its etcd, and carries no second one.
+    let size = |file: &str| fs::metadata(staging.path(file)).unwrap().len();
+    assert!(size("deps/0/bin/etcdproxy") * 3 < size("buildpack/etcdproxy"));
+    let (code, stdout, _) = finish(&mut staging.launcher(&["verify"]));
+    assert_eq!((code, stdout.lines().count()), (0, 1), "{stdout}");
+    let lonely = staging.path("lonely");
+    fs::copy(staging.path("deps/0/bin/etcdproxy"), &lonely).unwrap();
+    let line = fails_with(1, &mut command(&lonely, ["unpack", "/tmp"]));
+    assert!(line.contains("this is the small launcher, which has no etcd inside"), "{line}");
+}
+
+#[test]
+fn no_sidecar_without_a_cluster_in_sight_and_an_earlier_one_is_taken_back() {
+    let staging = Staging::new();
+    assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_SIDECAR", "true")).0, 0);
+    assert!(staging.path("deps/0/launch.yml").exists());
+    let (_, stdout, _) = finish(&mut staging.supply("0"));
+    let last = stdout.lines().last().unwrap();
+    let why = "no etcd service is bound and ETCDPROXY_ENDPOINTS is not set";
+    assert_eq!(last, format!("       No sidecar is declared: {why}. BP_ETCDPROXY_SIDECAR=true declares one."));
+    assert!(!staging.path("deps/0/launch.yml").exists());
+}
+
+#[test]
+fn ten_buildpacks_or_more() {
+    let staging = Staging::new();
+    assert_eq!(finish(staging.supply("03").env("BP_ETCDPROXY_SIDECAR", "true")).0, 0);
+    assert_eq!(staging.names("deps"), ["03", "3"]);
+    assert_eq!(staging.text("deps/3/launch.yml"), staging.text("deps/03/launch.yml"));
+    assert!(staging.text("deps/3/launch.yml").contains("$DEPS_DIR/03/bin/etcdproxy"));
+}
+
+#[test]
+fn unpacked_at_launch() {
+    let staging = Staging::new();
+    assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_UNPACK", "launch")).0, 0);
+    assert_eq!(fs::read_link(staging.path("deps/0/bin/etcd")).unwrap(), Path::new("etcdproxy"));
+    let mut etcd = command(&staging.path("deps/0/bin/etcd"), ["--version"]);
+    etcd.env_remove("ETCDPROXY_UNPACK_DIR").env("DEPS_DIR", staging.path("deps"));
+    let (code, stdout, stderr) = finish(&mut etcd);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("etcd Version: "), "{stdout}");
+    assert_eq!(staging.names("deps/0/unpacked").len(), 1);
+    // and back
+    assert_eq!(finish(&mut staging.supply("0")).0, 0);
+    assert!(fs::symlink_metadata(staging.path("deps/0/bin/etcd")).unwrap().is_file());
+}
+
+#[test]
+fn settings_that_make_no_sense_fail_the_staging_with_one_line() {
+    let staging = Staging::new();
+    let line = fails_with(78, staging.supply("0").env("BP_ETCDPROXY_UNPACK", "later"));
+    assert_eq!(line, "etcdproxy: error: BP_ETCDPROXY_UNPACK: \"later\" is neither stage nor launch");
+    let line = fails_with(78, staging.supply("0").env("BP_ETCD_VERSION", "2.x"));
+    assert!(line.contains("use the buildpack with that version"), "{line}");
+    assert!(staging.names("deps").is_empty());
+}
+
+#[test]
+fn wrong_arguments_get_a_usage_line() {
+    let staging = Staging::new();
+    let usage = "usage: bin/supply BUILD_DIR CACHE_DIR DEPS_DIR INDEX";
+    assert_eq!(fails_with(2, &mut staging.script("supply", &[])), usage);
+    assert_eq!(fails_with(2, &mut staging.script("supply", &["a".as_ref(), "--help".as_ref()])), usage);
+    assert_eq!(fails_with(2, &mut staging.supply("x")), format!("{usage} (a number, as in 0)"));
+    assert_eq!(fails_with(2, &mut staging.script("compile", &[])), "usage: bin/compile BUILD_DIR CACHE_DIR");
+    let line = fails_with(1, &mut staging.script("supply", &["a", "b", "/no/such/dir", "0"].map(Path::new)));
+    assert!(line.contains("/no/such/dir is no directory"), "{line}");
+}
+
+#[test]
+fn detect_says_no_and_compile_says_how_to_order_the_buildpacks() {
+    let staging = Staging::new();
+    assert_eq!(finish(&mut staging.script("detect", &[&staging.path("build")])), (1, String::new(), String::new()));
+    let (code, _, stderr) = finish(&mut staging.script("compile", &[&staging.path("build"), &staging.path("cache")]));
+    assert_eq!(code, 1);
+    assert_eq!(stderr.lines().count(), 2);
+    assert!(stderr.contains("cf push -b etcdproxy_buildpack -b ruby_buildpack"), "{stderr}");
+}
+
+#[test]
+fn a_source_checkout_is_no_buildpack_and_says_what_is() {
+    for script in ["detect", "supply", "compile"] {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bin").join(script);
+        let line = fails_with(1, &mut command(&script, ["a", "b", "c", "0"]));
+        assert!(line.starts_with("This is the source of etcdproxy, not the buildpack: "), "{line}");
+    }
+}
+
+#[test]
+fn an_unprivileged_user_stages_needs_root() {
+    let staging = Staging::new();
+    for dir in ["build", "cache", "deps"] {
+        chown(staging.path(dir), Some(2000), Some(2000)).unwrap();
+    }
+    let mut supply = command("setpriv".as_ref(), ["--reuid=2000", "--regid=2000", "--clear-groups"]);
+    supply.arg(staging.path("buildpack/bin/supply"));
+    supply.args(["build", "cache", "deps"].map(|dir| staging.path(dir))).arg("0").current_dir("/");
+    let (code, _, stderr) = finish(supply.env("BP_ETCDPROXY_SIDECAR", "true"));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
+}
+
+#[test]
+fn the_same_binary_gives_the_same_zip() {
+    let dir = tempfile::tempdir().unwrap();
+    let package = |name: &str, more: &[&str]| {
+        let path = dir.path().join(name);
+        let (code, stdout, stderr) = finish(etcdproxy(["package", "--output"]).arg(&path).args(more));
+        assert_eq!((code, stdout), (0, format!("{}\n", path.display())), "{stderr}");
+        fs::read(path).unwrap()
+    };
+    let first = package("a.zip", &[]);
+    assert!(first == package("b.zip", &[]));
+    assert!(first.starts_with(b"PK"));
+    assert!(first.len() as u64 - fs::metadata(binary()).unwrap().len() < 60_000, "the payload is stored once");
+
+    let text = |zip: &[u8]| String::from_utf8_lossy(zip).into_owned();
+    assert!(text(&package("c.zip", &["--stack", "cflinuxfs4"])).contains("\nstack: \"cflinuxfs4\"\n"));
+    assert!(!text(&first).contains("\nstack:"));
+    let line = fails_with(1, &mut etcdproxy(["package", "--stack", "../x"]));
+    assert!(line.contains("is no stack"), "{line}");
+    let line = fails_with(73, &mut etcdproxy(["package", "--output", "/no/such/dir/x.zip"]));
+    assert!(
+        line.starts_with("etcdproxy: error: cannot write /no/such/dir/x.zip: its directory is not there: "),
+        "{line}"
+    );
+
+    let (_, stdout, _) = finish(etcdproxy(["package"]).current_dir(dir.path()));
+    let name = stdout.trim_end();
+    assert!(name.starts_with("etcdproxy_buildpack-cached-v") && dir.path().join(name).exists(), "{name}");
+}
+
+/// A `run` whose port opens whether or not its cluster is there.
+fn run(addr: &str) -> Process {
+    let mut command = etcdproxy(["run", "--endpoints", &free_addr(&own_host()), "--listen-addr", addr]);
+    Process::start(command.stderr(Stdio::piped()))
+}
+
+fn is_etcd(process: &Process) -> bool {
+    fs::read_link(format!("/proc/{}/exe", process.pid())).is_ok_and(|exe| exe.ends_with("etcd"))
+}
+
+#[test]
+fn of_two_runs_started_at_once_one_serves_and_the_other_takes_over() {
+    for _ in 0..5 {
+        let addr = free_addr(&own_host());
+        let mut both = [run(&addr), run(&addr)];
+        eventually("one of them serves", || both.iter().any(is_etcd));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(both.iter_mut().all(Process::is_running), "the second one ended");
+        let serving = both.iter().position(is_etcd).unwrap();
+        assert!(!is_etcd(&both[1 - serving]));
+        both[serving].signal(Signal::SIGTERM);
+        both[serving].wait();
+        eventually("the other takes over", || is_etcd(&both[1 - serving]));
+        assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
+        both[1 - serving].signal(Signal::SIGTERM);
+        both[1 - serving].wait();
+        let text = both[1 - serving].stderr_text();
+        let first = text.lines().next().unwrap();
+        assert_eq!(first, format!("etcdproxy: {addr} is served by another etcd proxy: standing by"));
+    }
+}
+
+#[test]
+fn a_run_stands_by_for_a_proxy_that_it_cannot_know_but_not_for_another_program() {
+    let addr = free_addr(&own_host());
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = crate::support::link(dir.path(), "etcd");
+    let listen = [format!("--listen-addr={addr}"), format!("--advertise-client-url={addr}")];
+    let mut plain = command(&etcd, ["grpc-proxy", "start", "--endpoints", &free_addr(&own_host())]);
+    let mut plain = Process::start(plain.args(listen).stderr(Stdio::null()));
+    assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
+    let second = run(&addr);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(!is_etcd(&second));
+    plain.kill();
+    eventually("it takes over", || is_etcd(&second));
+
+    let listener = std::net::TcpListener::bind((own_host(), 0)).unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", &addr]));
+    let problem = "is in use by a program that is not etcd's proxy: end that program, or choose another address with";
+    assert_eq!(line, format!("etcdproxy: error: {addr} {problem} --listen-addr"));
+}
+
+#[test]
+fn the_profile_script_is_quiet_and_waits_only_in_the_applications_own_process() {
+    let staging = Staging::new();
+    assert_eq!(finish(&mut staging.supply("0")).0, 0);
+    let addr = free_addr(&own_host());
+    let source = |command_line: &str, vcap: &str, wait: &str| {
+        let script = r#". "$DEPS_DIR/0/profile.d/etcdproxy.sh"; . "$DEPS_DIR/0/profile.d/etcdproxy.sh"; echo "$ETCDCTL_ENDPOINTS""#;
+        let mut bash = command("bash".as_ref(), ["-euc", script, "launcher", "/home/vcap/app", command_line]);
+        bash.env("DEPS_DIR", staging.path("deps")).env("ETCDPROXY_LISTEN_ADDR", &addr);
+        finish(bash.env("ETCDPROXY_WAIT", wait).env("VCAP_APPLICATION", vcap))
+    };
+    let web = r#"{"process_type":"web"}"#;
+    let quiet = (0, format!("{addr}\n"), String::new());
+    assert_eq!(source("bundle exec rackup", web, ""), quiet);
+    assert_eq!(source(r#"exec "$DEPS_DIR/0/bin/etcdproxy" run"#, web, "5s"), quiet);
+    assert_eq!(source("etcd grpc-proxy start --endpoints=h:1", web, "5s"), quiet);
+    assert_eq!(source("rake migrate", "{}", "5s"), quiet);
+    assert_eq!(source("", web, "5s"), quiet);
+    let (code, stdout, stderr) = source("bundle exec rackup", web, "200ms");
+    assert_eq!((code, stdout), (0, quiet.1));
+    let line = format!("etcdproxy: error: {addr} is not ready after 200ms: nothing listens there\n");
+    assert_eq!(stderr, line.repeat(2));
+}
