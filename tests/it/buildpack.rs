@@ -282,12 +282,14 @@ fn the_profile_script_is_quiet_and_waits_only_in_the_applications_own_process() 
     let staging = Staging::new();
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
     let addr = free_addr(&own_host());
-    let source = |command_line: &str, vcap: &str, wait: &str| {
+    let source_in = |launcher: &str, command_line: &str, vcap: &str, wait: &str| {
         let script = r#". "$DEPS_DIR/0/profile.d/etcdproxy.sh"; . "$DEPS_DIR/0/profile.d/etcdproxy.sh"; echo "$ETCDCTL_ENDPOINTS""#;
-        let mut bash = command("bash".as_ref(), ["-euc", script, "launcher", "/home/vcap/app", command_line]);
+        let mut bash = command("bash".as_ref(), ["-euc", script, launcher, "/home/vcap/app", command_line]);
         bash.env("DEPS_DIR", staging.path("deps")).env("ETCDPROXY_LISTEN_ADDR", &addr);
         finish(bash.env("ETCDPROXY_WAIT", wait).env("VCAP_APPLICATION", vcap))
     };
+    let source =
+        |command_line: &str, vcap: &str, wait: &str| source_in("/tmp/lifecycle/launcher", command_line, vcap, wait);
     let web = r#"{"process_type":"web"}"#;
     let quiet = (0, format!("{addr}\n"), String::new());
     assert_eq!(source("bundle exec rackup", web, ""), quiet);
@@ -295,6 +297,7 @@ fn the_profile_script_is_quiet_and_waits_only_in_the_applications_own_process() 
     assert_eq!(source("etcd grpc-proxy start --endpoints=h:1", web, "5s"), quiet);
     assert_eq!(source("rake migrate", "{}", "5s"), quiet);
     assert_eq!(source("", web, "5s"), quiet);
+    assert_eq!(source_in("/tmp/lifecycle/shell", "bash", web, "5s"), quiet);
     let (code, stdout, stderr) = source("bundle exec rackup", web, "200ms");
     assert_eq!((code, stdout), (0, quiet.1));
     let line = format!("etcdproxy: error: {addr} is not ready after 200ms: nothing listens there\n");
