@@ -1,0 +1,33 @@
+#!/bin/bash
+# Stages and launches the fixtures as Cloud Foundry does, against a real etcd. Arguments, if any, are words:
+# only the cases with one of them in their names are run. ETCDPROXY_TEST_BINARY: a binary to take instead of a fresh build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "$(id -u)" != 0 ]; then
+    echo "integration.sh: needs root, for namespaces and another user" >&2
+    exit 77
+fi
+./scripts/install_tools.sh integration
+
+work=$(mktemp -d)
+job=
+stop() {
+    trap '' INT TERM
+    if [ -n "$job" ]; then kill "$job" 2>/dev/null || true; fi
+    wait
+    exit 130
+}
+trap 'rm -rf "$work"' EXIT
+trap stop INT TERM
+
+binary=${ETCDPROXY_TEST_BINARY:-}
+if [ -z "$binary" ]; then binary=$(./scripts/build.sh ); fi
+zip=$work/etcdproxy_buildpack.zip
+timeout 60 "$binary" package --output "$zip" >/dev/null
+
+# In the background, for bash handles no signal while it waits for a foreground command.
+# Debian's own Python, which has Debian's python3-yaml.
+timeout --kill-after=20 900 /usr/bin/python3 scripts/lifecycle.py "$zip" "$binary" "$work" "$@" &
+job=$!
+wait "$job"
