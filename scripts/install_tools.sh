@@ -16,10 +16,19 @@ need_library() { # Debian package, command that succeeds when the package is the
 
 for purpose in "${@:-build}"; do
     case $purpose in
-    build) need musl-gcc musl-tools ;;
-    clients) need protoc protobuf-compiler ;;
-    test) need shellcheck shellcheck; need setpriv util-linux; need python3 python3; need unshare util-linux ;;
-    bench) need python3 python3 ;;
+    build)
+        need cc gcc; need musl-gcc musl-tools
+        need_library libc6-dev test -e /usr/include/stdio.h
+        ;;
+    clients)
+        need protoc protobuf-compiler
+        need_library libprotobuf-dev test -e /usr/include/google/protobuf/struct.proto
+        ;;
+    test)
+        need shellcheck shellcheck; need setpriv util-linux; need unshare util-linux
+        need_library python3-pip python3 -m pip --version
+        ;;
+    bench) need_library python3-pip python3 -m pip --version ;;
     integration)
         need setpriv util-linux; need unshare util-linux; need ip iproute2; need rackup ruby-rack
         for library in grpc sinatra webrick; do need_library ruby-$library /usr/bin/ruby -e "gem '$library'"; done

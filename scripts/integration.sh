@@ -1,6 +1,6 @@
 #!/bin/bash
-# Stages and launches the fixtures as Cloud Foundry does, against a real etcd. Arguments, if any, are words:
-# only the cases with one of them in their names are run. ETCDPROXY_TEST_BINARY: a binary to take instead of a fresh build.
+# Stages and launches the fixtures as Cloud Foundry does, against a real etcd. With words as arguments, only the cases
+# that have one of them in their names. ETCDPROXY_TEST_BINARY names a binary to take instead of building one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +22,7 @@ trap 'rm -rf "$work"' EXIT
 trap stop INT TERM
 
 binary=${ETCDPROXY_TEST_BINARY:-}
-if [ -z "$binary" ]; then binary=$(./scripts/build.sh ); fi
+if [ -z "$binary" ]; then binary=$(./scripts/build.sh); fi
 zip=$work/etcdproxy_buildpack.zip
 timeout 60 "$binary" package --output "$zip" >/dev/null
 

@@ -20,8 +20,8 @@ use crate::sys;
 
 /// A first start on a busy machine elects a leader within a second or two.
 const START_PATIENCE: Duration = Duration::from_mins(1);
-/// etcd ends within milliseconds; after this it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// The last member would try for longer to hand over to the others, which are gone.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a member listens. Kept in the data directory: a member's peers find it there again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,12 +45,14 @@ struct Part {
 pub(crate) struct Cluster {
     members: Vec<Part>,
     proxy: Option<Part>,
+    /// Whether the data is wanted after the end.
+    keep_data: bool,
     _lock: File,
 }
 
 impl Cluster {
-    /// Starts the members; they are not ready yet.
-    pub(crate) fn start(etcd: &Path, nodes: usize, dir: &Path) -> Result<Self> {
+    /// Starts the members; they are not ready yet. Without `keep_data` they are killed at the end, which is quicker.
+    pub(crate) fn start(etcd: &Path, nodes: usize, dir: &Path, keep_data: bool) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let lock = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
         if lock.try_lock().is_err() {
@@ -64,7 +66,7 @@ impl Cluster {
             .collect();
         let initial_cluster = initial_cluster.join(",");
 
-        let mut cluster = Self { members: Vec::new(), proxy: None, _lock: lock };
+        let mut cluster = Self { members: Vec::new(), proxy: None, keep_data, _lock: lock };
         for (n, ports) in ports.iter().enumerate() {
             let name = format!("m{}", n + 1);
             let client_url = Endpoint::loopback(ports.client).to_string();
@@ -152,14 +154,16 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let mut parts: Vec<&mut Part> = self.proxy.iter_mut().chain(&mut self.members).collect();
-        for part in &mut parts {
-            if matches!(part.end(), Ok(None)) {
-                terminate(&part.child, Signal::SIGTERM);
+        if self.keep_data {
+            for part in &mut parts {
+                if matches!(part.end(), Ok(None)) {
+                    terminate(&part.child, Signal::SIGTERM);
+                }
             }
-        }
-        let deadline = Instant::now() + STOP_PATIENCE;
-        while parts.iter_mut().any(|part| matches!(part.end(), Ok(None))) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
+            let deadline = Instant::now() + STOP_PATIENCE;
+            while parts.iter_mut().any(|part| matches!(part.end(), Ok(None))) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         for part in parts {
             if matches!(part.end(), Ok(None)) {
