@@ -165,7 +165,7 @@ impl Binding {
         let listed = composed.or_else(|| self.credential(&["endpoints", "hosts", "uris", "uri", "url"]));
         let endpoints: Vec<String> = match listed {
             Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
-            Some(Value::String(list)) => list.split(',').map(|one| one.trim().to_owned()).collect(),
+            Some(Value::String(list)) => split_list(list),
             _ => self.host_and_port().into_iter().collect(),
         };
         if endpoints.iter().any(|endpoint| endpoint.contains("/v2/keys")) {
@@ -189,6 +189,23 @@ impl Binding {
             _ => None,
         }
     }
+}
+
+/// Splits at commas, but not at those of a password: its parts would be taken for hosts, and shown in errors.
+fn split_list(list: &str) -> Vec<String> {
+    let mut endpoints: Vec<String> = Vec::new();
+    for part in list.split(',') {
+        let mut endpoint = part.trim().to_owned();
+        // What stands before an @ began where the last scheme stands, or else at the beginning.
+        while endpoint.contains('@')
+            && !endpoint.contains("://")
+            && let Some(before) = endpoints.pop()
+        {
+            endpoint = format!("{before},{endpoint}");
+        }
+        endpoints.push(endpoint);
+    }
+    endpoints
 }
 
 /// `scheme://user:password@host:port/path` to `scheme://host:port`.
@@ -222,6 +239,8 @@ mod tests {
             (r#"{"endpoints":["https://a:1","https://b:2"]}"#, "https://a:1,https://b:2"),
             (r#"{"ENDPOINTS":"a:1, b:2"}"#, "a:1,b:2"),
             (r#"{"uri":"https://root:s3@cret@h:1/x?y"}"#, "https://h:1"),
+            (r#"{"uri":"https://a:1,https://root:s,3,cret@h:1,https://b:1"}"#, "https://a:1,https://h:1,https://b:1"),
+            (r#"{"uri":"root:s3,cret@h:1"}"#, "h:1"),
             (r#"{"hosts":["a:1"]}"#, "a:1"),
             (r#"{"host":"h","port":2379}"#, "h:2379"),
             (r#"{"hostname":"h","port":"2379"}"#, "h:2379"),
