@@ -6,25 +6,8 @@ cd "$(dirname "$0")/.."
 ./scripts/install_tools.sh build bench
 
 mkdir -p target
-work=$(mktemp -d target/bench.XXXXXX)
-job=
-stop() {
-    trap '' INT TERM
-    if [ -n "$job" ]; then kill "$job" 2>/dev/null || true; fi
-    wait
-    exit 130
-}
-trap 'rm -rf "$work"' EXIT
-trap stop INT TERM
-
-# In the background, for bash handles no signal while it waits for a foreground command;
-# timeout passes the signal on to all that the command started.
-bounded() { # seconds, command
-    timeout --kill-after=10 "$@" &
-    job=$!
-    wait "$job"
-    job=
-}
+template=target/bench.XXXXXX
+. scripts/job.sh
 
 unset ETCD_RELEASE_TARBALL ETCD_RELEASE_SHA256
 bounded 1800 ./scripts/build.sh >"$work/built"

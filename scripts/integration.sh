@@ -10,24 +10,13 @@ if [ "$(id -u)" != 0 ]; then
 fi
 ./scripts/install_tools.sh integration
 
-work=$(mktemp -d)
-job=
-stop() {
-    trap '' INT TERM
-    if [ -n "$job" ]; then kill "$job" 2>/dev/null || true; fi
-    wait
-    exit 130
-}
-trap 'rm -rf "$work"' EXIT
-trap stop INT TERM
+template=${TMPDIR:-/tmp}/etcdproxy.XXXXXX
+. scripts/job.sh
 
 binary=${ETCDPROXY_TEST_BINARY:-}
 if [ -z "$binary" ]; then binary=$(./scripts/build.sh); fi
 zip=$work/etcdproxy_buildpack.zip
 timeout 60 "$binary" package --output "$zip" >/dev/null
 
-# In the background, for bash handles no signal while it waits for a foreground command.
 # Debian's own Python, which has Debian's python3-yaml.
-timeout --kill-after=20 900 /usr/bin/python3 scripts/lifecycle.py "$zip" "$binary" "$work" "$@" &
-job=$!
-wait "$job"
+bounded 900 /usr/bin/python3 scripts/lifecycle.py "$zip" "$binary" "$work" "$@"

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 echo "== format, lints, shell scripts"
 cargo fmt --check
 cargo clippy --locked --all-targets --quiet -- --deny warnings
-shellcheck scripts/*.sh .ci/run
+shellcheck -x scripts/*.sh .ci/run
 
 echo "== the release binary"
 ETCDPROXY_TEST_BINARY=$(./scripts/build.sh)
