@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
 #[derive(Debug, Parser)]
-#[command(name = "etcdproxy", version = crate::commands::version::SHORT, max_term_width = 100)]
+#[command(name = "etcdproxy", version = crate::VERSION, max_term_width = 100)]
 #[command(after_help = "\
 The application connects to 127.0.0.1:2379. A link to this binary named etcd, etcdctl or etcdutl runs that program.
 

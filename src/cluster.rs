@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::env::Env;
 use crate::health;
 use crate::settings::{Endpoint, ListenAddr};
 use crate::sys;
@@ -52,7 +53,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts the members; they are not ready yet. Without `keep_data` they are killed at the end, which is quicker.
-    pub(crate) fn start(etcd: &Path, nodes: usize, dir: &Path, keep_data: bool) -> Result<Self> {
+    pub(crate) fn start(etcd: &Path, nodes: usize, dir: &Path, keep_data: bool, env: &Env) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let lock = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
         if lock.try_lock().is_err() {
@@ -77,6 +78,10 @@ impl Cluster {
             command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
             command.args(["--initial-cluster", &initial_cluster, "--initial-cluster-token", "etcdproxy-dev"]);
             command.args(["--log-level", "warn"]);
+            // The user's own are for another cluster.
+            for variable in env.names("ETCD_") {
+                command.env_remove(variable);
+            }
             cluster.members.push(spawn(command, &name, ListenAddr::loopback(ports.client), dir)?);
         }
         Ok(cluster)
@@ -195,12 +200,6 @@ fn spawn(mut command: Command, name: &str, addr: ListenAddr, dir: &Path) -> Resu
     let log = dir.join(format!("{name}.log"));
     let open = || File::options().create(true).append(true).open(&log);
     let stderr = open().with_context(|| format!("cannot write {}", log.display()))?;
-    // The user's own ETCD_* settings are for another cluster.
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("ETCD_") {
-            command.env_remove(variable);
-        }
-    }
     command.stdin(std::process::Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
     // Ctrl-C is for the command in front; this process ends the parts itself.
     command.process_group(0);

@@ -30,7 +30,13 @@ impl Env {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
-    /// The same as a path.
+    /// Names of the variables that begin with `prefix`.
+    pub(crate) fn names(&self, prefix: &str) -> impl Iterator<Item = &OsStr> {
+        let begins = move |name: &&OsStr| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        self.vars.keys().map(OsString::as_os_str).filter(begins)
+    }
+
+    /// The variable's value as a path.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from)
     }

@@ -28,6 +28,9 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 use env::Env;
 
+/// This program's own version, and so the buildpack's.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();

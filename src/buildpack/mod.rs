@@ -9,9 +9,6 @@ mod supply;
 pub(crate) use package::{Package, package};
 pub(crate) use supply::{Supply, supply};
 
-/// Version of the buildpack, which is that of this program.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// A scalar that is safe in YAML whatever it holds: JSON's strings are YAML's.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()

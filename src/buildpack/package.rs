@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::{VERSION, quoted};
+use super::quoted;
+use crate::VERSION;
 use crate::file;
 use crate::release::{Release, is_carried};
 

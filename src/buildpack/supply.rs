@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{VERSION, quoted};
+use super::quoted;
+use crate::VERSION;
 use crate::file;
 use crate::release::{Program, Release, unpack_fresh, write_launcher};
 use crate::settings::staging::{Declare, Staging, Unpack};
@@ -26,6 +27,20 @@ pub(crate) struct Supply<'a> {
     pub index: &'a str,
     /// This binary.
     pub exe: &'a Path,
+}
+
+impl Supply<'_> {
+    /// Where `launch.yml` belongs: in this buildpack's directory, and with ten or more buildpacks also where the
+    /// platform's builder looks then, below the number without its leading zero.
+    fn launch_dirs(&self) -> Vec<PathBuf> {
+        let unpadded = match self.index.trim_start_matches('0') {
+            "" => "0",
+            digits => digits,
+        };
+        let mut names = vec![self.index, unpadded];
+        names.dedup();
+        names.into_iter().map(|name| self.deps.join(name)).collect()
+    }
 }
 
 /// Fills `deps/IDX`.
@@ -83,28 +98,21 @@ fn pack_in(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
 
 /// Says what was decided about the sidecar, and writes it down.
 fn declare(task: &Supply<'_>, staging: &Staging, out: &mut impl Write) -> Result<Vec<PathBuf>> {
-    let processes = staging.processes.join(", ");
-    let (name, dir) = (&staging.name, task.deps.join(task.index));
     match &staging.declare {
         Declare::No(why) => {
             writeln!(out, "       No sidecar is declared: {why}. BP_ETCDPROXY_SIDECAR=true declares one.")?;
-            let _ = fs::remove_file(dir.join("launch.yml")); // of an earlier supply
+            for dir in task.launch_dirs() {
+                let _ = fs::remove_file(dir.join("launch.yml")); // of an earlier supply
+            }
             Ok(Vec::new())
         }
         Declare::Yes(why) => {
-            writeln!(out, "       Declaring the sidecar {name} for {processes}: {why}.")?;
+            let processes = staging.processes.join(", ");
+            writeln!(out, "       Declaring the sidecar {} for {processes}: {why}.", staging.name)?;
             writeln!(out, "       If the manifest has an etcd sidecar of its own, set BP_ETCDPROXY_SIDECAR=false.")?;
             let text = launch(task.index, staging);
-            let mut written = vec![write(&dir, "launch.yml", &text)?];
-            // With ten or more buildpacks the platform's builder looks below the number without its leading zero.
-            let unpadded = task.index.trim_start_matches('0');
-            let unpadded = if unpadded.is_empty() { "0" } else { unpadded };
-            if unpadded != task.index {
-                let dir = task.deps.join(unpadded);
-                file::make_dir(&dir)?;
-                written.push(write(&dir, "launch.yml", &text)?);
-            }
-            Ok(written)
+            let put = |dir: PathBuf| file::make_dir(&dir).and_then(|()| write(&dir, "launch.yml", &text));
+            Ok(task.launch_dirs().into_iter().map(put).collect::<Result<_, _>>()?)
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<Exi
     let data = Data::new(args.data_dir)?;
     let nodes = args.nodes.parse().context("--nodes")?;
 
-    let mut cluster = Cluster::start(&etcd, nodes, data.path(), matches!(data, Data::Kept(_)))?;
+    let mut cluster = Cluster::start(&etcd, nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
     let addr = start_proxy(&mut cluster, args.listen_addr, &etcd, data.path(), env)?;
     if !cluster.wait_ready(|| signals.pending().any(|signal| signal != SIGCHLD))? {
         return Ok(ExitCode::SUCCESS);

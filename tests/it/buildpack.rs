@@ -119,6 +119,8 @@ fn ten_buildpacks_or_more() {
     assert_eq!(staging.names("deps"), ["03", "3"]);
     assert_eq!(staging.text("deps/3/launch.yml"), staging.text("deps/03/launch.yml"));
     assert!(staging.text("deps/3/launch.yml").contains("$DEPS_DIR/03/bin/etcdproxy"));
+    assert_eq!(finish(&mut staging.supply("03")).0, 0);
+    assert!(staging.names("deps/3").is_empty() && !staging.path("deps/03/launch.yml").exists());
 }
 
 #[test]
