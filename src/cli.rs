@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 The application connects to 127.0.0.1:2379. A link to this binary named etcd, etcdctl or etcdutl runs that program.
 
 Exit codes: 0 done, 1 failed, 2 usage, 69 cluster unreachable, 73 cannot write, 77 no permission or noexec,
-78 a setting that cannot work, 127 no such command; wait and dev pass on the code of the command they run.")]
+78 a setting that cannot work, 127 no such command; exec, wait and dev pass on the code of the command they run.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -24,6 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Run),
+    Exec(Exec),
     Wait(Wait),
     Health(Health),
     Dev(Dev),
@@ -60,8 +61,49 @@ pub(crate) enum Command {
 Examples:
   etcdproxy run --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379
   ETCDPROXY_ENDPOINTS=10.0.0.1:2379 etcdproxy run --dry-run
-  etcdproxy run --endpoints 10.0.0.1:2379 -- --max-send-bytes=4194304")]
+  etcdproxy run --endpoints 10.0.0.1:2379 --drain 8s
+  etcdproxy run --endpoints 10.0.0.1:2379 -- --max-send-bytes=4194304
+
+Flags win over the environment, and that over the service binding (SERVICE_BINDING_ROOT, VCAP_SERVICES_FILE_PATH or
+VCAP_SERVICES). ETCDPROXY_CACERT, _CERT and _KEY may hold PEM, also in base64, instead of a file's name.")]
 pub(crate) struct Run {
+    #[command(flatten)]
+    pub proxy: Proxy,
+    /// Stay and look after etcd: start it again when it ends, thin its log, and after SIGTERM serve on until no client
+    /// is connected, for so long at most, as in 8s [env: ETCDPROXY_DRAIN] [default: off]
+    #[arg(long, value_name = "DURATION")]
+    pub drain: Option<OsString>,
+    /// Print what would be done, and the command, instead of doing it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Handed to etcd as it is
+    #[arg(last = true, value_name = "ETCD FLAGS")]
+    pub extra: Vec<OsString>,
+}
+
+/// Run a command with the proxy beside it: proxy up, wait until the cluster answers, command, proxy down
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy exec -- bundle exec rake db:migrate
+  etcdproxy exec --endpoints 10.0.0.1:2379 --timeout 10s -- my-task
+
+Returns the exit code of the command, which gets the signals sent to etcdproxy and finds the proxy's address in
+ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS. A proxy that serves the address already is used, and left as it is.")]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    pub proxy: Proxy,
+    /// How long to wait at most for the cluster to answer, as in 500ms, 30s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What the proxy works with.
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
     /// Client addresses of the cluster's members, separated by commas [env: ETCDPROXY_ENDPOINTS]
     #[arg(long, value_name = "HOST:PORT,…")]
     pub endpoints: Option<OsString>,
@@ -70,7 +112,10 @@ pub(crate) struct Run {
     /// What carries the connections: auto or grpc-proxy [env: ETCDPROXY_MODE]
     #[arg(long)]
     pub mode: Option<OsString>,
-    /// Certificate authority of the cluster [env: ETCDPROXY_CACERT]
+    /// The bound service that is meant, when several may be [env: ETCDPROXY_SERVICE]
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<OsString>,
+    /// Certificate authority of the cluster, instead of the system's [env: ETCDPROXY_CACERT]
     #[arg(long, value_name = "FILE")]
     pub cacert: Option<OsString>,
     /// Client certificate [env: ETCDPROXY_CERT]
@@ -85,12 +130,17 @@ pub(crate) struct Run {
     /// Serve metrics on this address as well [env: ETCDPROXY_METRICS_ADDR]
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics_addr: Option<OsString>,
-    /// Print the command instead of running it
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Handed to etcd as it is
-    #[arg(last = true, value_name = "ETCD FLAGS")]
-    pub extra: Vec<OsString>,
+    /// Try the endpoints first, and when none is good: warn, or exit with 69 (strict), or do not try (off)
+    /// [env: ETCDPROXY_PREFLIGHT] [default: warn]
+    #[arg(long, value_name = "WHAT")]
+    pub preflight: Option<OsString>,
+    /// How log lines look: json, text, or raw, which leaves etcd's as they are [env: ETCDPROXY_LOG_FORMAT]
+    /// [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<OsString>,
+    /// Memory the proxy may use, in MB; sets Go's GOMEMLIMIT [env: ETCDPROXY_MEMORY]
+    #[arg(long, value_name = "MB")]
+    pub memory: Option<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,5 @@
 //! A cluster of real etcd members and a proxy on loopback, for trying and for tests.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -10,10 +9,10 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::child;
 use crate::env::Env;
 use crate::health;
 use crate::settings::{Endpoint, ListenAddr};
@@ -87,10 +86,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts the proxy with etcd's arguments `args`.
-    pub(crate) fn start_proxy(&mut self, etcd: &Path, args: &[OsString], addr: ListenAddr, dir: &Path) -> Result<()> {
-        let mut command = Command::new(etcd);
-        command.args(args);
+    /// Starts the proxy, which is to listen on `addr`.
+    pub(crate) fn start_proxy(&mut self, command: Command, addr: ListenAddr, dir: &Path) -> Result<()> {
         self.proxy = Some(spawn(command, "proxy", addr, dir)?);
         Ok(())
     }
@@ -162,7 +159,7 @@ impl Drop for Cluster {
         if self.keep_data {
             for part in &mut parts {
                 if matches!(part.end(), Ok(None)) {
-                    terminate(&part.child, Signal::SIGTERM);
+                    child::send(&part.child, Signal::SIGTERM);
                 }
             }
             let deadline = Instant::now() + STOP_PATIENCE;
@@ -186,13 +183,6 @@ impl Part {
             self.ended = self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))?;
         }
         Ok(self.ended)
-    }
-}
-
-/// Sends a signal to a child that was not waited for yet, so the pid is still its own.
-pub(crate) fn terminate(child: &Child, signal: Signal) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 

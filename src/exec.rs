@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The program that could not be executed, and why.
@@ -28,9 +28,10 @@ fn remedy(err: &io::Error) -> &'static str {
     }
 }
 
-/// Replaces this process, which keeps its pid, by the program at `path`, called `name`. Returns only when that failed.
-pub(crate) fn exec(path: &Path, name: &str, args: &[OsString]) -> Error {
-    Error::new(path, Command::new(path).arg0(name).args(args).exec())
+/// Replaces this process, which keeps its pid, by a program that is called `name`. Returns only when that failed.
+pub(crate) fn exec(mut command: Command, name: &str) -> Error {
+    let cause = command.arg0(name).exec();
+    Error::new(command.get_program(), cause)
 }
 
 /// Replaces this process by a command line of the user's, looked up on `PATH`. Returns only when that failed.

@@ -49,10 +49,18 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             _ => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() || cause.is::<sidecar::Taken>() {
+    if let Some(err) = cause.downcast_ref::<sidecar::Error>() {
+        return Some(match err {
+            sidecar::Error::Refused { .. } | sidecar::Error::Port(_) => Code::BadSetting,
+            sidecar::Error::Spawn(err) if err.kind() == io::ErrorKind::PermissionDenied => Code::NotPermitted,
+            sidecar::Error::Spawn(_) => Code::Failed,
+        });
+    }
+    if cause.is::<settings::Error>() || cause.is::<sidecar::Unusable>() {
         return Some(Code::BadSetting);
     }
-    cause.is::<health::Unreachable>().then_some(Code::Unreachable)
+    let unreachable = cause.is::<health::Unreachable>() || cause.is::<sidecar::preflight::Unreachable>();
+    unreachable.then_some(Code::Unreachable)
 }
 
 fn of_release(err: &release::Error) -> Code {

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::ListenAddr;
 
+/// etcd gives its own probe of the cluster 1 s, and answers then in any case.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
 /// An answer is a line of JSON; more than this is not from etcd.
 const MAX_ANSWER: u64 = 64 * 1024;
 
@@ -71,9 +74,8 @@ pub(crate) enum Occupant {
 
 /// Finds out who listens, by a path that only etcd's proxy serves. Nobody is known at once, the others within 3 s.
 pub(crate) fn occupant(addr: &ListenAddr) -> Occupant {
-    let patience = Duration::from_secs(3);
-    let Ok(stream) = connect(addr, patience) else { return Occupant::Nobody };
-    match get(stream, "/proxy/health", patience) {
+    let Ok(stream) = connect(addr, PATIENCE) else { return Occupant::Nobody };
+    match get(stream, "/proxy/health", PATIENCE) {
         Ok((_, body)) if serde_json::from_slice::<Answer>(&body).is_ok_and(|answer| !answer.health.is_empty()) => {
             Occupant::Proxy
         }
@@ -94,25 +96,37 @@ pub(crate) fn check_listening(addr: &ListenAddr, patience: Duration) -> Health {
     }
 }
 
-/// Asks again and again until `good` or the time is over; `check` is one question.
-pub(crate) fn wait(
-    timeout: Duration,
-    check: impl Fn(Duration) -> Health,
-    good: impl Fn(&Health) -> bool,
-) -> Result<(), Health> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let health = check(left.clamp(Duration::from_millis(100), Duration::from_secs(3)));
-        if good(&health) {
-            return Ok(());
-        }
-        // Opening the port is a matter of milliseconds, the cluster one of seconds.
-        let pause = Duration::from_millis(if health.listening { 100 } else { 10 });
-        if Instant::now() + pause >= deadline {
-            return Err(health);
-        }
-        std::thread::sleep(pause);
+/// Asking again and again, up to a deadline.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    deadline: Instant,
+    last: Option<Health>,
+}
+
+impl Waiting {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, last: None }
+    }
+
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Asks once, with what is left as patience.
+    pub(crate) fn ask(&mut self, check: impl FnOnce(Duration) -> Health) -> &Health {
+        let left = self.left();
+        let health = check(left.clamp(Duration::from_millis(100), PATIENCE));
+        // The last question has less time than etcd takes to say what is wrong: what it said before is better.
+        let keep = left < PATIENCE && !health.ready && health.listening;
+        let kept = self.last.take().filter(|last| keep && last.listening);
+        self.last.insert(kept.unwrap_or(health))
+    }
+
+    /// What is to be said when the time is over; `wanted` is what was waited for.
+    pub(crate) fn failed(self, addr: &ListenAddr, timeout: Duration, wanted: &'static str) -> Unreachable {
+        let after = format!(" after {}", humantime::format_duration(timeout));
+        let reason = self.last.and_then(|health| health.reason).unwrap_or_default();
+        Unreachable { addr: addr.clone(), wanted, after, reason }
     }
 }
 

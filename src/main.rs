@@ -4,6 +4,7 @@
 //! it becomes that program; called by any other name it is the command line of `etcdproxy`.
 
 mod buildpack;
+mod child;
 mod cli;
 mod cluster;
 mod commands;
@@ -12,6 +13,7 @@ mod exec;
 mod exit_code;
 mod file;
 mod health;
+mod log;
 mod place;
 mod release;
 mod settings;
@@ -27,6 +29,7 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 use env::Env;
+use log::Log;
 
 /// This program's own version, and so the buildpack's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(err) if reader_has_gone(&err) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("etcdproxy: error: {err:#}");
+            Log::default().error(format_args!("{err:#}"));
             exit_code::of(&err)
         }
     }
@@ -51,6 +54,7 @@ fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> 
     let out = &mut io::stdout().lock();
     match Cli::parse_from([called_as].into_iter().chain(args)).command {
         Command::Run(args) => commands::run::run(args, env, out),
+        Command::Exec(args) => commands::exec::run(args, env),
         Command::Wait(args) => commands::wait::run(args, env),
         Command::Health(args) => commands::health::run(args, env, out),
         Command::Dev(args) => commands::dev::run(args, env, out),

@@ -2,9 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
@@ -18,6 +20,19 @@ pub(crate) fn die_with_parent(command: &mut Command) {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have ended before the line above.
             if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
+        });
+    }
+}
+
+/// Leaves `file` open, with its number, in what `command` executes; it must be open until then.
+pub(crate) fn keep_open(command: &mut Command, file: &impl AsFd) {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe. A number that is no longer
+    // open gives an error; no file is closed.
+    unsafe {
+        command.pre_exec(move || {
+            fcntl(BorrowedFd::borrow_raw(fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
         });
     }
 }

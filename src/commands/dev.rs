@@ -1,39 +1,40 @@
 //! `etcdproxy dev`
 
-use std::io::{IsTerminal as _, Write};
-use std::os::unix::process::ExitStatusExt as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tempfile::TempDir;
 
 use crate::cluster::{self, Cluster};
 use crate::env::Env;
+use crate::log::Log;
 use crate::release::RELEASE;
 use crate::settings::{Layer, ListenAddr, Setting, Sources};
-use crate::{cli, exec, sidecar};
+use crate::sidecar::Launch;
+use crate::{child, cli, exec};
 
-use super::obtain;
+use super::{ENDING, obtain};
 
 pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]).context("cannot receive signals")?;
-    let etcd = obtain("etcd", env)?.path();
+    let signals = child::signals(&ENDING).context("cannot receive signals")?;
+    let etcd = obtain("etcd", env, Log::default())?.path();
     let data = Data::new(args.data_dir)?;
     let nodes = args.nodes.parse().context("--nodes")?;
 
     let mut cluster = Cluster::start(&etcd, nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
     let addr = start_proxy(&mut cluster, args.listen_addr, &etcd, data.path(), env)?;
-    if !cluster.wait_ready(|| signals.pending().any(|signal| signal != SIGCHLD))? {
+    if !cluster.wait_ready(|| signals.try_iter().any(|signal| signal != Signal::SIGCHLD))? {
         return Ok(ExitCode::SUCCESS);
     }
 
     let Some((program, command_args)) = args.command.split_first() else {
         print(&cluster, &data, &addr, out)?;
-        return watch(&mut cluster, &mut signals);
+        return watch(&mut cluster, &signals);
     };
     let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
     let command = Command::new(program)
@@ -43,7 +44,8 @@ pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<Exi
         .env("ETCDCTL_ENDPOINTS", addr.to_string())
         .spawn()
         .map_err(|cause| exec::Error::new(program, cause))?;
-    Ok(code_of(watch_command(command, &mut cluster, &mut signals)?))
+    let status = child::run_to_end(command, &signals, || report_ends(&mut cluster))?;
+    Ok(child::exit_code(status))
 }
 
 /// The same proxy that `run` starts, on the address that was asked for or on a free port.
@@ -62,8 +64,8 @@ fn start_proxy(
     let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
     let flags = [(Setting::ListenAddr, Some(listen_addr)), (Setting::Endpoints, Some(endpoints.join(",").into()))];
     let settings = Sources::new(Layer::flags(flags), &Env::default()).resolve()?;
-    let args = sidecar::grpc_proxy(&settings, &RELEASE, &[]);
-    cluster.start_proxy(etcd, &args, settings.listen_addr.clone(), dir)?;
+    let launch = Launch::new(&settings, &RELEASE, &[], env)?;
+    cluster.start_proxy(launch.command(etcd), settings.listen_addr.clone(), dir)?;
     Ok(settings.listen_addr)
 }
 
@@ -79,52 +81,24 @@ fn print(cluster: &Cluster, data: &Data, addr: &ListenAddr, out: &mut impl Write
 }
 
 /// Until a signal, or until the cluster can serve no more.
-fn watch(cluster: &mut Cluster, signals: &mut Signals) -> Result<ExitCode> {
+fn watch(cluster: &mut Cluster, signals: &Receiver<Signal>) -> Result<ExitCode> {
     loop {
-        for signal in signals.wait() {
-            if signal != SIGCHLD {
-                return Ok(ExitCode::SUCCESS);
-            }
-        }
-        report_ends(cluster)?;
+        let patience = report_ends(cluster)?;
         if !cluster.serves() {
             bail!("too few parts are left to serve");
         }
+        if child::next_signal(signals, patience) != Signal::SIGCHLD {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
 }
 
-/// Until the command ends. It is told of SIGTERM and SIGHUP; of SIGINT only when no terminal told it already.
-fn watch_command(mut command: Child, cluster: &mut Cluster, signals: &mut Signals) -> Result<ExitStatus> {
-    loop {
-        for signal in signals.wait() {
-            match signal {
-                SIGCHLD => {}
-                SIGINT if std::io::stdin().is_terminal() => {}
-                other => {
-                    if let Ok(signal) = Signal::try_from(other) {
-                        cluster::terminate(&command, signal);
-                    }
-                }
-            }
-        }
-        if let Some(status) = command.try_wait().context("cannot wait for the command")? {
-            return Ok(status);
-        }
-        report_ends(cluster)?;
-    }
-}
-
-fn report_ends(cluster: &mut Cluster) -> Result<()> {
+/// Says what has ended; a child's end is a signal, so there is time until the next look.
+fn report_ends(cluster: &mut Cluster) -> Result<Duration> {
     for line in cluster.newly_ended()? {
-        super::warn(&line);
+        Log::default().warn(line);
     }
-    Ok(())
-}
-
-/// The command's own code; as a shell has it, 128 and the signal's number when one ended it.
-fn code_of(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+    Ok(Duration::from_hours(1))
 }
 
 /// Where the members keep their data.

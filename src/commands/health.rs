@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -13,9 +12,6 @@ use crate::exit_code::Code;
 use crate::health::{self, Health, Unreachable};
 use crate::settings::{Layer, Setting, Sources};
 
-/// etcd gives its own probe of the cluster 1 s.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 #[derive(Serialize)]
 struct Report {
     listen_addr: String,
@@ -25,7 +21,7 @@ struct Report {
 
 pub(crate) fn run(args: cli::Health, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let addr = Sources::new(Layer::flags([(Setting::ListenAddr, args.listen.listen_addr)]), env).listen_addr()?;
-    let health = health::check(&addr, PATIENCE);
+    let health = health::check(&addr, health::PATIENCE);
     let ready = health.ready;
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&Report { listen_addr: addr.to_string(), health })?)?;

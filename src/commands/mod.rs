@@ -2,6 +2,7 @@
 
 pub(crate) mod buildpack;
 pub(crate) mod dev;
+pub(crate) mod exec;
 pub(crate) mod health;
 pub(crate) mod list;
 pub(crate) mod multicall;
@@ -11,16 +12,27 @@ pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod wait;
 
+use std::ffi::OsString;
+use std::sync::mpsc::Receiver;
+
+use nix::sys::signal::Signal;
+
 use crate::env::Env;
-use crate::place;
+use crate::log::Log;
 use crate::release::{Error, Found, RELEASE};
+use crate::settings::{Layer, Preflight, Setting, Settings};
+use crate::sidecar::preflight::{self, Tried};
+use crate::{cli, place};
+
+/// On these, a launcher that looks after others ends.
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// A program of the release, ready to be executed.
-fn obtain(name: &str, env: &Env) -> Result<Found, Error> {
+fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, Error> {
     let found = place::store(env).get(RELEASE.program(name)?)?;
     if let Found::Memory { why, .. } = &found {
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
-        warn(&format!(
+        log.warn(format_args!(
             "{name} runs from memory, which costs {} MB of it: {}",
             RELEASE.program(name)?.size / 1_000_000,
             why.join("; ")
@@ -29,12 +41,27 @@ fn obtain(name: &str, env: &Env) -> Result<Found, Error> {
     Ok(found)
 }
 
-/// One line for the user, on stderr.
-fn say(text: &str) {
-    eprintln!("etcdproxy: {text}");
+/// The settings that were given as flags.
+fn proxy_flags(args: cli::Proxy, drain: Option<OsString>) -> Layer {
+    Layer::flags([
+        (Setting::Endpoints, args.endpoints),
+        (Setting::ListenAddr, args.listen.listen_addr),
+        (Setting::Mode, args.mode),
+        (Setting::Service, args.service),
+        (Setting::CaCert, args.cacert),
+        (Setting::Cert, args.cert),
+        (Setting::Key, args.key),
+        (Setting::Namespace, args.namespace),
+        (Setting::MetricsAddr, args.metrics_addr),
+        (Setting::Preflight, args.preflight),
+        (Setting::LogFormat, args.log_format),
+        (Setting::Memory, args.memory),
+        (Setting::Drain, drain),
+    ])
 }
 
-/// The same, for what should not be.
-fn warn(text: &str) {
-    eprintln!("etcdproxy: warning: {text}");
+/// Begins to try the endpoints; when that is switched off, there are no results.
+fn start_preflight(settings: &Settings) -> Receiver<Tried> {
+    let off = settings.preflight == Preflight::Off;
+    preflight::start(if off { &[] } else { &settings.endpoints }, &settings.tls)
 }

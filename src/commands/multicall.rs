@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
 use crate::env::Env;
 use crate::exec;
+use crate::log::Log;
 use crate::release::PROGRAM_NAMES;
 
 use super::obtain;
@@ -20,8 +21,10 @@ pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
 
 /// Becomes that program.
 pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> {
-    let found = obtain(name, env)?;
-    Err(exec::exec(&found.path(), name, args).into())
+    let found = obtain(name, env, Log::default())?;
+    let mut command = Command::new(found.path());
+    command.args(args);
+    Err(exec::exec(command, name).into())
 }
 
 #[cfg(test)]

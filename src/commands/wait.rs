@@ -6,23 +6,27 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::env::Env;
-use crate::health::{self, Health, Unreachable};
+use crate::health::{self, Health, Waiting};
 use crate::settings::{Layer, ListenAddr, Setting, Sources};
 use crate::{cli, exec};
 
 pub(crate) fn run(args: cli::Wait, env: &Env) -> Result<ExitCode> {
     let cli::Wait { listen, timeout, listening, command } = args;
     let addr = Sources::new(Layer::flags([(Setting::ListenAddr, listen.listen_addr)]), env).listen_addr()?;
-    let check = |patience: Duration| -> Health {
-        let ask: fn(&ListenAddr, Duration) -> Health = if listening { health::check_listening } else { health::check };
-        ask(&addr, patience)
-    };
-    let good = |health: &Health| if listening { health.listening } else { health.ready };
-    health::wait(timeout, check, good).map_err(|health| Unreachable {
-        addr: addr.clone(),
-        wanted: if listening { "listening" } else { "ready" },
-        after: format!(" after {}", humantime::format_duration(timeout)),
-        reason: health.reason.unwrap_or_default(),
-    })?;
+    let (check, wanted): (fn(&ListenAddr, Duration) -> Health, _) =
+        if listening { (health::check_listening, "listening") } else { (health::check, "ready") };
+    let mut waiting = Waiting::new(timeout);
+    loop {
+        let health = waiting.ask(|patience| check(&addr, patience));
+        if if listening { health.listening } else { health.ready } {
+            break;
+        }
+        // Opening the port is a matter of milliseconds, the cluster one of seconds.
+        let pause = Duration::from_millis(if health.listening { 100 } else { 10 });
+        if pause >= waiting.left() {
+            return Err(waiting.failed(&addr, timeout, wanted).into());
+        }
+        std::thread::sleep(pause);
+    }
     if command.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(exec::exec_command(&command).into()) }
 }

@@ -1,7 +1,7 @@
 //! `host:port`, as in the address the application connects to.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Endpoint, Scheme};
 
@@ -43,6 +43,16 @@ impl ListenAddr {
             host => host,
         };
         (host, self.port)
+    }
+
+    /// Whether a socket with the local address `local` belongs to what listens here.
+    pub(crate) fn accepts(&self, local: SocketAddr) -> bool {
+        let own: IpAddr = match self.host.as_str() {
+            "localhost" => Ipv4Addr::LOCALHOST.into(),
+            host => host.parse().unwrap_or(Ipv4Addr::LOCALHOST.into()),
+        };
+        let ip = local.ip().to_canonical();
+        local.port() == self.port && (own.is_unspecified() || ip.is_unspecified() || ip == own)
     }
 
     /// Whether a connection to `endpoint` would arrive here.

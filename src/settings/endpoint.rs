@@ -1,6 +1,7 @@
 //! Addresses of the cluster's members.
 
 use std::fmt;
+use std::path::Path;
 
 use super::addr::{split_host_port, write_host_port};
 
@@ -41,6 +42,17 @@ impl Endpoint {
     /// Host without brackets, and port; `None` for a socket.
     pub(crate) fn host_port(&self) -> Option<(&str, u16)> {
         (self.scheme != Scheme::Unix).then_some((&self.host, self.port))
+    }
+
+    /// As etcd names it in its log: without the scheme.
+    pub(crate) fn address(&self) -> String {
+        let text = self.to_string();
+        text.split_once("://").map_or_else(|| text.clone(), |(_, address)| address.to_owned())
+    }
+
+    /// Path of the socket, of an endpoint that is one.
+    pub(crate) fn socket_path(&self) -> &Path {
+        Path::new(&self.host)
     }
 
     /// Reads `scheme://host:port`, `unix:///path` or bare `host:port`, which gets the scheme `default`.

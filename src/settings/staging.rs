@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use super::resolved::memory;
 use super::{Error, Mode, Setting, binding};
 use crate::env::Env;
 use crate::release::Release;
@@ -64,10 +65,7 @@ impl Staging {
                 value.split(',').map(|one| process_type(one.trim())).collect()
             })?
             .unwrap_or_else(|| vec!["web".to_owned()]),
-            memory: parsed(env, "BP_ETCDPROXY_MEMORY", |value| {
-                let number = value.strip_suffix('M').unwrap_or(value).parse().ok();
-                number.filter(|mb| *mb > 0).ok_or_else(|| format!("{value:?} is no memory: write MB, as in 64"))
-            })?,
+            memory: parsed(env, "BP_ETCDPROXY_MEMORY", memory)?,
             unpack: parsed(env, "BP_ETCDPROXY_UNPACK", |value| match value {
                 "stage" => Ok(Unpack::Stage),
                 "launch" => Ok(Unpack::Launch),
@@ -90,7 +88,9 @@ fn declare(env: &Env) -> Result<Declare, Error> {
             if env.get(Setting::Endpoints.variable()).is_some() {
                 return Ok(Declare::Yes(format!("{} is set", Setting::Endpoints.variable())));
             }
-            Ok(match binding::find(env)? {
+            let service = text(env, Setting::Service.variable())?;
+            let service = service.as_deref().map(|name| (Setting::Service.variable(), name));
+            Ok(match binding::find(env, service)?.one()? {
                 Some(binding) => Declare::Yes(format!("the service {} is bound", binding.name)),
                 None => {
                     Declare::No(format!("no etcd service is bound and {} is not set", Setting::Endpoints.variable()))

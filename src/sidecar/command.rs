@@ -1,80 +1,282 @@
-//! Settings to the command line of `etcd grpc-proxy start`.
+//! Settings to the start of `etcd grpc-proxy`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::env::Env;
 use crate::release::Release;
-use crate::settings::Settings;
+use crate::settings::{Pem, SECRETS, Settings};
+use crate::sys;
 
-/// Arguments (`argv[1..]`) of the etcd that `release` carries.
-pub(crate) fn grpc_proxy(settings: &Settings, release: &Release, extra: &[OsString]) -> Vec<OsString> {
+/// Go takes these into account, for endpoints with and without TLS.
+const HTTP_PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// The part of the memory that Go's collector may count on; stacks, code and the launcher need the rest.
+const HEAP_PERCENT: u64 = 85;
+
+/// Certificate or key material that was not given as a file could not be kept in memory.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot keep {name} in memory: {cause}: give it as a file")]
+pub(crate) struct NoPlace {
+    name: String,
+    cause: io::Error,
+}
+
+/// How etcd is started.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// `argv[1..]`.
+    pub args: Vec<OsString>,
+    /// Variables that are set.
+    pub set: Vec<(&'static str, OsString)>,
+    /// Variables that are taken away.
+    pub unset: Vec<OsString>,
+    /// Working directory, where it is not to be the launcher's.
+    pub dir: Option<&'static Path>,
+    /// Certificates and keys that exist only in memory.
+    private: Vec<OwnedFd>,
+}
+
+impl Launch {
+    /// What starts the etcd that `release` carries; `extra` are arguments of the user's.
+    ///
+    /// # Errors
+    /// When there is no memory for certificates that are no files.
+    pub(crate) fn new(settings: &Settings, release: &Release, extra: &[OsString], env: &Env) -> Result<Self, NoPlace> {
+        let mut private = Vec::new();
+        let mut launch = Self::with(settings, release, extra, env, &mut |pem| {
+            let fd = in_memory(pem).map_err(|cause| NoPlace { name: pem.name.clone(), cause })?;
+            let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            private.push(fd);
+            Ok(path)
+        })?;
+        launch.private = private;
+        Ok(launch)
+    }
+
+    /// The same to look at; in the place of a file in memory there is the name of its source.
+    pub(crate) fn to_show(
+        settings: &Settings,
+        release: &Release,
+        extra: &[OsString],
+        env: &Env,
+    ) -> Result<Self, NoPlace> {
+        Self::with(settings, release, extra, env, &mut |pem| Ok(format!("(PEM of {})", pem.name).into()))
+    }
+
+    fn with(
+        settings: &Settings,
+        release: &Release,
+        extra: &[OsString],
+        env: &Env,
+        place: &mut dyn FnMut(&Pem) -> Result<PathBuf, NoPlace>,
+    ) -> Result<Self, NoPlace> {
+        let mut args = args(settings, release);
+        let mut set = Vec::new();
+        let mut path = |pem: &Pem| pem.file.clone().map_or_else(|| place(pem), Ok);
+        let mut flag = |name: &str, path: PathBuf| {
+            let mut arg = OsString::from(format!("--{name}="));
+            arg.push(path);
+            args.push(arg);
+        };
+        match (&settings.tls.ca, &settings.tls.identity) {
+            // etcd refuses a --cacert without --cert. In Go's variables it also replaces the system's authorities,
+            // those of the directory included.
+            (Some(ca), None) => {
+                set.extend([("SSL_CERT_FILE", path(ca)?.into()), ("SSL_CERT_DIR", "/dev/null".into())]);
+            }
+            (ca, Some(identity)) => {
+                if let Some(ca) = ca {
+                    flag("cacert", path(ca)?);
+                }
+                flag("cert", path(&identity.cert)?);
+                flag("key", path(&identity.key)?);
+            }
+            (None, None) => {}
+        }
+        args.extend(extra.iter().cloned());
+
+        let mut unset: Vec<OsString> = SECRETS.map(OsString::from).into();
+        if !settings.use_http_proxy {
+            unset.extend(HTTP_PROXIES.iter().flat_map(|name| [name.into(), name.to_lowercase().into()]));
+        }
+        unset.retain(|name| name.to_str().is_some_and(|name| env.get(name).is_some()));
+        if let Some(mb) = settings.memory
+            && env.get("GOMEMLIMIT").is_none()
+        {
+            set.push(("GOMEMLIMIT", format!("{}MiB", u64::from(mb) * HEAP_PERCENT / 100).into()));
+        }
+        // Arguments of the user's may name files by paths that begin here.
+        let dir = extra.is_empty().then_some(Path::new("/"));
+        Ok(Self { args, set, unset, dir, private: Vec::new() })
+    }
+
+    /// To execute or to spawn the `etcd` at this path.
+    pub(crate) fn command(&self, etcd: &Path) -> Command {
+        let mut command = Command::new(etcd);
+        command.args(&self.args).envs(self.set.iter().map(|(name, value)| (name, value)));
+        for name in &self.unset {
+            command.env_remove(name);
+        }
+        if let Some(dir) = self.dir {
+            command.current_dir(dir);
+        }
+        for fd in &self.private {
+            sys::keep_open(&mut command, fd);
+        }
+        command
+    }
+
+    /// The words of a shell's command line that does the same.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if !self.set.is_empty() || !self.unset.is_empty() {
+            words.push("env".into());
+            words.extend(self.unset.iter().flat_map(|name| [OsStr::new("-u"), name].map(OsStr::to_owned)));
+            words.extend(self.set.iter().map(|(name, value)| {
+                let mut word = OsString::from(format!("{name}="));
+                word.push(value);
+                word
+            }));
+        }
+        words.push("etcd".into());
+        words.extend(self.args.iter().cloned());
+        words
+    }
+}
+
+fn args(settings: &Settings, release: &Release) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["grpc-proxy".into(), "start".into()];
-    let mut flag = |name: &str, value: OsString| {
-        let mut arg = OsString::from(format!("--{name}="));
-        arg.push(value);
-        args.push(arg);
-    };
-    let Settings { endpoints, listen_addr, tls, namespace, metrics_addr, mode: _ } = settings;
-    flag("listen-addr", listen_addr.to_string().into());
+    let mut flag = |name: &str, value: String| args.push(format!("--{name}={value}").into());
+    let addr = settings.listen_addr.to_string();
     // Anything else than the listen address makes 3.5 and 3.6 exit after 5 s and 3.7 unhealthy for ever.
-    flag("advertise-client-url", listen_addr.to_string().into());
+    flag("advertise-client-url", addr.clone());
+    flag("listen-addr", addr);
     // No space after the comma: it would silently break the endpoint.
-    let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-    flag("endpoints", endpoints.join(",").into());
+    let endpoints: Vec<String> = settings.endpoints.iter().map(ToString::to_string).collect();
+    flag("endpoints", endpoints.join(","));
     // Without keepalive a hung member hangs its clients for as long as it hangs. 10 s is the least grpc-go takes.
     // The flags came with 3.5.13.
     if release.is_at_least([3, 5, 13]) {
-        flag("dial-keepalive-time", "10s".into());
-        flag("dial-keepalive-timeout", "3s".into());
+        flag("dial-keepalive-time", "10s".to_owned());
+        flag("dial-keepalive-timeout", "3s".to_owned());
     }
-    for (name, file) in [("cacert", &tls.ca_cert), ("cert", &tls.cert), ("key", &tls.key)] {
-        if let Some(file) = file {
-            flag(name, file.into());
-        }
+    if let Some(namespace) = &settings.namespace {
+        flag("namespace", namespace.clone());
     }
-    if let Some(namespace) = namespace {
-        flag("namespace", namespace.into());
+    if let Some(addr) = &settings.metrics_addr {
+        flag("metrics-addr", format!("http://{addr}"));
     }
-    if let Some(addr) = metrics_addr {
-        flag("metrics-addr", format!("http://{addr}").into());
-    }
-    args.extend(extra.iter().cloned());
     args
+}
+
+/// A file that has no name, that only this user can open, and that is gone with the last process that holds it.
+fn in_memory(pem: &Pem) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("etcdproxy", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(pem.text.as_bytes())?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Endpoint, ListenAddr, Mode, Tls};
+    use crate::settings::{Identity, Layer, ListenAddr, Setting, Sources, Tls};
+
+    fn settings() -> Settings {
+        let flags = Layer::flags([(Setting::Endpoints, Some("http://127.0.0.1:1,http://127.0.0.1:2".into()))]);
+        Sources::new(flags, &Env::default()).resolve().unwrap()
+    }
+
+    fn pem(name: &str, file: bool) -> Pem {
+        let file = file.then(|| format!("/{name}").into());
+        Pem { name: name.to_owned(), file, text: "TEXT".to_owned() }
+    }
+
+    fn release(version: &'static str) -> Release {
+        Release { version, arch: "amd64", origin: "", id: "", programs: &[] }
+    }
+
+    const MINIMAL: [&str; 7] = [
+        "grpc-proxy",
+        "start",
+        "--advertise-client-url=127.0.0.1:2379",
+        "--listen-addr=127.0.0.1:2379",
+        "--endpoints=http://127.0.0.1:1,http://127.0.0.1:2",
+        "--dial-keepalive-time=10s",
+        "--dial-keepalive-timeout=3s",
+    ];
 
     #[test]
     fn every_setting_has_its_flag_and_what_is_not_set_has_none() {
-        let mut settings = Settings {
-            endpoints: vec![Endpoint::loopback(1), Endpoint::loopback(2)],
-            listen_addr: ListenAddr::default(),
-            mode: Mode::Auto,
-            tls: Tls::default(),
-            namespace: None,
-            metrics_addr: None,
+        let mut settings = settings();
+        let show = |settings: &Settings, version, extra: &[OsString]| {
+            Launch::to_show(settings, &release(version), extra, &Env::default()).unwrap()
         };
-        let minimal = [
-            "grpc-proxy",
-            "start",
-            "--listen-addr=127.0.0.1:2379",
-            "--advertise-client-url=127.0.0.1:2379",
-            "--endpoints=http://127.0.0.1:1,http://127.0.0.1:2",
-            "--dial-keepalive-time=10s",
-            "--dial-keepalive-timeout=3s",
-        ];
-        let release = |version| Release { version, arch: "amd64", origin: "", id: "", programs: &[] };
-        let current = release("3.7.2");
-        assert_eq!(grpc_proxy(&settings, &current, &[]), minimal);
-        assert_eq!(grpc_proxy(&settings, &release("3.5.1"), &[]), minimal[..5]);
+        let launch = show(&settings, "3.7.2", &[]);
+        assert_eq!(launch.args, MINIMAL);
+        assert_eq!((launch.set, launch.unset, launch.dir), (vec![], vec![], Some(Path::new("/"))));
+        assert_eq!(show(&settings, "3.5.1", &[]).args, MINIMAL[..5]);
 
-        settings.tls = Tls { ca_cert: Some("ca".into()), cert: Some("c".into()), key: Some("k".into()) };
         settings.namespace = Some("app/".to_owned());
         settings.metrics_addr = Some(ListenAddr::loopback(9));
-        let more =
-            ["--cacert=ca", "--cert=c", "--key=k", "--namespace=app/", "--metrics-addr=http://127.0.0.1:9", "--debug"];
-        assert_eq!(grpc_proxy(&settings, &current, &["--debug".into()]), [&minimal[..], &more].concat());
+        let identity = Identity { cert: pem("c", true), key: pem("k", false), common_name: None };
+        settings.tls = Tls { ca: Some(pem("ca", true)), identity: Some(identity) };
+        let more = [
+            "--namespace=app/",
+            "--metrics-addr=http://127.0.0.1:9",
+            "--cacert=/ca",
+            "--cert=/c",
+            "--key=(PEM of k)",
+            "--debug",
+        ];
+        let launch = show(&settings, "3.7.2", &["--debug".into()]);
+        assert_eq!(launch.args, [&MINIMAL[..], &more].concat());
+        assert_eq!(launch.dir, None);
+    }
+
+    #[test]
+    fn an_authority_alone_goes_into_gos_variables() {
+        let tls = Tls { ca: Some(pem("ca", true)), identity: None };
+        let launch = Launch::to_show(&Settings { tls, ..settings() }, &release("3.7.2"), &[], &Env::default()).unwrap();
+        assert_eq!(launch.args, MINIMAL);
+        assert_eq!(launch.words()[..4], ["env", "SSL_CERT_FILE=/ca", "SSL_CERT_DIR=/dev/null", "etcd"]);
+    }
+
+    #[test]
+    fn the_environment_that_etcd_gets() {
+        let env = Env::from([("HTTPS_PROXY", "http://u:s3cret@p:1"), ("no_proxy", "x"), ("VCAP_SERVICES", "{}")]);
+        let mut settings = Settings { memory: Some(64), ..settings() };
+        let words = |settings: &Settings, env: &Env| {
+            let words = Launch::to_show(settings, &release("3.7.2"), &[], env).unwrap().words();
+            words.into_iter().take_while(|word| word != "etcd").collect::<Vec<_>>()
+        };
+        let expected = ["env", "-u", "VCAP_SERVICES", "-u", "HTTPS_PROXY", "-u", "no_proxy", "GOMEMLIMIT=54MiB"];
+        assert_eq!(words(&settings, &env), expected);
+        settings.use_http_proxy = true;
+        assert_eq!(words(&settings, &env), ["env", "-u", "VCAP_SERVICES", "GOMEMLIMIT=54MiB"]);
+        assert_eq!(words(&settings, &Env::from([("GOMEMLIMIT", "1GiB")])), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_file_becomes_one_that_only_its_user_can_read_and_nobody_change() {
+        let identity = Identity { cert: pem("c", false), key: pem("k", false), common_name: None };
+        let settings = Settings { tls: Tls { ca: None, identity: Some(identity) }, ..settings() };
+        let launch = Launch::new(&settings, &release("3.7.2"), &[], &Env::default()).unwrap();
+        let path = launch.args.last().unwrap().to_str().unwrap().strip_prefix("--key=").unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "TEXT");
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(File::options().write(true).open(path).and_then(|mut file| file.write_all(b"x")).is_err());
+        drop(launch);
     }
 }

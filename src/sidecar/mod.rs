@@ -1,7 +1,13 @@
-//! The sidecar: etcd's gRPC proxy, started the way that works.
+//! The sidecar: etcd's gRPC proxy, started the way that works, and looked after where that is wanted.
 
 mod command;
+mod etcd_log;
 mod port;
+pub(crate) mod preflight;
+mod sockets;
+mod supervise;
+mod trust;
 
-pub(crate) use command::grpc_proxy;
-pub(crate) use port::{Taken, claim};
+pub(crate) use command::Launch;
+pub(crate) use port::{Attempt, Claim, Unusable, claim, try_claim};
+pub(crate) use supervise::{Error, Output, Proxy, supervise};

@@ -5,70 +5,120 @@
 //! socket: it lives in the same network namespace as the port, needs no file, is held across exec, and is gone with
 //! the process that holds it.
 
+use std::fmt;
 use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-
+use super::sockets;
 use crate::health::{self, Occupant};
 use crate::settings::ListenAddr;
 
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The port belongs to another program.
+/// Why nothing can listen on an address.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0} is in use by a program that is not etcd's proxy: end that program, or choose another address with --listen-addr"
-)]
-pub(crate) struct Taken(ListenAddr);
-
-/// The right to serve an address, kept until the process ends, whatever it executes meanwhile.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    _socket: Option<UnixDatagram>,
+pub(crate) enum Unusable {
+    #[error(
+        "{addr} is in use by {holder}, which is not etcd's proxy: end it, or choose another address with --listen-addr"
+    )]
+    Taken { addr: ListenAddr, holder: Holder },
+    #[error("{0} is no address of this host: choose another with --listen-addr")]
+    NotOurs(ListenAddr),
 }
 
-/// Waits until no other proxy serves `addr`; `standing_by` is told once if there is one.
-///
-/// # Errors
-/// When something else listens there.
-pub(crate) fn claim(addr: &ListenAddr, standing_by: impl FnOnce()) -> Result<Claim, Taken> {
-    let mut standing_by = Some(standing_by);
-    let mut stand_by = || {
-        if let Some(tell) = standing_by.take() {
-            tell();
-        }
-        std::thread::sleep(PAUSE);
-    };
-    let socket = loop {
-        match hold_name(addr) {
-            Ok(socket) => break Some(socket),
-            Err(err) if err.kind() == io::ErrorKind::AddrInUse => stand_by(),
-            Err(_) => break None, // no such sockets here: the port itself decides
-        }
-    };
-    let mut others = 0;
-    loop {
-        match health::occupant(addr) {
-            Occupant::Nobody => return Ok(Claim { _socket: socket }),
-            Occupant::Proxy => {
-                others = 0;
-                stand_by();
-            }
-            // A proxy that dies while it is asked looks the same, once.
-            Occupant::Other if others < 2 => {
-                others += 1;
-                std::thread::sleep(PAUSE);
-            }
-            Occupant::Other => return Err(Taken(addr.clone())),
+/// Who it is, as far as the system shows it.
+#[derive(Debug)]
+pub(crate) struct Holder(Option<(i32, String)>);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some((pid, name)) => write!(f, "{name} (pid {pid})"),
+            None => f.write_str("a program of another user"),
         }
     }
 }
 
+impl Unusable {
+    pub(super) fn taken(addr: &ListenAddr) -> Self {
+        Self::Taken { addr: addr.clone(), holder: Holder(sockets::listener(addr)) }
+    }
+}
+
+/// The right to serve an address, kept until the process ends, or what it executes with [`keep_open`] of it.
+///
+/// [`keep_open`]: crate::sys::keep_open
+#[derive(Debug)]
+pub(crate) struct Claim(UnixDatagram);
+
+impl AsFd for Claim {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until no other proxy serves `addr`; `standing_by` is told once if there is one. Without a claim the system
+/// has no such sockets, and the port itself decides.
+///
+/// # Errors
+/// When something else listens there, or nothing can.
+pub(crate) fn claim(addr: &ListenAddr, standing_by: impl FnOnce()) -> Result<Option<Claim>, Unusable> {
+    let mut standing_by = Some(standing_by);
+    loop {
+        match try_claim(addr)? {
+            Attempt::Ours(claim) => return Ok(claim),
+            Attempt::Served => {
+                if let Some(tell) = standing_by.take() {
+                    tell();
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// What [`try_claim`] found.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    Ours(Option<Claim>),
+    /// Another proxy is there, or about to be.
+    Served,
+}
+
+/// Claims `addr` if no other proxy serves it.
+///
+/// # Errors
+/// When something else listens there, or nothing can.
+pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, Unusable> {
+    if !is_ours(addr) {
+        return Err(Unusable::NotOurs(addr.clone()));
+    }
+    let claim = match hold_name(addr) {
+        Ok(socket) => Some(Claim(socket)),
+        Err(err) if err.kind() == io::ErrorKind::AddrInUse => return Ok(Attempt::Served),
+        Err(_) => None,
+    };
+    // A proxy that dies while it is asked looks like another program, for a moment.
+    for _ in 0..3 {
+        match health::occupant(addr) {
+            Occupant::Nobody => return Ok(Attempt::Ours(claim)),
+            Occupant::Proxy => return Ok(Attempt::Served),
+            Occupant::Other => std::thread::sleep(PAUSE),
+        }
+    }
+    Err(Unusable::taken(addr))
+}
+
+/// Whether this host has the address, whatever its port.
+fn is_ours(addr: &ListenAddr) -> bool {
+    let bound = TcpListener::bind((addr.target().0, 0));
+    !matches!(bound, Err(err) if err.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 fn hold_name(addr: &ListenAddr) -> io::Result<UnixDatagram> {
-    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("etcdproxy/{addr}"))?)?;
-    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty()))?; // stays open in etcd
-    Ok(socket)
+    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("etcdproxy/{addr}"))?)
 }

@@ -4,15 +4,21 @@
 //! without it, it is the debug build.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best")]
 
 mod build;
 mod buildpack;
 mod cluster;
 mod command_line;
 mod dev;
+mod drain;
+mod exec;
+mod pki;
 mod run;
+mod secrets;
 mod support;
 mod three_programs;
+mod tls;
 mod unpack;
 mod wait;
 

@@ -13,6 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::pki::{self, Pair};
+
 /// The binary under test.
 pub(crate) fn binary() -> PathBuf {
     std::env::var_os("ETCDPROXY_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_etcdproxy").into(), PathBuf::from)
@@ -152,10 +154,19 @@ pub(crate) fn start_proxy(endpoints: &str, addr: &str) -> Process {
     proxy
 }
 
+/// What the members of a cluster show to their clients, and want to see.
+pub(crate) struct Security {
+    pub(crate) server: Pair,
+    /// Authority of the clients' certificates, when they must have one.
+    pub(crate) clients: Option<String>,
+}
+
 struct Member {
     name: String,
     client: String,
     peer: String,
+    /// Answers without TLS.
+    health: String,
     process: Option<Process>,
 }
 
@@ -163,32 +174,49 @@ struct Member {
 pub(crate) struct Cluster {
     dir: TempDir,
     members: Vec<Member>,
+    security: Option<Security>,
 }
 
 impl Cluster {
     pub(crate) fn start(size: usize) -> Self {
+        Self::start_on(&own_host(), size, None)
+    }
+
+    /// With members that speak TLS, on an address for which they have certificates.
+    pub(crate) fn start_on(host: &str, size: usize, security: Option<Security>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         link(dir.path(), "etcd");
-        let host = own_host();
-        let members = (1..=size)
-            .map(|n| Member { name: format!("m{n}"), client: free_addr(&host), peer: free_addr(&host), process: None })
-            .collect();
-        let mut cluster = Self { dir, members };
+        let member = |n| Member {
+            name: format!("m{n}"),
+            client: free_addr(host),
+            peer: free_addr(host),
+            health: free_addr(host),
+            process: None,
+        };
+        let mut cluster = Self { dir, members: (1..=size).map(member).collect(), security };
         (0..size).for_each(|n| cluster.start_member(n));
-        (0..size).for_each(|n| wait_ready(&cluster.members[n].client));
+        (0..size).for_each(|n| wait_ready(&cluster.members[n].health));
         cluster
     }
 
     /// Starts a member, for the first time or again.
     pub(crate) fn start_member(&mut self, n: usize) {
         let initial: Vec<String> = self.members.iter().map(|m| format!("{}=http://{}", m.name, m.peer)).collect();
-        let Member { name, client, peer, .. } = &self.members[n];
-        let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
+        let Member { name, client, peer, health, .. } = &self.members[n];
+        let (client, peer) = (format!("{}://{client}", self.scheme()), format!("http://{peer}"));
         let mut command = command(&self.dir.path().join("etcd"), ["--name", name, "--log-level", "error"]);
         command.arg("--data-dir").arg(self.dir.path().join(name));
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &initial.join(",")]);
+        command.args(["--initial-cluster", &initial.join(","), "--listen-metrics-urls", &format!("http://{health}")]);
+        if let Some(Security { server, clients }) = &self.security {
+            let [cert, key] = server.write(self.dir.path(), name);
+            command.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
+            if let Some(authority) = clients {
+                let file = pki::write(self.dir.path(), "clients.crt", authority);
+                command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(file);
+            }
+        }
         // The tests' disk is slow and shared; no test here pulls its plug.
         command.arg("--unsafe-no-fsync").stdout(Stdio::null()).stderr(Stdio::null());
         self.members[n].process = Some(Process::start(&mut command));
@@ -198,13 +226,22 @@ impl Cluster {
         self.members[n].process.take().unwrap().kill();
     }
 
+    /// Without a word to it, as a hung host does; SIGCONT ends it.
+    pub(crate) fn signal_member(&self, n: usize, signal: Signal) {
+        self.members[n].process.as_ref().unwrap().signal(signal);
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.security.is_some() { "https" } else { "http" }
+    }
+
     pub(crate) fn client_addr(&self, n: usize) -> &str {
         &self.members[n].client
     }
 
     /// For `--endpoints`.
     pub(crate) fn endpoints(&self) -> String {
-        self.members.iter().map(|member| format!("http://{}", member.client)).collect::<Vec<_>>().join(",")
+        self.members.iter().map(|member| format!("{}://{}", self.scheme(), member.client)).collect::<Vec<_>>().join(",")
     }
 
     /// Index of the member that leads.

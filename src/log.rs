@@ -1,0 +1,74 @@
+//! What the program says while it runs: one line each, on stderr.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One object per line, with the keys of etcd's own log: `level`, `ts`, `msg`.
+    Json,
+    /// As text; etcd's own lines are not touched.
+    Raw,
+}
+
+impl Format {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "raw" => Ok(Self::Raw),
+            other => Err(format!("{other:?} is no format: use json, text or raw")),
+        }
+    }
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Log {
+    pub format: Format,
+}
+
+impl Log {
+    pub(crate) fn info(self, text: impl Display) {
+        self.line("info", "", &text);
+    }
+
+    /// For what should not be.
+    pub(crate) fn warn(self, text: impl Display) {
+        self.line("warn", "warning: ", &text);
+    }
+
+    pub(crate) fn warn_all<T: Display>(self, texts: &[T]) {
+        for text in texts {
+            self.warn(text);
+        }
+    }
+
+    pub(crate) fn error(self, text: impl Display) {
+        self.line("error", "error: ", &text);
+    }
+
+    fn line(self, level: &str, prefix: &str, text: &dyn Display) {
+        if self.format == Format::Json {
+            let ts = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+            Self::verbatim(
+                &json!({"level": level, "ts": ts, "logger": "etcdproxy", "msg": text.to_string()}).to_string(),
+            );
+        } else {
+            Self::verbatim(&format!("etcdproxy: {prefix}{text}"));
+        }
+    }
+
+    /// The line as it is. In one write, so that lines of several threads do not mix; a reader that has gone is no
+    /// reason to end.
+    pub(crate) fn verbatim(line: &str) {
+        let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    }
+}

@@ -1,0 +1,235 @@
+//! The shapes of credentials that are seen in the wild, to settings.
+
+use serde_json::{Map, Value};
+
+use super::{Binding, Error};
+use crate::settings::Setting;
+
+/// Names of a credential, in any case; a dot goes into an object.
+const NAMES: [(Setting, &[&str]); 4] = [
+    (
+        Setting::CaCert,
+        &["ca", "cacert", "ca_cert", "ca_certificate", "trusted_ca_file", "tls.ca", "certificate.certificate_base64"],
+    ),
+    (Setting::Cert, &["cert", "client_cert", "tls.cert"]),
+    (Setting::Key, &["key", "client_key", "private_key", "tls.key"]),
+    (Setting::Namespace, &["namespace", "prefix"]),
+];
+
+const PASSWORDS: [&str; 2] = ["password", "authentication.password"];
+
+/// A setting that a binding has, and the credential it stands in.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::settings) struct Offer {
+    pub setting: Setting,
+    pub credential: &'static str,
+    pub value: String,
+}
+
+impl Binding {
+    /// Everything but the endpoints.
+    pub(in crate::settings) fn offers(&self) -> Vec<Offer> {
+        let offer = |(setting, names): &(Setting, &'static [&'static str])| {
+            let (credential, value) = self.credential(names)?;
+            let value = value.as_str().filter(|value| !value.is_empty())?.to_owned();
+            Some(Offer { setting: *setting, credential, value })
+        };
+        NAMES.iter().filter_map(offer).collect()
+    }
+
+    /// Whether clients are to log in with a user name and a password.
+    pub(in crate::settings) fn has_password(&self) -> bool {
+        self.credential(&PASSWORDS).is_some() || self.listed().iter().any(|endpoint| endpoint.contains('@'))
+    }
+
+    /// Addresses of the members, comma-separated, without user names, passwords and paths.
+    ///
+    /// # Errors
+    /// When there are none, or only of an API that etcd 3 no longer has.
+    pub(in crate::settings) fn endpoints(&self) -> Result<String, Error> {
+        let listed = self.listed();
+        if listed.iter().any(|endpoint| endpoint.contains("/v2/keys")) {
+            return Err(
+                self.error("it speaks etcd's version 2 API, which etcd 3 no longer has: bind an etcd 3 service")
+            );
+        }
+        let port = self.credential(&["port"]).map(|(_, port)| text(port));
+        let endpoints: Vec<String> =
+            listed.iter().map(|endpoint| with_port(&strip(endpoint), port.as_deref())).collect();
+        if endpoints.is_empty() {
+            return Err(self
+                .error("it has no endpoints: its credentials need \"endpoints\", as in [\"https://10.0.0.1:2379\"]"));
+        }
+        Ok(endpoints.join(","))
+    }
+
+    /// The endpoints as they stand there, user names and passwords included.
+    fn listed(&self) -> Vec<String> {
+        let names = ["composed", "endpoints", "hosts", "uris", "uri", "url", "host", "hostname"];
+        let endpoints: Vec<String> = match self.credential(&names) {
+            Some((_, Value::Array(list))) => list.iter().flat_map(in_list).collect(),
+            Some((_, Value::String(list))) => split_list(list),
+            _ => Vec::new(),
+        };
+        endpoints.into_iter().filter(|endpoint| !endpoint.is_empty()).collect()
+    }
+
+    /// A credential under any of these names. IBM's services have theirs in `connection.grpc`.
+    fn credential(&self, names: &[&'static str]) -> Option<(&'static str, &Value)> {
+        let nested = at(&self.credentials, "connection.grpc").and_then(Value::as_object);
+        let scopes = nested.into_iter().chain([&self.credentials]);
+        scopes
+            .flat_map(|scope| names.iter().filter_map(move |name| Some((*name, at(scope, name)?))))
+            .find(|(_, value)| !value.is_null())
+    }
+}
+
+fn at<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let (_, value) = object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+    match rest {
+        None => Some(value),
+        Some(rest) => at(value.as_object()?, rest),
+    }
+}
+
+/// A string or number as it is written.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+/// An element of a list of endpoints: text, or `{hostname, port}`.
+fn in_list(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(one) => split_list(one),
+        Value::Object(one) => {
+            let host = ["hostname", "host"].iter().find_map(|name| at(one, name)).map(text);
+            let port = at(one, "port").map(text);
+            host.map(|host| with_port(&host, port.as_deref())).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Adds the port where the endpoint has none.
+fn with_port(endpoint: &str, port: Option<&str>) -> String {
+    let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
+    let has_one = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    match port {
+        Some(port) if !has_one && !endpoint.starts_with("unix:") => format!("{endpoint}:{port}"),
+        _ => endpoint.to_owned(),
+    }
+}
+
+/// Splits at commas, but not at those of a password: its parts would be taken for hosts, and shown in errors.
+fn split_list(list: &str) -> Vec<String> {
+    let mut endpoints: Vec<String> = Vec::new();
+    for part in list.split(',') {
+        let mut endpoint = part.trim().to_owned();
+        // What stands before an @ began where the last scheme stands, or else at the beginning.
+        while endpoint.contains('@')
+            && !endpoint.contains("://")
+            && let Some(before) = endpoints.pop()
+        {
+            endpoint = format!("{before},{endpoint}");
+        }
+        endpoints.push(endpoint);
+    }
+    endpoints
+}
+
+/// `scheme://user:password@host:port/path` to `scheme://host:port`.
+fn strip(endpoint: &str) -> String {
+    let (scheme, rest) = endpoint.split_once("://").map_or(("", endpoint), |(scheme, rest)| (scheme, rest));
+    if scheme == "unix" {
+        return endpoint.to_owned();
+    }
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binding(credentials: &str) -> Binding {
+        Binding {
+            name: "my-etcd".to_owned(),
+            label: String::new(),
+            tags: Vec::new(),
+            credentials: serde_json::from_str(credentials).unwrap(),
+        }
+    }
+
+    #[test]
+    fn every_shape_of_endpoints() {
+        for (credentials, expected) in [
+            (r#"{"endpoints":["https://a:1","https://b:2"]}"#, "https://a:1,https://b:2"),
+            (r#"{"endpoints":["a:1,b:2"]}"#, "a:1,b:2"),
+            (r#"{"ENDPOINTS":"a:1, b:2"}"#, "a:1,b:2"),
+            (r#"{"uris":["a:1",""]}"#, "a:1"),
+            (r#"{"url":"http://a:1"}"#, "http://a:1"),
+            (r#"{"uri":"https://root:s3@cret@h:1/x?y"}"#, "https://h:1"),
+            (r#"{"uri":"https://a:1,https://root:s,3,cret@h:1,https://b:1"}"#, "https://a:1,https://h:1,https://b:1"),
+            (r#"{"uri":"root:s3,cret@h:1"}"#, "h:1"),
+            (r#"{"uri":"unix:///run/etcd.sock"}"#, "unix:///run/etcd.sock"),
+            (r#"{"hosts":["a:1"]}"#, "a:1"),
+            (r#"{"hosts":["a","b:7","[::1]"],"port":2379}"#, "a:2379,b:7,[::1]:2379"),
+            (r#"{"hosts":[{"hostname":"a","port":1},{"host":"b","port":"2"}]}"#, "a:1,b:2"),
+            (r#"{"host":"h","port":2379}"#, "h:2379"),
+            (r#"{"hostname":"h","port":"2379"}"#, "h:2379"),
+            (r#"{"endpoints":null,"uri":"h:1"}"#, "h:1"),
+            (
+                r#"{"connection":{"grpc":{"composed":["https://u:p@h:30"],"hosts":[{"hostname":"x","port":3}]}}}"#,
+                "https://h:30",
+            ),
+            (r#"{"connection":{"grpc":{"hosts":[{"hostname":"h","port":30}]}},"uri":"other:1"}"#, "h:30"),
+        ] {
+            assert_eq!(binding(credentials).endpoints().as_deref(), Ok(expected), "{credentials}");
+        }
+    }
+
+    #[test]
+    fn bindings_without_a_usable_endpoint_name_themselves_and_no_secret() {
+        for (credentials, problem) in [
+            (r#"{"password":"s3cret"}"#, "it has no endpoints"),
+            (r#"{"endpoints":[],"password":"s3cret"}"#, "it has no endpoints"),
+            (r#"{"endpoints":{"s3cret":1}}"#, "it has no endpoints"),
+            (r#"{"port":2379}"#, "it has no endpoints"),
+            (r#"{"uri":"http://root:s3cret@h:4001/v2/keys/x"}"#, "version 2 API"),
+        ] {
+            let found = binding(credentials).endpoints().unwrap_err().to_string();
+            assert!(found.starts_with("service binding \"my-etcd\": ") && found.contains(problem), "{found}");
+            assert!(!found.contains("s3cret"), "{found}");
+        }
+    }
+
+    #[test]
+    fn every_name_of_certificates_and_namespace() {
+        for (setting, names) in NAMES {
+            for name in names {
+                let (outer, inner) = name.split_once('.').unwrap_or(("", name));
+                let object = format!("{{\"{}\":\"v\"}}", inner.to_uppercase());
+                let object = if outer.is_empty() { object } else { format!("{{\"{outer}\":{object}}}") };
+                let expected = [Offer { setting, credential: name, value: "v".to_owned() }];
+                assert_eq!(binding(&object).offers(), expected, "{object}");
+                let ibm = format!("{{\"connection\":{{\"grpc\":{object}}}}}");
+                assert_eq!(binding(&ibm).offers(), expected, "{ibm}");
+            }
+        }
+        assert_eq!(binding(r#"{"ca":"","cert":null,"key":7}"#).offers(), []);
+    }
+
+    #[test]
+    fn where_a_password_is() {
+        for (credentials, expected) in [
+            (r#"{"username":"u","password":"p"}"#, true),
+            (r#"{"connection":{"grpc":{"authentication":{"username":"u","password":"p"}}}}"#, true),
+            (r#"{"uri":"https://u:p@h:1"}"#, true),
+            (r#"{"uri":"https://h:1"}"#, false),
+        ] {
+            assert_eq!(binding(credentials).has_password(), expected, "{credentials}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Certificates and keys: from files, the environment or a binding, checked before anybody uses them.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error as TlsError, InconsistentKeys};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::{Error, Origin, Value};
+
+/// From then on the end of a certificate is worth a warning.
+const SOON: Duration = Duration::from_hours(30 * 24);
+
+const BEGIN: &str = "-----BEGIN";
+
+/// PEM text, and the name its user knows it by. Its `Debug` does not show the text.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Pem {
+    /// `--key`, `ETCDPROXY_KEY`, or the binding.
+    pub name: String,
+    /// The file it was read from; absolute.
+    pub file: Option<PathBuf>,
+    pub text: String,
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pem").field("name", &self.name).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Pem {
+    /// A value that names a file, or is PEM, PEM with `\n` for its line ends, or base64 of PEM.
+    pub(super) fn read(value: &Value) -> Result<Self, Error> {
+        let inline = value.text.to_str().map(str::trim).and_then(decode);
+        if let Some(text) = inline {
+            if value.origin == Origin::Flags {
+                return Err(value.error(
+                    "it is the PEM text itself, which every program on this host could read there: name a file, or \
+                     set the environment variable instead",
+                ));
+            }
+            return Ok(Self { name: value.name.clone(), file: None, text });
+        }
+        // What is no path should not be shown: it may be a key that was cut or mangled on its way.
+        let path = value.text.to_str().map_or(value.text.as_ref(), |text| Path::new(text.trim()));
+        let long = path.as_os_str().len() > 1024 || path.to_string_lossy().contains(['\n', '\\']);
+        if long || (matches!(value.origin, Origin::Binding) && !path.is_absolute()) {
+            return Err(value.error("it is neither PEM (-----BEGIN …), nor base64 of it, nor the path of a file"));
+        }
+        let bytes = fs::read(path).map_err(|err| {
+            value.error(format_args!("cannot read {}: {err}: name a readable PEM file", path.display()))
+        })?;
+        let text = String::from_utf8(bytes).ok().filter(|text| text.contains(BEGIN)).ok_or_else(|| {
+            value.error(format_args!("{} is no PEM file: it has no line with {BEGIN} …", path.display()))
+        })?;
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { name: value.name.clone(), file: Some(file), text })
+    }
+
+    fn error(&self, problem: impl fmt::Display) -> Error {
+        let problem = match &self.file {
+            Some(file) => format!("{}: {problem}", file.display()),
+            None => problem.to_string(),
+        };
+        Error { setting: self.name.clone(), problem }
+    }
+
+    /// All certificates in it, in order.
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        let all: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(self.text.as_bytes()).collect();
+        match all {
+            Ok(all) if all.is_empty() => Err(self.error("it holds no certificate (-----BEGIN CERTIFICATE-----)")),
+            Ok(all) => Ok(all),
+            Err(_) => Err(self.error("its PEM text is damaged: copy it again, line ends included")),
+        }
+    }
+
+    /// The private key in it.
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
+        PrivateKeyDer::from_pem_slice(self.text.as_bytes()).map_err(|err| match err {
+            pem::Error::NoItemsFound if self.text.contains("ENCRYPTED") => {
+                self.error("the key is encrypted: decrypt it, as with openssl pkey -in KEY -out PLAIN")
+            }
+            pem::Error::NoItemsFound => self.error("it holds no private key (-----BEGIN PRIVATE KEY-----)"),
+            _ => self.error("its PEM text is damaged: copy it again, line ends included"),
+        })
+    }
+}
+
+/// PEM in any of the forms that survive an environment variable.
+fn decode(text: &str) -> Option<String> {
+    let pem = |text: &str| text.contains(BEGIN).then(|| text.replace("\\r", "").replace("\\n", "\n"));
+    if let Some(text) = pem(text) {
+        return Some(text);
+    }
+    let packed: String = text.split_whitespace().collect();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(packed).ok()?;
+    pem(&String::from_utf8(bytes).ok()?)
+}
+
+/// What the connection to the cluster is secured with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tls {
+    /// Trusted instead of the system's certificate authorities.
+    pub ca: Option<Pem>,
+    pub identity: Option<Identity>,
+}
+
+/// The client certificate, its chain included, with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub cert: Pem,
+    pub key: Pem,
+    /// Of the certificate's subject. etcd's grpc-proxy takes no certificate that has one.
+    pub common_name: Option<String>,
+}
+
+impl Tls {
+    pub(super) fn is_configured(&self) -> bool {
+        self.ca.is_some() || self.identity.is_some()
+    }
+}
+
+/// Checks a file of certificate authorities at the time `now`; gives a warning when it ends soon.
+pub(super) fn check_ca(ca: &Pem, now: SystemTime) -> Result<Option<String>, Error> {
+    let ders = ca.certificates()?;
+    let all = ders.iter().map(|der| Validity::of(der, ca)).collect::<Result<Vec<_>, _>>()?;
+    // While authorities change, old and new ones stand side by side: one that is good is enough.
+    let best = all.iter().max_by_key(|validity| (validity.problem(now).is_none(), validity.until));
+    best.map_or(Ok(None), |best| best.check(now, ca, "the certificate authority"))
+}
+
+/// Checks a client certificate and its key at the time `now`; gives a warning when it ends soon.
+pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Identity, Option<String>), Error> {
+    let chain = cert.certificates()?;
+    let leaf = parse(&chain[0], &cert)?;
+    let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    let common_name = common_name.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
+    let warning = Validity::of(&chain[0], &cert)?.check(now, &cert, "the client certificate")?;
+    // A kind of key that ring does not know is left to etcd.
+    if let Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+        CertifiedKey::from_der(chain.clone(), key.private_key()?, &ring::default_provider())
+    {
+        return Err(key.error(format_args!("the key does not belong to the certificate of {}", cert.name)));
+    }
+    Ok((Identity { cert, key, common_name }, warning))
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>, pem: &Pem) -> Result<X509Certificate<'a>, Error> {
+    let parsed = X509Certificate::from_der(der);
+    parsed.map(|(_, certificate)| certificate).map_err(|_| pem.error("it holds something that is no X.509 certificate"))
+}
+
+/// From when until when.
+struct Validity {
+    subject: String,
+    from: SystemTime,
+    until: SystemTime,
+}
+
+impl Validity {
+    fn of(der: &CertificateDer<'_>, pem: &Pem) -> Result<Self, Error> {
+        let certificate = parse(der, pem)?;
+        let time = |seconds: i64| match u64::try_from(seconds) {
+            Ok(after) => SystemTime::UNIX_EPOCH + Duration::from_secs(after),
+            Err(_) => SystemTime::UNIX_EPOCH,
+        };
+        let validity = certificate.validity();
+        Ok(Self {
+            subject: certificate.subject().to_string(),
+            from: time(validity.not_before.timestamp()),
+            until: time(validity.not_after.timestamp()),
+        })
+    }
+
+    fn problem(&self, now: SystemTime) -> Option<String> {
+        if now > self.until {
+            Some(format!("expired on {}: renew it", day(self.until)))
+        } else if now < self.from {
+            Some(format!(
+                "is not valid before {}: check this host's clock",
+                humantime::format_rfc3339_seconds(self.from)
+            ))
+        } else {
+            None
+        }
+    }
+
+    fn check(&self, now: SystemTime, pem: &Pem, what: &str) -> Result<Option<String>, Error> {
+        let subject = if self.subject.is_empty() { String::new() } else { format!(" ({})", self.subject) };
+        if let Some(problem) = self.problem(now) {
+            return Err(pem.error(format_args!("{what}{subject} {problem}")));
+        }
+        let soon = now + SOON > self.until;
+        Ok(soon.then(|| format!("{}: {what}{subject} expires on {}: renew it", pem.name, day(self.until))))
+    }
+}
+
+/// As in `2026-11-23`.
+fn day(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string().split('T').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::settings::Origin;
+
+    /// A certificate of its own, as PEM.
+    pub(in crate::settings) struct Certificate {
+        pub cert: String,
+        pub key: String,
+    }
+
+    impl Certificate {
+        pub(in crate::settings) fn new(common_name: Option<&str>, from: SystemTime, until: SystemTime) -> Self {
+            let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            if let Some(name) = common_name {
+                params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            }
+            (params.not_before, params.not_after) = (from.into(), until.into());
+            let key = rcgen::KeyPair::generate().unwrap();
+            Self { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+        }
+    }
+
+    /// From now.
+    pub(in crate::settings) fn days(count: i64) -> SystemTime {
+        let distance = Duration::from_hours(count.unsigned_abs() * 24);
+        if count < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
+    }
+
+    fn read(origin: Origin, text: &str) -> Result<Pem, String> {
+        Pem::read(&origin.value("NAME", text)).map_err(|err| err.to_string())
+    }
+
+    fn pem(text: &str) -> Pem {
+        read(Origin::Environment, text).unwrap()
+    }
+
+    #[test]
+    fn pem_in_every_form_that_is_seen() {
+        let pair = Certificate::new(None, days(-1), days(365));
+        let packed = base64::engine::general_purpose::STANDARD.encode(&pair.cert);
+        let (head, tail) = packed.split_at(40);
+        let crlf = pair.cert.replace('\n', "\r\n");
+        for text in [
+            pair.cert.clone(),
+            crlf.clone(),
+            pair.cert.replace('\n', "\\n"),
+            crlf.replace("\r\n", "\\r\\n"),
+            packed.clone(),
+            format!(" {head}\n{tail}\n"),
+        ] {
+            let pem = pem(&text);
+            assert_eq!(pem.certificates().unwrap().len(), 1, "{text}");
+            assert_eq!(pem.file, None);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &pair.cert).unwrap();
+        for origin in [Origin::Flags, Origin::Environment, Origin::Binding] {
+            let pem = read(origin, file.path().to_str().unwrap()).unwrap();
+            assert_eq!((pem.text.as_str(), pem.file.as_deref()), (pair.cert.as_str(), Some(file.path())));
+        }
+    }
+
+    #[test]
+    fn what_is_no_pem_is_not_shown() {
+        let key = Certificate::new(None, days(-1), days(365)).key;
+        let lines: Vec<&str> = key.lines().collect();
+        for text in [lines[1], &lines[1..3].join("\n"), &lines[1..3].join("\\n")] {
+            let found = read(Origin::Binding, text).unwrap_err();
+            assert!(found.starts_with("NAME: it is neither PEM"), "{found}");
+        }
+        let found = read(Origin::Flags, &key).unwrap_err();
+        assert!(found.contains("every program on this host") && !found.contains(lines[1]), "{found}");
+        assert!(!format!("{:?}", pem(&key)).contains(lines[1]));
+    }
+
+    #[test]
+    fn files_that_are_of_no_use() {
+        let found = read(Origin::Flags, "/no/such.pem").unwrap_err();
+        assert!(found.starts_with("NAME: cannot read /no/such.pem: No such file"), "{found}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for bytes in [&b""[..], b"hello", b"\x30\x82\x01\xff"] {
+            fs::write(file.path(), bytes).unwrap();
+            let found = read(Origin::Flags, file.path().to_str().unwrap()).unwrap_err();
+            assert!(found.contains("is no PEM file"), "{found}");
+        }
+    }
+
+    #[test]
+    fn authorities() {
+        let check = |certs: &[&Certificate]| {
+            let text: String = certs.iter().map(|pair| pair.cert.as_str()).collect();
+            check_ca(&pem(&text), SystemTime::now()).map_err(|err| err.to_string())
+        };
+        let good = Certificate::new(Some("ca"), days(-1), days(365));
+        let ending = Certificate::new(Some("ca"), days(-1), days(29));
+        let expired = Certificate::new(Some("old ca"), days(-9), days(-1));
+        let early = Certificate::new(Some("ca"), days(1), days(365));
+        assert_eq!(check(&[&good]), Ok(None));
+        assert_eq!(check(&[&expired, &good, &ending]), Ok(None), "one that is good is enough");
+        let warning = check(&[&ending]).unwrap().unwrap();
+        assert!(warning.starts_with("NAME: the certificate authority (CN=ca) expires on 20"), "{warning}");
+        let problem = check(&[&expired]).unwrap_err();
+        assert!(problem.starts_with("NAME: the certificate authority (CN=old ca) expired on 20"), "{problem}");
+        assert!(check(&[&early]).unwrap_err().contains("is not valid before 20"));
+        let problem = check_ca(&pem(&good.key), SystemTime::now()).unwrap_err().to_string();
+        assert_eq!(problem, "NAME: it holds no certificate (-----BEGIN CERTIFICATE-----)");
+        let damaged = good.cert.replace("MII", "M!I");
+        assert!(check_ca(&pem(&damaged), SystemTime::now()).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn client_certificates() {
+        let check = |cert: &str, key: &str| {
+            check_identity(pem(cert), pem(key), SystemTime::now()).map_err(|err| err.to_string())
+        };
+        let good = Certificate::new(None, days(-1), days(365));
+        let named = Certificate::new(Some("app"), days(-1), days(20));
+        let expired = Certificate::new(None, days(-9), days(-1));
+        let early = Certificate::new(None, days(1), days(365));
+        let (identity, warning) = check(&good.cert, &good.key).unwrap();
+        assert_eq!((identity.common_name, warning), (None, None));
+        let (identity, warning) = check(&named.cert, &named.key).unwrap();
+        assert_eq!(identity.common_name.as_deref(), Some("app"));
+        assert!(warning.unwrap().contains("(CN=app) expires on 20"));
+        for (cert, key, problem) in [
+            (&good.cert, &named.key, "the key does not belong to the certificate of NAME"),
+            (&good.cert, &good.cert, "it holds no private key"),
+            (&good.key, &good.key, "it holds no certificate"),
+            (&expired.cert, &expired.key, "the client certificate expired on 20"),
+            (&early.cert, &early.key, "the client certificate is not valid before 20"),
+        ] {
+            let found = check(cert, key).unwrap_err();
+            assert!(found.contains(problem), "{found}");
+        }
+        let encrypted = good.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        assert!(check(&good.cert, &encrypted).unwrap_err().contains("decrypt it"));
+    }
+}

@@ -1,0 +1,434 @@
+//! Trying each endpoint before the start: etcd's proxy itself never says why it cannot reach a cluster.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, Error as TlsError, InvalidMessage};
+
+use super::trust;
+use crate::log::Log;
+use crate::settings::{Endpoint, Preflight, Scheme, Settings, Tls};
+
+/// What an endpoint has to answer in.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A server that speaks first is not kept waiting for us; one that does not is spoken to after this.
+const SETTINGS_GRACE: Duration = Duration::from_millis(100);
+
+/// What an HTTP/2 client begins with: its preface and an empty SETTINGS frame (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Length of an HTTP/2 frame's header; its fourth byte is the frame's type, 4 for SETTINGS.
+const FRAME_HEADER: usize = 9;
+
+/// Why an endpoint cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Problem {
+    Unresolved(String),
+    Refused,
+    /// While doing this.
+    TimedOut(Step),
+    Unreachable(String),
+    NotTls,
+    /// TLS where plain HTTP was asked for.
+    OnlyTls,
+    /// No HTTP/2 where gRPC should be.
+    NotGrpc,
+    UnknownAuthority,
+    Expired(UnixTime),
+    NotYetValid(UnixTime),
+    /// The names its certificate does have.
+    WrongName(Vec<String>),
+    BadCertificate(String),
+    ClientCertificateRequired,
+    ClientCertificateRefused(AlertDescription),
+    Tls(String),
+}
+
+/// How far the trial of an endpoint has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Resolve,
+    Connect,
+    Handshake,
+    Answer,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = PATIENCE.as_secs();
+        let date = |time: &UnixTime| {
+            humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(time.as_secs()))
+        };
+        match self {
+            Self::Unresolved(why) => write!(f, "its name does not resolve ({why}): check the name and this host's DNS"),
+            Self::TimedOut(Step::Resolve) => {
+                write!(f, "its name does not resolve within {seconds} s: check this host's DNS")
+            }
+            Self::Refused => f.write_str("the connection is refused: nothing listens there"),
+            Self::TimedOut(Step::Connect) => {
+                write!(f, "no connection within {seconds} s: the host is down, or a firewall drops the packets")
+            }
+            Self::TimedOut(Step::Handshake | Step::Answer) => {
+                write!(f, "it accepts the connection but does not answer within {seconds} s: is the member hung?")
+            }
+            Self::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
+            Self::NotTls => f.write_str("it does not speak TLS: write http:// instead of https://"),
+            Self::OnlyTls => f.write_str("it speaks TLS only: write https:// instead of http://"),
+            Self::NotGrpc => f.write_str("what answers is not etcd: it does not speak HTTP/2"),
+            Self::UnknownAuthority => f.write_str(
+                "its certificate is signed by an authority that is not trusted here: give that authority's \
+                 certificate with --cacert or ETCDPROXY_CACERT",
+            ),
+            Self::Expired(when) => write!(f, "its certificate expired on {}: renew it on the member", date(when)),
+            Self::NotYetValid(when) => {
+                write!(f, "its certificate is not valid before {}: check the clocks", date(when))
+            }
+            Self::WrongName(names) if names.is_empty() => {
+                f.write_str("its certificate is for no host name at all (no subject alternative name)")
+            }
+            Self::WrongName(names) => {
+                write!(f, "its certificate is not for this name, but for {}: use one of these", names.join(", "))
+            }
+            Self::BadCertificate(why) => write!(f, "its certificate cannot be used: {why}"),
+            Self::ClientCertificateRequired => {
+                f.write_str("it asks for a client certificate: give one with --cert and --key")
+            }
+            Self::ClientCertificateRefused(alert) => {
+                write!(
+                    f,
+                    "it refuses the client certificate ({alert:?}): is it signed by an authority the members trust?"
+                )
+            }
+            Self::Tls(why) => write!(f, "the TLS handshake fails: {why}"),
+        }
+    }
+}
+
+/// The result for one endpoint.
+pub(crate) type Tried = (Endpoint, Result<(), Problem>);
+
+/// No endpoint can be used, and the user wants no start then.
+#[derive(Debug, thiserror::Error)]
+#[error("no endpoint can be used: {}", .0.join("; "))]
+pub(crate) struct Unreachable(Vec<String>);
+
+/// Waits for the first good endpoint, or for all that are not; says what is wrong with them, and gives them.
+///
+/// # Errors
+/// When none is good and the user wants no start then.
+pub(crate) fn wait(results: &Receiver<Tried>, settings: &Settings, log: Log) -> Result<Vec<Endpoint>, Unreachable> {
+    let (mut bad, mut problems) = (Vec::new(), Vec::new());
+    for (endpoint, result) in results {
+        let Err(problem) = result else {
+            log.warn_all(&problems);
+            return Ok(bad);
+        };
+        problems.push(format!("{endpoint}: {problem}"));
+        bad.push(endpoint);
+    }
+    if problems.is_empty() {
+        return Ok(bad); // it is switched off
+    }
+    if settings.preflight == Preflight::Strict {
+        return Err(Unreachable(problems));
+    }
+    log.warn_all(&problems);
+    log.warn("no endpoint can be used yet; etcd's proxy goes on trying");
+    Ok(bad)
+}
+
+/// Says what is wrong with the endpoints whose results were not there yet.
+pub(crate) fn report_rest(results: Receiver<Tried>, log: Log) {
+    thread::spawn(move || {
+        for (endpoint, result) in results {
+            if let Err(problem) = result {
+                log.warn(format_args!("{endpoint}: {problem}"));
+            }
+        }
+    });
+}
+
+enum News {
+    Step(usize, Step),
+    Done(usize, Result<(), Problem>),
+}
+
+/// Tries all endpoints, each in a thread of its own; the results come as they are known, each within 2 s.
+pub(crate) fn start(endpoints: &[Endpoint], tls: &Tls) -> Receiver<Tried> {
+    let (endpoints, tls) = (endpoints.to_vec(), tls.clone());
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || collect(endpoints, &tls, &sender));
+    receiver
+}
+
+fn collect(endpoints: Vec<Endpoint>, tls: &Tls, results: &Sender<Tried>) {
+    let deadline = Instant::now() + PATIENCE;
+    // The system's authorities are read only where TLS is spoken.
+    let needs_tls = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
+    let config = if needs_tls { trust::client_config(tls).ok().map(Arc::new) } else { None };
+    let (sender, news) = mpsc::channel();
+    for (n, endpoint) in endpoints.iter().enumerate() {
+        let trial = Trial { endpoint: endpoint.clone(), config: config.clone(), deadline, n, news: sender.clone() };
+        thread::spawn(move || {
+            let _ = trial.news.send(News::Done(n, trial.run()));
+        });
+    }
+    let mut open: Vec<Option<(Endpoint, Step)>> =
+        endpoints.into_iter().map(|endpoint| Some((endpoint, Step::Resolve))).collect();
+    while open.iter().any(Option::is_some) {
+        // A thread that the resolver holds up cannot keep its deadline itself.
+        let grace = Duration::from_millis(100);
+        match news.recv_timeout((deadline + grace).saturating_duration_since(Instant::now())) {
+            Ok(News::Step(n, step)) => {
+                if let Some((_, at)) = &mut open[n] {
+                    *at = step;
+                }
+            }
+            Ok(News::Done(n, result)) => {
+                if let Some((endpoint, _)) = open[n].take() {
+                    let _ = results.send((endpoint, result));
+                }
+            }
+            Err(_) => {
+                for (endpoint, step) in open.iter_mut().filter_map(Option::take) {
+                    let _ = results.send((endpoint, Err(Problem::TimedOut(step))));
+                }
+            }
+        }
+    }
+}
+
+/// The trial of one endpoint.
+struct Trial {
+    endpoint: Endpoint,
+    config: Option<Arc<ClientConfig>>,
+    deadline: Instant,
+    n: usize,
+    news: Sender<News>,
+}
+
+impl Trial {
+    fn run(&self) -> Result<(), Problem> {
+        match self.endpoint.scheme {
+            Scheme::Unix => {
+                self.step(Step::Connect);
+                let socket =
+                    UnixStream::connect(self.endpoint.socket_path()).map_err(|err| problem(&err, Step::Connect))?;
+                self.greet_plain(Timed { socket, deadline: self.deadline })
+            }
+            Scheme::Http => match self.greet_plain(self.connect()?) {
+                Err(Problem::NotGrpc) if self.speaks_tls() => Err(Problem::OnlyTls),
+                other => other,
+            },
+            Scheme::Https => match self.greet_tls(self.connect()?) {
+                // Whatever a plain server makes of a handshake: what it makes of plain HTTP/2 says more.
+                Err(Problem::NotTls | Problem::Tls(_)) if self.speaks_plain() => Err(Problem::NotTls),
+                other => other,
+            },
+        }
+    }
+
+    fn step(&self, step: Step) {
+        let _ = self.news.send(News::Step(self.n, step));
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn connect(&self) -> Result<Timed<TcpStream>, Problem> {
+        let Some(host_port) = self.endpoint.host_port() else { return Err(Problem::Refused) };
+        self.step(Step::Resolve);
+        let addrs: Vec<_> =
+            host_port.to_socket_addrs().map_err(|err| Problem::Unresolved(plain_words(&err)))?.collect();
+        self.step(Step::Connect);
+        let mut last = Problem::Unresolved("no address".to_owned());
+        for (n, addr) in addrs.iter().enumerate() {
+            let share = self.left() / u32::try_from(addrs.len() - n).unwrap_or(1);
+            match TcpStream::connect_timeout(addr, share.max(Duration::from_millis(1))) {
+                Ok(socket) => return Ok(Timed { socket, deadline: self.deadline }),
+                Err(err) => last = problem(&err, Step::Connect),
+            }
+        }
+        Err(last)
+    }
+
+    fn greet_plain<S: Socket>(&self, mut socket: Timed<S>) -> Result<(), Problem> {
+        self.step(Step::Answer);
+        socket.write_all(PREFACE).map_err(|err| problem(&err, Step::Answer))?;
+        read_settings(&mut socket).map_err(|err| match problem(&err, Step::Answer) {
+            timed_out @ Problem::TimedOut(_) => timed_out,
+            _ => Problem::NotGrpc,
+        })
+    }
+
+    fn greet_tls(&self, mut socket: Timed<TcpStream>) -> Result<(), Problem> {
+        self.step(Step::Handshake);
+        let (Some(config), Some((host, _))) = (&self.config, self.endpoint.host_port()) else {
+            return Err(Problem::Tls("it cannot be configured".to_owned()));
+        };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Problem::Tls(format!("{host:?} cannot stand in a certificate")))?;
+        let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(|err| Problem::Tls(err.to_string()))?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).map_err(|err| self.tls_problem(&err, Step::Handshake))?;
+        }
+        if tls.alpn_protocol() != Some(b"h2") {
+            return Err(Problem::NotGrpc);
+        }
+        // Only now, with TLS 1.3, does a server say what it thinks of the client's certificate; data on its way to
+        // it could make that be lost.
+        self.step(Step::Answer);
+        let early = socket.deadline.min(Instant::now() + SETTINGS_GRACE);
+        let deadline = std::mem::replace(&mut socket.deadline, early);
+        let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+        let answer = match read_settings(&mut stream) {
+            Err(err) if is_timeout(&err) => {
+                stream.sock.deadline = deadline;
+                stream.write_all(PREFACE).and_then(|()| read_settings(&mut stream))
+            }
+            answer => answer,
+        };
+        answer.map_err(|err| self.tls_problem(&err, Step::Answer))
+    }
+
+    fn tls_problem(&self, err: &io::Error, step: Step) -> Problem {
+        let Some(tls) = err.get_ref().and_then(|err| err.downcast_ref::<TlsError>()) else {
+            return match (problem(err, step), step) {
+                (timed_out @ Problem::TimedOut(_), _) => timed_out,
+                (_, Step::Answer) if err.kind() == io::ErrorKind::InvalidData => Problem::NotGrpc,
+                _ => Problem::Tls(format!("the connection is closed ({})", plain_words(err))),
+            };
+        };
+        match tls {
+            TlsError::InvalidCertificate(err) => match err {
+                CertificateError::UnknownIssuer => Problem::UnknownAuthority,
+                CertificateError::ExpiredContext { not_after, .. } => Problem::Expired(*not_after),
+                CertificateError::NotValidYetContext { not_before, .. } => Problem::NotYetValid(*not_before),
+                CertificateError::NotValidForNameContext { presented, .. } => Problem::WrongName(presented.clone()),
+                other => Problem::BadCertificate(other.to_string()),
+            },
+            TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) | TlsError::NoApplicationProtocol => {
+                Problem::NotGrpc
+            }
+            TlsError::AlertReceived(alert) => self.refusal(*alert),
+            TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => Problem::NotTls,
+            other => Problem::Tls(other.to_string()),
+        }
+    }
+
+    /// What a server says to a client's certificate, or to there being none.
+    fn refusal(&self, alert: AlertDescription) -> Problem {
+        use AlertDescription as Alert;
+        let about_certificates = [
+            Alert::CertificateRequired,
+            Alert::BadCertificate,
+            Alert::UnsupportedCertificate,
+            Alert::CertificateRevoked,
+            Alert::CertificateExpired,
+            Alert::CertificateUnknown,
+            Alert::UnknownCA,
+            Alert::AccessDenied,
+        ];
+        let has_one = self.config.as_ref().is_some_and(|config| config.client_auth_cert_resolver.has_certs());
+        match (about_certificates.contains(&alert), has_one) {
+            (true, true) => Problem::ClientCertificateRefused(alert),
+            (true, false) => Problem::ClientCertificateRequired,
+            (false, _) => Problem::Tls(format!("it says {alert:?}")),
+        }
+    }
+
+    fn speaks_plain(&self) -> bool {
+        self.connect().and_then(|socket| self.greet_plain(socket)).is_ok()
+    }
+
+    /// Whether a TLS handshake gets an answer that is one; the certificate does not matter here.
+    fn speaks_tls(&self) -> bool {
+        let config = trust::client_config(&Tls::default()).ok().map(Arc::new);
+        let trial = Self { endpoint: self.endpoint.clone(), config, news: self.news.clone(), ..*self };
+        let greeted = trial.connect().and_then(|socket| trial.greet_tls(socket));
+        !matches!(greeted, Err(Problem::NotTls | Problem::Tls(_) | Problem::TimedOut(_) | Problem::Refused))
+    }
+}
+
+fn read_settings(stream: &mut impl Read) -> io::Result<()> {
+    let mut header = [0; FRAME_HEADER];
+    stream.read_exact(&mut header)?;
+    if header[3] == 4 { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+fn is_timeout(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn problem(err: &io::Error, step: Step) -> Problem {
+    match err.kind() {
+        io::ErrorKind::ConnectionRefused => Problem::Refused,
+        _ if is_timeout(err) => Problem::TimedOut(step),
+        _ => Problem::Unreachable(plain_words(err)),
+    }
+}
+
+/// Without the number of the system's error.
+fn plain_words(err: &io::Error) -> String {
+    let text = err.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.trim_start_matches("failed to lookup address information: ").to_owned()
+}
+
+trait Socket: Read + Write {
+    fn set_timeouts(&self, timeout: Duration) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(timeout)).and_then(|()| self.set_write_timeout(Some(timeout)))
+    }
+}
+
+impl Socket for UnixStream {
+    fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(timeout)).and_then(|()| self.set_write_timeout(Some(timeout)))
+    }
+}
+
+/// A socket whose operations all end by one deadline.
+struct Timed<S> {
+    socket: S,
+    deadline: Instant,
+}
+
+impl<S: Socket> Timed<S> {
+    fn arm(&self) -> io::Result<()> {
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => self.socket.set_timeouts(left),
+        }
+    }
+}
+
+impl<S: Socket> Read for Timed<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.arm()?;
+        self.socket.read(buffer)
+    }
+}
+
+impl<S: Socket> Write for Timed<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.arm()?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}

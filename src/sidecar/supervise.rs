@@ -1,0 +1,277 @@
+//! Looking after etcd's proxy: started again when it ends, ended with its launcher.
+
+use std::io::Read;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{io, mem, thread};
+
+use nix::sys::signal::Signal;
+use sd_notify::NotifyState;
+
+use super::command::Launch;
+use super::etcd_log::Thinner;
+use super::port::Unusable;
+use super::{etcd_log, sockets};
+use crate::child::{self, describe, next_signal};
+use crate::health::{self, Occupant};
+use crate::log::{Format, Log};
+use crate::settings::{Endpoint, ListenAddr};
+use crate::sys;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// A proxy that ran so long was well: the next start after it is not delayed.
+const RAN_WELL: Duration = Duration::from_secs(10);
+
+/// From start to open port: 10 to 50 ms.
+const LISTENING_PAUSE: Duration = Duration::from_millis(10);
+
+/// After SIGTERM the proxy is gone within 10 ms.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a draining proxy's clients are counted.
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why there is no use in starting the proxy again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("etcd does not start ({how}): {last_words}: change the setting, or what follows --")]
+    Refused { how: String, last_words: String },
+    #[error(transparent)]
+    Port(#[from] Unusable),
+    #[error("cannot start etcd: {0}")]
+    Spawn(#[from] io::Error),
+}
+
+/// Where what etcd says goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    log: Log,
+    /// The same from start to start.
+    thinner: Arc<Mutex<Thinner>>,
+}
+
+impl Output {
+    /// To `log`, where it was said already that the endpoints `failing` cannot be reached.
+    pub(crate) fn new(log: Log, failing: &[Endpoint]) -> Self {
+        let mut thinner = Thinner::default();
+        for endpoint in failing {
+            thinner.knows(endpoint.address());
+        }
+        Self { log, thinner: Arc::new(Mutex::new(thinner)) }
+    }
+}
+
+/// A proxy under supervision. Dropping it ends it.
+pub(crate) struct Proxy {
+    launch: Launch,
+    etcd: PathBuf,
+    addr: ListenAddr,
+    output: Output,
+    state: State,
+    /// Ever: then the settings are good, and whatever ends it is not their fault.
+    has_listened: bool,
+    backoff: Duration,
+}
+
+enum State {
+    Running {
+        etcd: Etcd,
+        since: Instant,
+        listening: bool,
+    },
+    /// Until then.
+    Pausing(Instant),
+    /// Another proxy has the port.
+    StandingBy,
+}
+
+/// The process and those who read what it says.
+struct Etcd {
+    child: Child,
+    readers: Vec<JoinHandle<String>>,
+}
+
+impl Proxy {
+    /// Starts the `etcd` at that path, which is to listen on `addr`.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub(crate) fn start(launch: Launch, etcd: PathBuf, addr: &ListenAddr, output: Output) -> Result<Self, Error> {
+        let state = State::start(&launch, &etcd, &output)?;
+        Ok(Self { launch, etcd, addr: addr.clone(), output, state, has_listened: false, backoff: FIRST_BACKOFF })
+    }
+
+    /// Sees to it that it runs. To be called again when a child has ended, or after the time that is returned.
+    ///
+    /// # Errors
+    /// When it ends because of a setting, so that another start would be the same.
+    pub(crate) fn tend(&mut self) -> Result<Duration, Error> {
+        match &mut self.state {
+            State::Running { etcd, since, listening } => {
+                if let Some(status) = etcd.child.try_wait()? {
+                    let ran = since.elapsed();
+                    return self.ended(status, ran);
+                }
+                if !*listening && health::check_listening(&self.addr, Duration::from_secs(1)).listening {
+                    *listening = true;
+                    self.has_listened = true;
+                    self.output.log.info(format_args!(
+                        "etcd's proxy (pid {}) listens on {}",
+                        etcd.child.id(),
+                        self.addr
+                    ));
+                }
+                Ok(if *listening { Duration::from_mins(1) } else { LISTENING_PAUSE })
+            }
+            State::Pausing(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    self.state = State::start(&self.launch, &self.etcd, &self.output)?;
+                    return Ok(LISTENING_PAUSE);
+                }
+                Ok(left)
+            }
+            State::StandingBy => {
+                if health::occupant(&self.addr) != Occupant::Proxy {
+                    self.state = State::Pausing(Instant::now());
+                }
+                Ok(FIRST_BACKOFF)
+            }
+        }
+    }
+
+    fn ended(&mut self, status: ExitStatus, ran: Duration) -> Result<Duration, Error> {
+        if ran >= RAN_WELL {
+            self.backoff = FIRST_BACKOFF;
+        }
+        let pause = self.backoff;
+        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
+        let ended = mem::replace(&mut self.state, State::Pausing(Instant::now() + pause));
+        let last_words = ended.last_words();
+        if !self.has_listened && status.signal().is_none() {
+            match health::occupant(&self.addr) {
+                Occupant::Other => return Err(Unusable::taken(&self.addr).into()),
+                Occupant::Nobody => return Err(Error::Refused { how: describe(status), last_words }),
+                // It came between our look at the port and etcd's.
+                Occupant::Proxy => {
+                    self.output.log.info(format_args!("{} is served by another etcd proxy: standing by", self.addr));
+                    self.state = State::StandingBy;
+                    return Ok(FIRST_BACKOFF);
+                }
+            }
+        }
+        let pause_words = humantime::format_duration(pause);
+        self.output
+            .log
+            .warn(format_args!("etcd's proxy ended ({}): starting it again in {pause_words}", describe(status)));
+        Ok(pause)
+    }
+
+    /// How many clients are connected, where the system shows it.
+    fn clients(&self) -> Option<usize> {
+        sockets::clients(&self.addr)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let State::Running { etcd, .. } = &mut self.state {
+            child::end(&mut etcd.child, STOP_PATIENCE);
+        }
+        mem::replace(&mut self.state, State::Pausing(Instant::now())).last_words();
+    }
+}
+
+impl State {
+    fn start(launch: &Launch, path: &Path, output: &Output) -> io::Result<Self> {
+        let mut command = launch.command(path);
+        command.arg0("etcd").stdin(Stdio::null());
+        // READY means more than that etcd listens, and is for the launcher to say.
+        command.env_remove("NOTIFY_SOCKET");
+        if output.log.format != Format::Raw {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        // A terminal's Ctrl-C is for the launcher, which drains.
+        command.process_group(0);
+        sys::die_with_parent(&mut command);
+        let mut child = command.spawn()?;
+        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|output| Box::new(output) as _),
+            child.stderr.take().map(|output| Box::new(output) as _),
+        ];
+        let read = |from| {
+            let Output { log, thinner } = output.clone();
+            thread::spawn(move || etcd_log::relay(from, log, &thinner))
+        };
+        let readers = outputs.into_iter().flatten().map(read).collect();
+        Ok(Self::Running { etcd: Etcd { child, readers }, since: Instant::now(), listening: false })
+    }
+
+    /// What etcd said last, once it has ended.
+    fn last_words(self) -> String {
+        let Self::Running { etcd, .. } = self else { return String::new() };
+        if etcd.readers.is_empty() {
+            return "its own words are above".to_owned();
+        }
+        let words = etcd.readers.into_iter().filter_map(|reader| reader.join().ok());
+        words.filter(|words| !words.is_empty()).last().unwrap_or_else(|| "it said nothing".to_owned())
+    }
+}
+
+/// Counts the time and the clients of a drain.
+struct Drain {
+    until: Instant,
+    without_clients: u32,
+}
+
+impl Drain {
+    fn new(patience: Duration) -> Self {
+        Self { until: Instant::now() + patience, without_clients: 0 }
+    }
+
+    /// Whether the proxy may end; else how long to wait before the next question.
+    fn ask(&mut self, proxy: &Proxy) -> Option<Duration> {
+        // Twice: a client may be about to connect anew.
+        self.without_clients = if proxy.clients() == Some(0) { self.without_clients + 1 } else { 0 };
+        let left = self.until.saturating_duration_since(Instant::now());
+        (self.without_clients < 2 && !left.is_zero()).then(|| left.min(DRAIN_PAUSE))
+    }
+}
+
+/// Looks after a proxy until a signal ends it, `drain` later at most. A second signal ends it at once.
+///
+/// # Errors
+/// When there is no use in starting the proxy again.
+pub(crate) fn supervise(mut proxy: Proxy, drain: Duration, signals: &Receiver<Signal>) -> Result<(), Error> {
+    let mut ready = false;
+    loop {
+        let patience = proxy.tend()?;
+        if proxy.has_listened && !ready {
+            ready = true;
+            notify(NotifyState::Ready);
+        }
+        if next_signal(signals, patience) != Signal::SIGCHLD {
+            break;
+        }
+    }
+    notify(NotifyState::Stopping);
+    let mut draining = Drain::new(drain);
+    while let Some(pause) = draining.ask(&proxy) {
+        let patience = proxy.tend()?.min(pause);
+        if next_signal(signals, patience) != Signal::SIGCHLD {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
+}

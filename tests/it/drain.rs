@@ -1,0 +1,222 @@
+//! `run --drain`: the launcher stays and looks after etcd.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::load;
+use crate::support::{Cluster, Process, etcdproxy, fails_with, finish, free_addr, lives, own_host, wait_ready};
+
+fn run(endpoints: &str, addr: &str, drain: &str) -> Command {
+    let mut command = etcdproxy(["run", "--endpoints", endpoints, "--listen-addr", addr, "--drain", drain]);
+    command.stderr(Stdio::piped());
+    command
+}
+
+fn wait_listening(addr: &str) {
+    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", addr]));
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// The etcd that a launcher looks after.
+fn etcd_of(launcher: &Process) -> u32 {
+    let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.pid())).unwrap_or_default();
+    let mut pid = None;
+    crate::support::eventually("etcd runs", || {
+        pid = children().split_whitespace().next().map(|pid| pid.parse().unwrap());
+        pid.is_some()
+    });
+    pid.unwrap()
+}
+
+fn kill_etcd_of(launcher: &Process) -> u32 {
+    let pid = etcd_of(launcher);
+    kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+    pid
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_sigterm_it_serves_on_until_its_client_has_gone() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
+    wait_ready(&addr);
+    let client = load::connect(&addr).await.unwrap();
+    let mut kv = client.kv_client();
+    kv.put("key", "before", None).await.unwrap();
+
+    proxy.signal(Signal::SIGTERM);
+    for n in 0..20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        kv.put("key", n.to_string(), None).await.unwrap();
+    }
+    assert!(proxy.is_running());
+    drop((client, kv));
+    let started = Instant::now();
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(20), "it waited for nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stays_is_left_when_the_time_is_over_or_at_a_second_signal() {
+    let cluster = Cluster::start(1);
+    for (drain, second) in [("1s", false), ("60s", true)] {
+        let addr = free_addr(&own_host());
+        let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, drain));
+        wait_ready(&addr);
+        let client = load::connect(&addr).await.unwrap();
+        client.kv_client().put("key", "value", None).await.unwrap();
+        let etcd = etcd_of(&proxy);
+        proxy.signal(Signal::SIGTERM);
+        if second {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(proxy.is_running());
+            proxy.signal(Signal::SIGINT);
+        }
+        assert_eq!(proxy.wait().code(), Some(0), "{}", proxy.stderr_text());
+        assert!(!lives(etcd));
+    }
+}
+
+#[test]
+fn etcd_is_started_again_when_it_ends_and_never_outlives_its_launcher() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
+    wait_ready(&addr);
+    for _ in 0..3 {
+        let dead = kill_etcd_of(&proxy);
+        crate::support::eventually("another etcd runs", || etcd_of(&proxy) != dead);
+        wait_ready(&addr);
+    }
+    let etcd = etcd_of(&proxy);
+    proxy.kill();
+    crate::support::eventually("etcd is gone with its launcher", || !lives(etcd));
+    let log = proxy.stderr_text();
+    let restarts: Vec<&str> = log.lines().filter(|line| line.contains("etcd's proxy ended (SIGKILL)")).collect();
+    assert_eq!(restarts.len(), 3, "{log}");
+    for (line, pause) in restarts.iter().zip(["200ms", "400ms", "800ms"]) {
+        assert!(line.ends_with(&format!("starting it again in {pause}")), "{line}");
+    }
+}
+
+#[test]
+fn a_setting_that_etcd_refuses_is_not_tried_again() {
+    let host = own_host();
+    let (closed, addr) = (free_addr(&host), free_addr(&host));
+    let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", &closed, "--listen-addr", &addr]);
+    let (code, _, stderr) = finish(command.args(["--drain", "1s", "--", "--no-such-flag"]));
+    assert_eq!(code, 78, "{stderr}");
+    assert_eq!(
+        stderr,
+        "etcdproxy: etcd: unknown flag: --no-such-flag\n\
+         etcdproxy: error: etcd does not start (exit code 1): unknown flag: --no-such-flag: change the setting, or \
+         what follows --\n"
+    );
+}
+
+#[test]
+fn a_normal_start_is_one_line_and_a_lasting_failure_is_said_once() {
+    let host = own_host();
+    let (closed, addr) = (free_addr(&host), free_addr(&host));
+    let mut proxy = Process::start(run(&closed, &addr, "0s").args(["--preflight", "off"]));
+    wait_listening(&addr);
+    let (code, ..) = finish(&mut etcdproxy(["wait", "--timeout", "3s", "--listen-addr", &addr]));
+    assert_eq!(code, 69);
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let log = proxy.stderr_text();
+    let (failures, rest): (Vec<_>, Vec<_>) = log.lines().partition(|line| line.contains("cannot be reached"));
+    let failure = format!(
+        "etcdproxy: warning: the endpoint {closed} cannot be reached: the connection is refused: nothing listens there"
+    );
+    assert_eq!(failures, [failure], "{log}");
+    assert_eq!(rest.len(), 1, "{log}");
+    assert!(rest[0].starts_with("etcdproxy: etcd's proxy (pid ") && rest[0].ends_with(&format!("listens on {addr}")));
+}
+
+#[test]
+fn an_endpoint_that_comes_back_is_said() {
+    let mut cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
+    wait_ready(&addr);
+    cluster.kill_member(0);
+    let (code, ..) = finish(&mut etcdproxy(["health", "--listen-addr", &addr]));
+    assert_eq!(code, 69);
+    cluster.start_member(0);
+    wait_ready(&addr);
+    proxy.kill();
+    let log = proxy.stderr_text();
+    let endpoint = cluster.client_addr(0);
+    let failed = log.find(&format!("the endpoint {endpoint} cannot be reached")).unwrap_or_else(|| panic!("{log}"));
+    assert!(log[failed..].contains(&format!("the endpoint {endpoint} is connected")), "{log}");
+}
+
+#[test]
+fn logs_as_json_and_as_they_are() {
+    let host = own_host();
+    let closed = free_addr(&host);
+    let log = |format: &str| {
+        let addr = free_addr(&host);
+        let mut proxy = Process::start(run(&closed, &addr, "0s").args(["--log-format", format]));
+        wait_listening(&addr);
+        proxy.signal(Signal::SIGTERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+        proxy.stderr_text()
+    };
+    let json = log("json");
+    for line in json.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(["info", "warn"].contains(&entry["level"].as_str().unwrap()) && entry["ts"].is_string(), "{line}");
+        assert!(entry["msg"].is_string() && entry["logger"] == "etcdproxy", "{line}");
+    }
+    assert!(json.contains("the connection is refused"), "{json}");
+    assert!(log("raw").contains("\"msg\":\"started gRPC proxy\""));
+    let args = ["run", "--endpoints", "h", "--log-format", "json"];
+    let line = fails_with(78, &mut etcdproxy(args));
+    let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(entry["level"], "error");
+    assert!(entry["msg"].as_str().unwrap().starts_with("--endpoints: \"h\" has no port"), "{line}");
+}
+
+#[test]
+fn a_second_one_stands_by_and_takes_over_even_from_an_etcd_started_by_hand() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut first = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
+    wait_ready(&addr);
+    let mut second = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(second.is_running());
+    first.kill();
+    crate::support::eventually("the second one serves", || {
+        finish(&mut etcdproxy(["health", "--listen-addr", &addr])).0 == 0 && etcd_of(&second) > 0
+    });
+    second.kill();
+    assert!(second.stderr_text().contains(&format!("{addr} is served by another etcd proxy: standing by")));
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let dir = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut command = run(&cluster.endpoints(), &addr, "0s");
+    let mut proxy = Process::start(command.env("NOTIFY_SOCKET", dir.path().join("notify")));
+    let told = || {
+        let mut text = [0; 100];
+        let length = manager.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).trim().to_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(proxy.wait().code(), Some(0));
+}

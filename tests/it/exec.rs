@@ -1,0 +1,98 @@
+//! `etcdproxy exec`: a command with the proxy beside it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Cluster, Process, etcdproxy, eventually, fails_with, finish, free_addr, lives, own_host, start_proxy,
+};
+
+#[test]
+fn the_command_finds_a_cluster_that_answers_and_its_code_is_returned() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let script = "test \"$ETCDCTL_ENDPOINTS\" = \"$ETCDPROXY_LISTEN_ADDR\" && \"$0\" health && exit 7";
+    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
+    command.args(["/bin/sh", "-c", script]).arg(crate::support::binary());
+    let (code, stdout, stderr) = finish(&mut command);
+    assert_eq!((code, stdout), (7, format!("{addr} is ready\n")), "{stderr}");
+    let line = fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
+    assert!(line.contains("nothing listens there"), "the proxy is down again: {line}");
+}
+
+#[test]
+fn signals_reach_the_command_while_the_proxy_serves_on() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let dir = tempfile::tempdir().unwrap();
+    let script = "trap '\"$0\" health >health; exit 3' TERM; : >started; while :; do sleep 0.05; done";
+    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
+    command.args(["/bin/sh", "-c", script]).arg(crate::support::binary());
+    let mut exec = Process::start(command.current_dir(&dir).stderr(Stdio::null()));
+    eventually("the command runs", || dir.path().join("started").exists());
+    exec.signal(Signal::SIGTERM);
+    assert_eq!(exec.wait().code(), Some(3));
+    assert_eq!(std::fs::read_to_string(dir.path().join("health")).unwrap(), format!("{addr} is ready\n"));
+}
+
+#[test]
+fn a_command_that_a_signal_ends_has_the_shells_code_and_one_that_is_not_there_127() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let exec = |command: &[&str]| {
+        let args = ["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"];
+        finish(etcdproxy(args).args(command))
+    };
+    assert_eq!(exec(&["/bin/sh", "-c", "kill -9 $$"]).0, 137);
+    let (code, _, stderr) = exec(&["/no/such/command"]);
+    assert_eq!(code, 127);
+    assert!(stderr.contains("cannot run /no/such/command"), "{stderr}");
+}
+
+#[test]
+fn a_proxy_that_serves_already_is_used_and_left_as_it_is() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = start_proxy(&cluster.endpoints(), &addr);
+    let (code, stdout, stderr) = finish(&mut etcdproxy([
+        "exec",
+        "--endpoints",
+        &cluster.endpoints(),
+        "--listen-addr",
+        &addr,
+        "--",
+        "echo",
+        "done",
+    ]));
+    assert_eq!((code, stdout.as_str()), (0, "done\n"), "{stderr}");
+    assert!(stderr.contains(&format!("{addr} is served by another etcd proxy, which is used")), "{stderr}");
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(proxy.is_running());
+}
+
+#[test]
+fn without_a_cluster_the_command_is_not_run_and_the_reason_said() {
+    let host = own_host();
+    let (closed, addr) = (free_addr(&host), free_addr(&host));
+    let args = ["exec", "--timeout", "2s", "--endpoints", &closed, "--listen-addr", &addr, "--", "echo", "run"];
+    let (code, stdout, stderr) = finish(&mut etcdproxy(args));
+    assert_eq!((code, stdout.as_str()), (69, ""), "{stderr}");
+    assert!(stderr.contains("the connection is refused"), "{stderr}");
+    assert!(stderr.lines().last().unwrap().contains(&format!("{addr} is not ready after 2s: ")), "{stderr}");
+}
+
+#[test]
+fn the_proxy_of_a_command_dies_with_its_launcher() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
+    let mut exec = Process::start(command.args(["sleep", "0.5"]).stderr(Stdio::piped()));
+    crate::support::wait_ready(&addr);
+    exec.kill();
+    let log = exec.stderr_text();
+    let (_, rest) = log.split_once("(pid ").unwrap();
+    let etcd: u32 = rest.split(')').next().unwrap().parse().unwrap();
+    eventually("etcd is gone", || !lives(etcd));
+}
