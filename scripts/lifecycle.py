@@ -664,7 +664,7 @@ def last(lab, before):
 
 DECLARED = {
     "type": "etcd-proxy",
-    "command": 'exec "$DEPS_DIR/0/bin/etcdproxy" run',
+    "command": 'exec "$DEPS_DIR/0/bin/etcdproxy" run --drain "${ETCDPROXY_DRAIN:-8s}"',
     "platforms": {"cloudfoundry": {"sidecar_for": ["web"]}},
 }
 
@@ -724,6 +724,7 @@ def declared_as_asked(lab):
     found = lab.builder("static", env).stage()["store"]
     same(found, DECLARED | {
         "type": "store",
+        "command": DECLARED["command"] + " --memory 48",
         "limits": {"memory": 48},
         "platforms": {"cloudfoundry": {"sidecar_for": ["web", "worker"]}},
     })
@@ -848,6 +849,26 @@ def web_ends_first(lab):
         instance.get()
         instance.process("web").popen.kill()
         instance.check_end(first="web")
+
+
+@case("the sidecar serves on while the app drains")
+def serves_on(lab):
+    with Cluster(lab) as cluster:
+        instance = lab.push("rubyapp", cluster.endpoints)
+        # A client that stays connected, and needs etcd 2 s after SIGTERM.
+        instance.web = """
+            etcdproxy wait --timeout 10s
+            exec 3<>/dev/tcp/127.0.0.1/2379
+            trap 'sleep 2; etcdproxy health; exit' TERM
+            : >../connected
+            while :; do sleep 0.1; done
+        """
+        instance.start()
+        connected = instance.vcap / "connected"
+        until(connected.exists, "the client is connected", START_SECONDS)
+        instance.stop()
+        same(instance.process("web").text(), "127.0.0.1:2379 is ready\n")
+        same(instance.process("etcd-proxy").popen.returncode, 0)
 
 
 @case("the cluster comes late, and the app is served")

@@ -56,11 +56,11 @@ impl Log {
     }
 
     fn line(self, level: &str, prefix: &str, text: &dyn Display) {
+        // Whatever a name or another program's words bring along.
+        let text = text.to_string().replace('\n', " ");
         if self.format == Format::Json {
             let ts = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
-            Self::verbatim(
-                &json!({"level": level, "ts": ts, "logger": "etcdproxy", "msg": text.to_string()}).to_string(),
-            );
+            Self::verbatim(&json!({"level": level, "ts": ts, "logger": "etcdproxy", "msg": text}).to_string());
         } else {
             Self::verbatim(&format!("etcdproxy: {prefix}{text}"));
         }

@@ -16,6 +16,9 @@ use crate::settings::staging::{Declare, Staging, Unpack};
 /// Name of the launcher in `deps/IDX/bin`.
 const LAUNCHER: &str = "etcdproxy";
 
+/// 2 s less than the platform gives a process between SIGTERM and SIGKILL. What the user sets at launch wins.
+const DRAIN: &str = "${ETCDPROXY_DRAIN:-8s}";
+
 const PROFILE: &str = include_str!("../../assets/profile.sh");
 
 /// The platform's arguments that matter. The application's directory and the cache are left alone.
@@ -140,7 +143,9 @@ fn config(release: &Release) -> String {
 /// `sidecar_for` makes the process a sidecar instead of a process type of its own.
 fn launch(index: &str, staging: &Staging) -> String {
     let mode = staging.mode.map(|mode| format!(" --mode {mode}")).unwrap_or_default();
-    let command = format!("exec \"$DEPS_DIR/{index}/bin/{LAUNCHER}\" run{mode}");
+    // Of the memory, etcd itself must be told, too.
+    let budget = staging.memory.map(|mb| format!(" --memory {mb}")).unwrap_or_default();
+    let command = format!("exec \"$DEPS_DIR/{index}/bin/{LAUNCHER}\" run --drain \"{DRAIN}\"{mode}{budget}");
     let memory = staging.memory.map(|mb| format!("  limits: {{memory: {mb}}}\n")).unwrap_or_default();
     let processes: Vec<String> = staging.processes.iter().map(|process| quoted(process)).collect();
     format!(
@@ -165,7 +170,7 @@ mod tests {
     fn the_declaration() {
         assert_eq!(
             launch("0", &staging([])),
-            "processes:\n- type: \"etcd-proxy\"\n  command: \"exec \\\"$DEPS_DIR/0/bin/etcdproxy\\\" run\"\n  \
+            "processes:\n- type: \"etcd-proxy\"\n  command: \"exec \\\"$DEPS_DIR/0/bin/etcdproxy\\\" run --drain \\\"${ETCDPROXY_DRAIN:-8s}\\\"\"\n  \
              platforms: {cloudfoundry: {sidecar_for: [\"web\"]}}\n"
         );
         let all = staging([
@@ -176,7 +181,7 @@ mod tests {
         ]);
         assert_eq!(
             launch("07", &all),
-            "processes:\n- type: \"my_etcd\"\n  command: \"exec \\\"$DEPS_DIR/07/bin/etcdproxy\\\" run --mode grpc-proxy\"\n  \
+            "processes:\n- type: \"my_etcd\"\n  command: \"exec \\\"$DEPS_DIR/07/bin/etcdproxy\\\" run --drain \\\"${ETCDPROXY_DRAIN:-8s}\\\" --mode grpc-proxy --memory 64\"\n  \
              limits: {memory: 64}\n  platforms: {cloudfoundry: {sidecar_for: [\"web\", \"worker\"]}}\n"
         );
     }

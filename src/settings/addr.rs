@@ -77,8 +77,17 @@ pub(super) fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16)
     if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
 }
 
+/// Refuses what stands in no address, before it is shown in an error of one line.
+pub(super) fn refuse_odd(text: &str) -> Result<(), String> {
+    match text.chars().find(|c| c.is_control() || c.is_whitespace()) {
+        Some(odd) => Err(format!("{text:?} is no address: it has a {odd:?}")),
+        None => Ok(()),
+    }
+}
+
 /// Splits `host:port` and `[ipv6]:port`. The host comes without brackets.
 pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
+    refuse_odd(text)?;
     let no_port = || format!("{text:?} has no port: write host:port, as in {text}:2379");
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::addr::{split_host_port, write_host_port};
+use super::addr::{refuse_odd, split_host_port, write_host_port};
 
 /// How a member is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,7 @@ impl Endpoint {
 
     /// Reads `scheme://host:port`, `unix:///path` or bare `host:port`, which gets the scheme `default`.
     fn parse(text: &str, default: Scheme) -> Result<Self, String> {
+        refuse_odd(text)?;
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() {

@@ -6,6 +6,8 @@
 mod addr;
 mod binding;
 mod endpoint;
+#[cfg(test)]
+mod generated;
 mod resolved;
 pub(crate) mod staging;
 mod tls;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::tls::{check_ca, check_identity};
+use super::tls::{Kind, check_ca, check_identity};
 use super::{Endpoint, Error, ListenAddr, Pem, Scheme, Setting, Sources, Tls, endpoint};
 use crate::log::Format;
 
@@ -157,8 +157,8 @@ impl Sources {
 
     fn tls(&self, warnings: &mut Vec<String>) -> Result<Tls, Error> {
         let now = SystemTime::now();
-        let pem = |key| self.get(key).map(|value| Pem::read(&value)).transpose();
-        let ca = pem(Setting::CaCert)?;
+        let pem = |key, kind| self.get(key).map(|value| Pem::read(&value, kind)).transpose();
+        let ca = pem(Setting::CaCert, Kind::Public)?;
         if let Some(ca) = &ca {
             warnings.extend(check_ca(ca, now)?);
         }
@@ -170,7 +170,7 @@ impl Sources {
                 lacks.variable()
             ),
         };
-        let identity = match (pem(Setting::Cert)?, pem(Setting::Key)?) {
+        let identity = match (pem(Setting::Cert, Kind::Public)?, pem(Setting::Key, Kind::Secret)?) {
             (None, None) => None,
             (Some(cert), None) => return Err(lone(cert, Setting::Key)),
             (None, Some(key)) => return Err(lone(key, Setting::Cert)),

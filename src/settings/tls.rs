@@ -20,6 +20,13 @@ const SOON: Duration = Duration::from_hours(30 * 24);
 
 const BEGIN: &str = "-----BEGIN";
 
+/// Whether a value that seems to be a path may be shown: a private key that was mangled on its way can look like one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Public,
+    Secret,
+}
+
 /// PEM text, and the name its user knows it by. Its `Debug` does not show the text.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Pem {
@@ -38,7 +45,7 @@ impl fmt::Debug for Pem {
 
 impl Pem {
     /// A value that names a file, or is PEM, PEM with `\n` for its line ends, or base64 of PEM.
-    pub(super) fn read(value: &Value) -> Result<Self, Error> {
+    pub(super) fn read(value: &Value, kind: Kind) -> Result<Self, Error> {
         let inline = value.text.to_str().map(str::trim).and_then(decode);
         if let Some(text) = inline {
             if value.origin == Origin::Flags {
@@ -55,12 +62,17 @@ impl Pem {
         if long || (matches!(value.origin, Origin::Binding) && !path.is_absolute()) {
             return Err(value.error("it is neither PEM (-----BEGIN …), nor base64 of it, nor the path of a file"));
         }
-        let bytes = fs::read(path).map_err(|err| {
-            value.error(format_args!("cannot read {}: {err}: name a readable PEM file", path.display()))
-        })?;
-        let text = String::from_utf8(bytes).ok().filter(|text| text.contains(BEGIN)).ok_or_else(|| {
-            value.error(format_args!("{} is no PEM file: it has no line with {BEGIN} …", path.display()))
-        })?;
+        let shown = if kind == Kind::Secret && value.origin != Origin::Flags {
+            "the file".to_owned()
+        } else {
+            path.display().to_string()
+        };
+        let bytes = fs::read(path)
+            .map_err(|err| value.error(format_args!("cannot read {shown}: {err}: name a readable PEM file")))?;
+        let text = String::from_utf8(bytes)
+            .ok()
+            .filter(|text| text.contains(BEGIN))
+            .ok_or_else(|| value.error(format_args!("{shown} is no PEM file: it has no line with {BEGIN} …")))?;
         let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self { name: value.name.clone(), file: Some(file), text })
     }
@@ -240,7 +252,7 @@ pub(super) mod tests {
     }
 
     fn read(origin: Origin, text: &str) -> Result<Pem, String> {
-        Pem::read(&origin.value("NAME", text)).map_err(|err| err.to_string())
+        Pem::read(&origin.value("NAME", text), Kind::Public).map_err(|err| err.to_string())
     }
 
     fn pem(text: &str) -> Pem {
@@ -281,6 +293,9 @@ pub(super) mod tests {
             let found = read(Origin::Binding, text).unwrap_err();
             assert!(found.starts_with("NAME: it is neither PEM"), "{found}");
         }
+        let path = Origin::Environment.value("NAME", format!("/{}", lines[1]));
+        let found = Pem::read(&path, Kind::Secret).unwrap_err().to_string();
+        assert!(found.starts_with("NAME: cannot read the file: No such file"), "{found}");
         let found = read(Origin::Flags, &key).unwrap_err();
         assert!(found.contains("every program on this host") && !found.contains(lines[1]), "{found}");
         assert!(!format!("{:?}", pem(&key)).contains(lines[1]));
