@@ -1,5 +1,6 @@
 //! `etcdproxy exec`
 
+use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::settings::{ListenAddr, Setting, Settings, Sources};
 use crate::sidecar::{self, Attempt, Claim, Launch, Output, Proxy, preflight};
 use crate::{child, cli, exec};
 
-use super::{ENDING, obtain, proxy_flags, start_preflight};
+use super::{ENDING, in_format, obtain, proxy_flags, start_preflight};
 
 /// How often the cluster is asked whether it answers.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -23,17 +24,24 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_hours(1);
 
 pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
-    let settings = Sources::new(proxy_flags(args.proxy, None), env).with_binding(env)?.resolve()?;
-    let log = Log { format: settings.log_format };
-    log.warn_all(&settings.warnings);
-    let addr = &settings.listen_addr;
+    let sources = Sources::new(proxy_flags(args.proxy, None), env);
+    let log = Log { format: sources.log_format()? };
+    let done = sources.with_binding(env).map_err(Into::into).and_then(|sources| {
+        let settings = sources.resolve()?;
+        log.warn_all(&settings.warnings);
+        with_proxy(&settings, args.timeout, &args.command, env, log)
+    });
+    in_format(log, done)
+}
 
+fn with_proxy(settings: &Settings, timeout: Duration, command: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
+    let addr = &settings.listen_addr;
     let signals = child::signals(&ENDING).context("cannot receive signals")?;
-    let mut ours = Ours::start(&settings, env, log)?;
-    if let Some(signal) = ours.wait_ready(addr, args.timeout, &signals)? {
+    let mut ours = Ours::start(settings, env, log)?;
+    if let Some(signal) = ours.wait_ready(addr, timeout, &signals)? {
         return Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1)));
     }
-    let (program, program_args) = args.command.split_first().context("no command")?;
+    let (program, program_args) = command.split_first().context("no command")?;
     let command = Command::new(program)
         .args(program_args)
         .env(Setting::ListenAddr.variable(), addr.to_string())

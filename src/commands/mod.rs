@@ -13,22 +13,24 @@ pub(crate) mod version;
 pub(crate) mod wait;
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 use std::sync::mpsc::Receiver;
 
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::env::Env;
-use crate::log::Log;
-use crate::release::{Error, Found, RELEASE};
+use crate::log::{Format, Log};
+use crate::release::{self, Found, RELEASE};
 use crate::settings::{Layer, Preflight, Setting, Settings};
 use crate::sidecar::preflight::{self, Tried};
-use crate::{cli, place};
+use crate::{cli, exit_code, place};
 
 /// On these, a launcher that looks after others ends.
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// A program of the release, ready to be executed.
-fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, Error> {
+fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
     let found = place::store(env).get(RELEASE.program(name)?)?;
     if let Found::Memory { why, .. } = &found {
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
@@ -58,6 +60,17 @@ fn proxy_flags(args: cli::Proxy, drain: Option<OsString>) -> Layer {
         (Setting::Memory, args.memory),
         (Setting::Drain, drain),
     ])
+}
+
+/// An error is reported where and how everything else was.
+fn in_format(log: Log, done: Result<ExitCode>) -> Result<ExitCode> {
+    match done {
+        Err(err) if log.format == Format::Json => {
+            log.error(format_args!("{err:#}"));
+            Ok(exit_code::of(&err))
+        }
+        done => done,
+    }
 }
 
 /// Begins to try the endpoints; when that is switched off, there are no results.

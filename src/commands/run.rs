@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use crate::env::Env;
-use crate::log::{Format, Log};
+use crate::log::Log;
 use crate::release::RELEASE;
 use crate::settings::{Settings, Sources};
 use crate::sidecar::{self, Launch, Output, Proxy, preflight};
-use crate::{child, cli, exec, exit_code, sys};
+use crate::{child, cli, exec, sys};
 
-use super::{ENDING, obtain, proxy_flags, start_preflight};
+use super::{ENDING, in_format, obtain, proxy_flags, start_preflight};
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let sources = Sources::new(proxy_flags(args.proxy, args.drain), env);
@@ -22,13 +22,7 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
         let settings = sources.resolve()?;
         if args.dry_run { print(&settings, &args.extra, env, out) } else { start(&settings, &args.extra, env, log) }
     });
-    match done {
-        Err(err) if log.format == Format::Json => {
-            log.error(format_args!("{err:#}"));
-            Ok(exit_code::of(&err))
-        }
-        done => done,
-    }
+    in_format(log, done)
 }
 
 fn start(settings: &Settings, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {

@@ -87,7 +87,11 @@ fn what_supply_says_and_leaves() {
     assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
     assert!(staging.names("build").is_empty() && staging.names("cache").is_empty());
     assert!(staging.text("deps/0/config.yml").contains("output_metadata:\n  etcd_version: \"3."));
-    assert!(staging.text("deps/0/launch.yml").contains(r#"command: "exec \"$DEPS_DIR/0/bin/etcdproxy\" run""#));
+    assert!(
+        staging
+            .text("deps/0/launch.yml")
+            .contains(r#"command: "exec \"$DEPS_DIR/0/bin/etcdproxy\" run --drain \"${ETCDPROXY_DRAIN:-8s}\"""#)
+    );
 
     // The launcher is small, knows its etcd, and carries no second one.
     let size = |file: &str| fs::metadata(staging.path(file)).unwrap().len();

@@ -33,6 +33,35 @@ fn run_becomes_etcd_with_the_same_pid_and_hands_on_what_follows_the_dashes() {
 }
 
 #[test]
+fn etcd_gets_no_http_proxy_no_secret_a_memory_limit_and_a_directory_of_its_own() {
+    let proxied = [("HTTPS_PROXY", "http://proxy.invalid:1"), ("no_proxy", "x"), ("VCAP_SERVICES", "{}")];
+    let environment = |more: (&str, &str)| {
+        let addr = free_addr(&own_host());
+        let args = ["run", "--preflight", "off", "--memory", "64", "--endpoints", &closed(), "--listen-addr", &addr];
+        let run = Process::start(etcdproxy(args).envs(proxied).envs([more]).stderr(Stdio::null()));
+        assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
+        assert_eq!(fs::read_link(format!("/proc/{}/cwd", run.pid())).unwrap().to_str(), Some("/"));
+        let environment = fs::read_to_string(format!("/proc/{}/environ", run.pid())).unwrap();
+        environment.split('\0').map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let has = |environment: &[String], name: &str| environment.iter().any(|one| one.starts_with(&format!("{name}=")));
+    let plain = environment(("X", "1"));
+    assert!(plain.contains(&"GOMEMLIMIT=54MiB".to_owned()) && plain.contains(&"X=1".to_owned()), "{plain:?}");
+    for name in ["HTTPS_PROXY", "no_proxy", "VCAP_SERVICES"] {
+        assert!(!has(&plain, name), "{plain:?}");
+    }
+    let asked = environment(("ETCDPROXY_USE_HTTP_PROXY", "1"));
+    assert!(has(&asked, "HTTPS_PROXY") && has(&asked, "no_proxy"), "{asked:?}");
+}
+
+#[test]
+fn an_address_that_this_host_does_not_have() {
+    // 192.0.2.0/24 is for documentation: no host has it.
+    let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", "192.0.2.1:2379"]));
+    assert_eq!(line, "etcdproxy: error: 192.0.2.1:2379 is no address of this host: choose another with --listen-addr");
+}
+
+#[test]
 fn settings_come_from_the_environment_too() {
     let mut command = etcdproxy(["run", "--dry-run"]);
     command.env("ETCDPROXY_ENDPOINTS", "h:2379").env("ETCDPROXY_NAMESPACE", "my app/");

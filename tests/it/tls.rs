@@ -1,5 +1,7 @@
 //! Clusters with TLS, with client certificates, with users and passwords; and what is said when it does not fit.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -190,6 +192,16 @@ fn what_is_wrong_with_an_endpoint_is_said_in_words() {
         command
     };
 
+    let web = TcpListener::bind((host, 0)).unwrap();
+    let web_addr = format!("http://{}", web.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut client in web.incoming().flatten() {
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            let _ = client.read(&mut [0; 100]);
+        }
+    });
+    assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it does not speak HTTP/2");
+
     let closed = format!("http://{}", free_addr(host));
     assert_eq!(verdict(&closed, &mut empty()), "the connection is refused: nothing listens there");
     let words = verdict("http://no-such-host.invalid:2379", &mut empty());
@@ -241,6 +253,24 @@ fn a_servers_own_certificate_may_stand_among_the_authorities() {
     let args = ["run", "--preflight", "strict", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
     let _proxy = Process::start(etcdproxy(args).env("ETCDPROXY_CACERT", server.cert).stderr(Stdio::null()));
     wait_ready(&addr);
+}
+
+#[test]
+fn a_member_on_a_unix_socket() {
+    let (dir, host) = (tempfile::tempdir().unwrap(), own_host());
+    let etcd = crate::support::link(dir.path(), "etcd");
+    let (client, peer, addr) = (free_addr(&host), free_addr(&host), free_addr(&host));
+    let socket = format!("unix://{}", dir.path().join("etcd.sock").display());
+    let mut command = crate::support::command(&etcd, ["--log-level", "error", "--data-dir"]);
+    command.arg(dir.path().join("data")).args(["--listen-client-urls", &format!("{socket},http://{client}")]);
+    command.args(["--advertise-client-urls", &format!("http://{client}")]);
+    let _member = Process::start(command.args(["--listen-peer-urls", &format!("http://{peer}")]));
+    wait_ready(&client);
+    let args = ["run", "--preflight", "strict", "--endpoints", &socket, "--listen-addr", &addr];
+    let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
+    wait_ready(&addr);
+    let words = verdict("unix:///no/such.sock", &mut empty());
+    assert_eq!(words, "it cannot be reached: No such file or directory");
 }
 
 #[test]
