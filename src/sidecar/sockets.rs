@@ -3,19 +3,31 @@
 use std::collections::HashSet;
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
-use procfs::process::{FDTarget, all_processes};
+use procfs::process::{FDTarget, Process, all_processes};
 
 use crate::settings::ListenAddr;
 
 /// Pid and name of the process that listens on `addr`.
 pub(super) fn listener(addr: &ListenAddr) -> Option<(i32, String)> {
-    let sockets = entries(addr)?.into_iter().filter(|entry| entry.state == TcpState::Listen);
-    let inodes: HashSet<u64> = sockets.map(|entry| entry.inode).collect();
-    let holds = |target: FDTarget| matches!(target, FDTarget::Socket(inode) if inodes.contains(&inode));
-    let holder = all_processes().ok()?.flatten().find(|process| {
-        process.fd().is_ok_and(|mut files| files.any(|file| file.is_ok_and(|file| holds(file.target))))
-    })?;
+    let listening = listening(addr)?;
+    let holder = all_processes().ok()?.flatten().find(|process| holds(process, &listening) == Some(true))?;
     Some((holder.pid(), holder.stat().ok()?.comm))
+}
+
+/// Whether it is the process `pid` that listens on `addr`.
+pub(super) fn listens(pid: u32, addr: &ListenAddr) -> Option<bool> {
+    holds(&Process::new(pid.try_into().ok()?).ok()?, &listening(addr)?)
+}
+
+/// Inodes of the sockets that listen on `addr`.
+fn listening(addr: &ListenAddr) -> Option<HashSet<u64>> {
+    let sockets = entries(addr)?.into_iter().filter(|entry| entry.state == TcpState::Listen);
+    Some(sockets.map(|entry| entry.inode).collect())
+}
+
+fn holds(process: &Process, sockets: &HashSet<u64>) -> Option<bool> {
+    let is_one = |target: FDTarget| matches!(target, FDTarget::Socket(inode) if sockets.contains(&inode));
+    Some(process.fd().ok()?.flatten().any(|file| is_one(file.target)))
 }
 
 /// How many clients are connected to what listens on `addr`.
@@ -43,6 +55,10 @@ mod tests {
         let port = listener_socket.local_addr().unwrap().port();
         let addr = ListenAddr::loopback(port);
         assert_eq!(listener(&addr).unwrap().0, i32::try_from(std::process::id()).unwrap());
+        assert_eq!(
+            (listens(std::process::id(), &addr), listens(std::process::id(), &ListenAddr::loopback(1))),
+            (Some(true), Some(false))
+        );
         assert_eq!(clients(&addr), Some(0));
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let accepted = listener_socket.accept().unwrap();

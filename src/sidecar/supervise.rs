@@ -1,7 +1,7 @@
 //! Looking after etcd's proxy: started again when it ends, ended with its launcher.
 
 use std::io::Read;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
@@ -118,24 +118,27 @@ impl Proxy {
                     let ran = since.elapsed();
                     return self.ended(status, ran);
                 }
-                if !*listening && health::check_listening(&self.addr, Duration::from_secs(1)).listening {
+                if !*listening && etcd.listens(&self.addr) {
                     *listening = true;
                     self.has_listened = true;
-                    self.output.log.info(format_args!(
-                        "etcd's proxy (pid {}) listens on {}",
-                        etcd.child.id(),
-                        self.addr
-                    ));
+                    let pid = etcd.child.id();
+                    self.output.log.info(format_args!("etcd's proxy (pid {pid}) listens on {}", self.addr));
                 }
                 Ok(if *listening { Duration::from_mins(1) } else { LISTENING_PAUSE })
             }
             State::Pausing(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    self.state = State::start(&self.launch, &self.etcd, &self.output)?;
-                    return Ok(LISTENING_PAUSE);
+                if !left.is_zero() {
+                    return Ok(left);
                 }
-                Ok(left)
+                match State::start(&self.launch, &self.etcd, &self.output) {
+                    Ok(state) => {
+                        self.state = state;
+                        Ok(LISTENING_PAUSE)
+                    }
+                    // What could be executed before can be again, when the system has what it lacks now.
+                    Err(cause) => Ok(self.pause(&format!("etcd's proxy cannot be started ({cause})"))),
+                }
             }
             State::StandingBy => {
                 if health::occupant(&self.addr) != Occupant::Proxy {
@@ -150,11 +153,9 @@ impl Proxy {
         if ran >= RAN_WELL {
             self.backoff = FIRST_BACKOFF;
         }
-        let pause = self.backoff;
-        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
-        let ended = mem::replace(&mut self.state, State::Pausing(Instant::now() + pause));
-        let last_words = ended.last_words();
-        if !self.has_listened && status.signal().is_none() {
+        let last_words = mem::replace(&mut self.state, State::Pausing(Instant::now())).last_words();
+        // With 1 it says that it does not like its flags, or cannot listen; a crash of Go's has another code.
+        if !self.has_listened && status.code() == Some(1) {
             match health::occupant(&self.addr) {
                 Occupant::Other => return Err(Unusable::taken(&self.addr).into()),
                 Occupant::Nobody => return Err(Error::Refused { how: describe(status), last_words }),
@@ -166,16 +167,30 @@ impl Proxy {
                 }
             }
         }
-        let pause_words = humantime::format_duration(pause);
-        self.output
-            .log
-            .warn(format_args!("etcd's proxy ended ({}): starting it again in {pause_words}", describe(status)));
-        Ok(pause)
+        Ok(self.pause(&format!("etcd's proxy ended ({})", describe(status))))
+    }
+
+    /// Waits before the next start, each time longer.
+    fn pause(&mut self, why: &str) -> Duration {
+        let pause = self.backoff;
+        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
+        self.state = State::Pausing(Instant::now() + pause);
+        let words = humantime::format_duration(pause);
+        self.output.log.warn(format_args!("{why}: starting it again in {words}"));
+        pause
     }
 
     /// How many clients are connected, where the system shows it.
     fn clients(&self) -> Option<usize> {
         sockets::clients(&self.addr)
+    }
+}
+
+impl Etcd {
+    /// Whether it, and not another program, has opened the port.
+    fn listens(&self, addr: &ListenAddr) -> bool {
+        let seen = sockets::listens(self.child.id(), addr);
+        seen.unwrap_or_else(|| health::check_listening(addr, Duration::from_secs(1)).listening)
     }
 }
 
