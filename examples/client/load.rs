@@ -1,38 +1,63 @@
-//! A steady client: a put and a get every 20 ms and one watch, which remember what they saw.
+//! A steady client: a put and a get every 20 ms and one watch, which remember what they saw, and when.
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock means that a task has panicked")]
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use etcd_client::{Client, ConnectOptions, Error, EventType, GetOptions, WatchOptions};
+use etcd_client::{Client, ConnectOptions, Error, EventType, GetOptions, GetResponse, WatchOptions};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior};
 
 const EVERY: Duration = Duration::from_millis(20);
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How long the watch may take to deliver what was written before the end.
+/// How long, at the end, the watch may take to deliver what was written, and the cluster to tell what it has.
 const CATCH_UP: Duration = Duration::from_secs(15);
 
 /// What one kind of call went through.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Calls {
-    pub(crate) done: u64,
-    pub(crate) failed: u64,
-    /// The longest time without a success.
-    pub(crate) longest_gap: Duration,
-    last: Option<Instant>,
+    successes: Vec<Instant>,
+    failed: u64,
 }
 
 impl Calls {
     fn success(&mut self) {
-        let now = Instant::now();
-        let last = self.last.replace(now).unwrap_or(now);
-        self.longest_gap = self.longest_gap.max(now - last);
-        self.done += 1;
+        self.successes.push(Instant::now());
     }
+
+    pub(crate) fn done(&self) -> usize {
+        self.successes.len()
+    }
+
+    /// The longest time without a success, from the start to the end: who never succeeds again has a gap, too.
+    fn longest_gap(&self, Span { started, ended, .. }: &Span) -> Duration {
+        let from = std::iter::once(started).chain(&self.successes);
+        let to = self.successes.iter().chain([ended]);
+        from.zip(to).map(|(from, to)| to.saturating_duration_since(*from)).max().unwrap_or_default()
+    }
+
+    fn json(&self, span: &Span) -> Value {
+        let since_start = |at: &Instant| (*at - span.started).as_secs_f64();
+        json!({
+            "done": self.done(),
+            "failed": self.failed,
+            "longest_gap": self.longest_gap(span).as_secs_f64(),
+            "successes": self.successes.iter().map(since_start).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// From when to when the load ran.
+#[derive(Debug)]
+struct Span {
+    started: Instant,
+    started_by_the_clock: SystemTime,
+    ended: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +74,7 @@ struct Seen {
 /// What a whole run went through.
 #[derive(Debug)]
 pub(crate) struct Report {
+    span: Span,
     pub(crate) puts: Calls,
     pub(crate) gets: Calls,
     pub(crate) events: Calls,
@@ -66,17 +92,31 @@ impl Report {
     pub(crate) fn nothing_lost(&self) -> bool {
         self.lost_writes == 0 && self.lost_events == 0 && self.stale_reads == 0
     }
+
+    /// For programs: what the text says, and the time of each success. All times are in seconds; `started` counts
+    /// from 1970, the others from `started`.
+    pub(crate) fn json(&self) -> Value {
+        let Span { started, started_by_the_clock, ended } = &self.span;
+        json!({
+            "started": started_by_the_clock.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            "ended": (*ended - *started).as_secs_f64(),
+            "puts": self.puts.json(&self.span),
+            "gets": self.gets.json(&self.span),
+            "events": self.events.json(&self.span),
+            "lost_writes": self.lost_writes,
+            "lost_events": self.lost_events,
+            "stale_reads": self.stale_reads,
+            "watch_resumed": self.watch_resumed,
+        })
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, calls) in [("puts", &self.puts), ("gets", &self.gets), ("events", &self.events)] {
-            let Calls { done, failed, longest_gap, .. } = calls;
-            writeln!(
-                f,
-                "{name:<7} {done:>6} done, {failed:>3} failed, longest gap {:.2} s",
-                longest_gap.as_secs_f64()
-            )?;
+            let (done, failed) = (calls.done(), calls.failed);
+            let gap = calls.longest_gap(&self.span).as_secs_f64();
+            writeln!(f, "{name:<7} {done:>6} done, {failed:>3} failed, longest gap {gap:.2} s")?;
         }
         write!(
             f,
@@ -90,46 +130,61 @@ impl fmt::Display for Report {
 pub(crate) struct Load {
     client: Client,
     prefix: String,
+    started: (Instant, SystemTime),
     seen: Arc<Mutex<Seen>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     watcher: JoinHandle<()>,
 }
 
-/// Connects as an application would: short deadlines, and it stays on its one address.
-pub(crate) async fn connect(endpoint: &str) -> Result<Client, Error> {
+/// Connects as an application would: short deadlines, and it stays on its address, or on its several
+/// (`ADDR,ADDR,…`).
+pub(crate) async fn connect(endpoints: &str) -> Result<Client, Error> {
     let options = ConnectOptions::new().with_connect_timeout(DEADLINE).with_timeout(DEADLINE);
-    Client::connect([endpoint], Some(options)).await
+    Client::connect(split(endpoints), Some(options)).await
+}
+
+fn split(endpoints: &str) -> Vec<&str> {
+    endpoints.split(',').collect()
 }
 
 impl Load {
-    /// Begins to write below `prefix` through `endpoint`.
-    pub(crate) async fn start(endpoint: &str, prefix: &str) -> Result<Self, Error> {
-        let client = connect(endpoint).await?;
+    /// Begins to write below `prefix` through `endpoints`.
+    pub(crate) async fn start(endpoints: &str, prefix: &str) -> Result<Self, Error> {
+        let client = connect(endpoints).await?;
         // A watch lives as long as it may: its client has no deadline.
-        let watching = Client::connect([endpoint], None).await?;
+        let watching = Client::connect(split(endpoints), None).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = watch::Sender::new(false);
         let revision = client.kv_client().get(prefix, None).await?.header().map_or(1, |header| header.revision() + 1);
+        let started = (Instant::now(), SystemTime::now());
         let watcher = tokio::spawn(watch_all(watching, prefix.to_owned(), revision, Arc::clone(&seen)));
         let tasks = vec![
             tokio::spawn(put_all(client.clone(), prefix.to_owned(), Arc::clone(&seen), stop.subscribe())),
             tokio::spawn(get_all(client.clone(), prefix.to_owned(), Arc::clone(&seen), stop.subscribe())),
         ];
-        Ok(Self { client, prefix: prefix.to_owned(), seen, stop, tasks, watcher })
+        Ok(Self { client, prefix: prefix.to_owned(), started, seen, stop, tasks, watcher })
     }
 
     /// Acknowledged writes so far.
-    pub(crate) fn writes(&self) -> u64 {
-        self.seen.lock().unwrap().puts.done
+    pub(crate) fn writes(&self) -> usize {
+        self.seen.lock().unwrap().puts.done()
+    }
+
+    /// What was done so far, for programs.
+    pub(crate) fn done_json(&self) -> Value {
+        let seen = self.seen.lock().unwrap();
+        json!({ "puts": seen.puts.done(), "gets": seen.gets.done(), "events": seen.events.done() })
     }
 
     /// Ends the load, reads everything back, and reports.
-    pub(crate) async fn stop(self) -> Result<Report, Error> {
+    pub(crate) async fn stop(mut self) -> Result<Report, Error> {
         self.stop.send_replace(true);
-        for task in self.tasks {
+        for task in &mut self.tasks {
             let _ = task.await;
         }
+        let (started, started_by_the_clock) = self.started;
+        let span = Span { started, started_by_the_clock, ended: Instant::now() };
         let deadline = Instant::now() + CATCH_UP;
         let behind = || {
             let seen = self.seen.lock().unwrap();
@@ -140,12 +195,12 @@ impl Load {
         }
         self.watcher.abort();
 
-        let options = GetOptions::new().with_prefix().with_keys_only();
-        let stored = self.client.kv_client().get(self.prefix.as_str(), Some(options)).await?;
+        let stored = self.read_back().await?;
         let stored: BTreeSet<u64> = stored.kvs().iter().filter_map(|kv| number(kv.key(), &self.prefix)).collect();
         let lost_events = behind();
         let seen = std::mem::take(&mut *self.seen.lock().unwrap());
         Ok(Report {
+            span,
             lost_writes: seen.acknowledged.difference(&stored).count(),
             lost_events,
             stale_reads: seen.stale_reads,
@@ -154,6 +209,19 @@ impl Load {
             gets: seen.gets,
             events: seen.events,
         })
+    }
+
+    /// All keys. Of several addresses some may be dead: it asks again.
+    async fn read_back(&self) -> Result<GetResponse, Error> {
+        let deadline = Instant::now() + CATCH_UP;
+        loop {
+            let options = GetOptions::new().with_prefix().with_keys_only();
+            let read = self.client.kv_client().get(self.prefix.as_str(), Some(options)).await;
+            if read.is_ok() || Instant::now() > deadline {
+                return read;
+            }
+            tokio::time::sleep(EVERY).await;
+        }
     }
 }
 
@@ -165,11 +233,18 @@ fn number(key: &[u8], prefix: &str) -> Option<u64> {
     std::str::from_utf8(key).ok()?.strip_prefix(prefix)?.parse().ok()
 }
 
+/// One call every 20 ms. The turns that a slow call misses are left out: no burst of calls follows it.
+fn turns() -> Interval {
+    let mut turns = tokio::time::interval(EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    turns
+}
+
 async fn put_all(client: Client, prefix: String, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
     let mut kv = client.kv_client();
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut turns = turns();
     for n in 0.. {
-        ticks.tick().await;
+        turns.tick().await;
         if *stop.borrow() {
             return;
         }
@@ -186,9 +261,9 @@ async fn put_all(client: Client, prefix: String, seen: Arc<Mutex<Seen>>, stop: w
 
 async fn get_all(client: Client, prefix: String, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
     let mut kv = client.kv_client();
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut turns = turns();
     while !*stop.borrow() {
-        ticks.tick().await;
+        turns.tick().await;
         let last = seen.lock().unwrap().acknowledged.last().copied();
         let done = tokio::time::timeout(DEADLINE, kv.get(key(&prefix, last.unwrap_or(0)), None)).await;
         let mut seen = seen.lock().unwrap();

@@ -1,7 +1,9 @@
-//! The application's side of the demonstration: a real gRPC client that knows one address.
+//! The application's side of the demonstration: a real gRPC client that knows one address (or, to compare, several).
 //!
-//! `client load ADDR` writes, reads and watches until its standard input ends, then reports what was lost.
-//! `client leader ADDR,ADDR,…` prints the number (from 1) of the member that leads.
+//! `client load ADDR,…` writes, reads and watches until its standard input ends, then reports what was lost.
+//! With `--json` each line of output is JSON: what was done so far, ten times a second, and at the end the report.
+//! `client leader ADDR,ADDR,…` prints the number (from 1) of the member that leads, and
+//! `client make-leader NUMBER ADDR,ADDR,…` makes that member lead.
 
 #[allow(dead_code, reason = "shared with the tests")]
 mod load;
@@ -10,7 +12,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use etcd_client::Error;
+use etcd_client::{Client, Error, ResponseHeader};
 use load::Load;
 
 #[tokio::main]
@@ -18,10 +20,14 @@ async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
-        ["load", addr] => load(addr).await,
+        ["load", addrs] => load(addrs, false).await,
+        ["load", "--json", addrs] => load(addrs, true).await,
         ["leader", addrs] => leader(addrs).await,
+        ["make-leader", number, addrs] => make_leader(number, addrs).await,
         _ => {
-            eprintln!("usage: client load ADDR | client leader ADDR,ADDR,…");
+            eprintln!(
+                "usage: client load [--json] ADDR,… | client leader ADDR,ADDR,… | client make-leader NUMBER ADDR,ADDR,…"
+            );
             return ExitCode::from(2);
         }
     };
@@ -31,30 +37,56 @@ async fn main() -> ExitCode {
     })
 }
 
-async fn load(addr: &str) -> Result<ExitCode, Error> {
-    let load = Load::start(addr, "/demo/").await?;
+async fn load(addrs: &str, json: bool) -> Result<ExitCode, Error> {
+    let load = Load::start(addrs, "/demo/").await?;
     let mut input_ends = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    let mut ticks = tokio::time::interval(Duration::from_millis(if json { 100 } else { 1000 }));
     loop {
         tokio::select! {
             _ = &mut input_ends => break,
-            _ = seconds.tick() => println!("client: {} writes acknowledged", load.writes()),
+            _ = ticks.tick() => {
+                if json {
+                    println!("{}", load.done_json());
+                } else {
+                    println!("client: {} writes acknowledged", load.writes());
+                }
+            }
         }
     }
     let report = load.stop().await?;
-    println!("{report}");
+    if json {
+        println!("{}", report.json());
+    } else {
+        println!("{report}");
+    }
     Ok(if report.nothing_lost() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn leader(addrs: &str) -> Result<ExitCode, Error> {
-    for (n, addr) in addrs.split(',').enumerate() {
+    let (number, _) = find_leader(addrs).await?;
+    println!("{number}");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn make_leader(number: &str, addrs: &str) -> Result<ExitCode, Error> {
+    let (leads, leader) = find_leader(addrs).await?;
+    let heir = addrs.split(',').zip(1..).find(|(_, n)| n.to_string() == number);
+    let (addr, n) = heir.ok_or_else(|| Error::InvalidArgs(format!("there is no member {number} in {addrs}")))?;
+    if n != leads {
+        let status = load::connect(addr).await?.maintenance_client().status().await?;
+        let id = status.header().map_or(0, ResponseHeader::member_id);
+        leader.maintenance_client().move_leader(id).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn find_leader(addrs: &str) -> Result<(usize, Client), Error> {
+    for (addr, number) in addrs.split(',').zip(1..) {
         let Ok(client) = load::connect(addr).await else { continue };
         let Ok(status) = client.maintenance_client().status().await else { continue };
         if status.header().is_some_and(|header| header.member_id() == status.leader()) {
-            println!("{}", n + 1);
-            return Ok(ExitCode::SUCCESS);
+            return Ok((number, client));
         }
     }
-    eprintln!("client: no member of {addrs} leads");
-    Ok(ExitCode::FAILURE)
+    Err(Error::InvalidArgs(format!("no member of {addrs} leads")))
 }

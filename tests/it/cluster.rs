@@ -69,7 +69,7 @@ async fn follower_and_leader_die_under_load_and_nothing_is_lost() {
     let report = load.stop().await.unwrap();
     println!("{report}");
     assert!(report.nothing_lost(), "{report}");
-    assert!(report.puts.done >= 150, "{report}");
+    assert!(report.puts.done() >= 150, "{report}");
 }
 
 /// Until 50 more writes are acknowledged.
