@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a fresh Debian or Ubuntu with Rust lacks. What for, as arguments: build (the default),
-# clients (the example client and the tests), test, bench, integration. Elsewhere it says what to install.
+# clients (the example client and the tests), test, bench, chaos, integration. Elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -29,12 +29,13 @@ for purpose in "${@:-build}"; do
         need_library python3-pip python3 -m pip --version
         ;;
     bench) need_library python3-pip python3 -m pip --version ;;
+    chaos) need python3 python3 ;;
     integration)
         need setpriv util-linux; need unshare util-linux; need ip iproute2; need rackup ruby-rack
         for library in grpc sinatra webrick; do need_library ruby-$library /usr/bin/ruby -e "gem '$library'"; done
         need_library python3-yaml /usr/bin/python3 -c 'import yaml'
         ;;
-    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench, integration" >&2; exit 2 ;;
+    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench, chaos, integration" >&2; exit 2 ;;
     esac
 done
 

@@ -1,0 +1,22 @@
+#!/bin/bash
+# Measures what an application sees while members die, hang and come back, and prints the table; about 20 minutes.
+# With words as arguments, only the rows that have one of them in their names, as in "leader, grpc-proxy"; without,
+# all, and it writes docs/reliability.md. ETCDPROXY_TEST_BINARY names a binary to take instead of building one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+./scripts/install_tools.sh clients chaos
+
+mkdir -p target
+template=target/chaos.XXXXXX # on a disk: etcd waits for it before it acknowledges a write
+. scripts/job.sh
+
+binary=${ETCDPROXY_TEST_BINARY:-}
+if [ -z "$binary" ]; then
+    bounded 1800 ./scripts/build.sh >"$work/built"
+    binary=$(tail -n 1 "$work/built")
+fi
+bounded 1800 cargo build --locked --quiet --example client
+client=${CARGO_TARGET_DIR:-target}/debug/examples/client
+
+bounded 3600 python3 -B scripts/chaos.py "$binary" "$client" "$work" docs/reliability.md "$@"
