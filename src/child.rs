@@ -1,6 +1,6 @@
-//! Child processes: their signals, their ends, and a command of the user's that is run to its end.
+//! Signals, the ends of child processes, and a command of the user's that is run to its end.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -9,47 +9,102 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use signal_hook::iterator::Signals;
+use procfs::process::Process;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
 
-/// Signals that reach this process from now on, those of `ending` and SIGCHLD.
-pub(crate) fn signals(ending: &[Signal]) -> io::Result<Receiver<Signal>> {
-    let wanted = ending.iter().chain([&Signal::SIGCHLD]).map(|signal| *signal as i32);
-    let mut signals = Signals::new(wanted)?;
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        for signal in signals.forever().filter_map(|signal| Signal::try_from(signal).ok()) {
-            if sender.send(signal).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(receiver)
+/// On these, a launcher that looks after others ends.
+pub(crate) const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// These are for the command that is run; servers are steered with them.
+pub(crate) const FOR_COMMANDS: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// What there is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A child has ended, or the time is over.
+    Look,
+    Signal {
+        signal: Signal,
+        /// A terminal has sent it to all processes in front, children included.
+        to_all: bool,
+    },
 }
 
-/// The next signal, or SIGCHLD when the time is over: there is something to look at.
-pub(crate) fn next_signal(signals: &Receiver<Signal>, patience: Duration) -> Signal {
-    match signals.recv_timeout(patience) {
-        Ok(signal) => signal,
-        Err(RecvTimeoutError::Timeout) => Signal::SIGCHLD,
-        Err(RecvTimeoutError::Disconnected) => Signal::SIGTERM,
+impl Event {
+    /// The signal, if it is one of those that end a launcher.
+    pub(crate) fn ending(self) -> Option<Signal> {
+        match self {
+            Self::Signal { signal, .. } if ENDING.contains(&signal) => Some(signal),
+            _ => None,
+        }
     }
 }
 
+/// The signals that reach this process from now on.
+#[derive(Debug)]
+pub(crate) struct Events(Receiver<Event>);
+
+impl Events {
+    /// Of the `wanted` signals, those that this process was not started to ignore (as by `nohup`); and ends of children.
+    pub(crate) fn new(wanted: &[Signal]) -> io::Result<Self> {
+        let ignored = Process::myself().and_then(|process| process.status()).map_or(0, |status| status.sigign);
+        let heard = wanted.iter().map(|signal| *signal as i32).filter(|signal| ignored & (1 << (signal - 1)) == 0);
+        let mut signals = SignalsInfo::<WithOrigin>::new(heard.chain([Signal::SIGCHLD as i32]))?;
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            for event in signals.forever().filter_map(|origin| event(&origin)) {
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self(receiver))
+    }
+
+    /// The next event, within `patience`.
+    pub(crate) fn next(&self, patience: Duration) -> Event {
+        match self.0.recv_timeout(patience) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => Event::Look,
+            Err(RecvTimeoutError::Disconnected) => Event::Signal { signal: Signal::SIGTERM, to_all: false },
+        }
+    }
+
+    /// The first signal that came already and ends a launcher.
+    pub(crate) fn ending(&self) -> Option<Signal> {
+        self.0.try_iter().find_map(Event::ending)
+    }
+}
+
+fn event(origin: &Origin) -> Option<Event> {
+    let signal = Signal::try_from(origin.signal).ok()?;
+    let to_all = origin.cause == Cause::Kernel;
+    Some(if signal == Signal::SIGCHLD { Event::Look } else { Event::Signal { signal, to_all } })
+}
+
 /// Waits for the end of `command` and hands on the signals that come; calls `tend` in between, which says how long it
-/// can do without. A terminal has told its foreground processes of SIGINT itself.
-pub(crate) fn run_to_end<E: From<io::Error>>(
+/// can do without.
+pub(crate) fn run_to_end(
     mut command: Child,
-    signals: &Receiver<Signal>,
-    mut tend: impl FnMut() -> Result<Duration, E>,
-) -> Result<ExitStatus, E> {
+    events: &Events,
+    mut tend: impl FnMut() -> Duration,
+) -> io::Result<ExitStatus> {
     loop {
         if let Some(status) = command.try_wait()? {
             return Ok(status);
         }
-        match next_signal(signals, tend()?) {
-            Signal::SIGCHLD => {}
-            Signal::SIGINT if io::stdin().is_terminal() => {}
-            signal => send(&command, signal),
+        if let Event::Signal { signal, to_all: false } = events.next(tend()) {
+            send(&command, signal);
         }
     }
 }
@@ -80,6 +135,11 @@ pub(crate) fn end(child: &mut Child, patience: Duration) {
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// The exit code of a program that ends because of `signal`.
+pub(crate) fn signal_code(signal: Signal) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1))
 }
 
 /// As in `exit code 1` and `SIGKILL`.

@@ -94,7 +94,7 @@ pub(crate) struct Exec {
     #[command(flatten)]
     pub proxy: Proxy,
     /// How long to wait at most for the cluster to answer, as in 500ms, 30s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::settings::duration)]
     pub timeout: Duration,
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -160,7 +160,7 @@ pub(crate) struct Wait {
     #[command(flatten)]
     pub listen: Listen,
     /// How long at most, as in 500ms, 30s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::settings::duration)]
     pub timeout: Duration,
     /// Wait only for the port to be open
     #[arg(long)]

@@ -52,14 +52,16 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<sidecar::Error>() {
         return Some(match err {
             sidecar::Error::Refused { .. } | sidecar::Error::Port(_) => Code::BadSetting,
-            sidecar::Error::Spawn(err) if err.kind() == io::ErrorKind::PermissionDenied => Code::NotPermitted,
-            sidecar::Error::Spawn(_) => Code::Failed,
+            sidecar::Error::Spawn { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+                Code::NotPermitted
+            }
+            sidecar::Error::Spawn { .. } | sidecar::Error::Wait(_) => Code::Failed,
         });
     }
     if cause.is::<settings::Error>() || cause.is::<sidecar::Unusable>() {
         return Some(Code::BadSetting);
     }
-    let unreachable = cause.is::<health::Unreachable>() || cause.is::<sidecar::preflight::Unreachable>();
+    let unreachable = cause.is::<health::Unreachable>() || cause.is::<sidecar::preflight::NoneGood>();
     unreachable.then_some(Code::Unreachable)
 }
 

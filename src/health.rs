@@ -12,7 +12,7 @@ use crate::settings::ListenAddr;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// An answer is a line of JSON; more than this is not from etcd.
-const MAX_ANSWER: u64 = 64 * 1024;
+const MAX_ANSWER: usize = 64 * 1024;
 
 /// What `/health` answered, as far as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,8 +67,9 @@ pub(crate) fn check(addr: &ListenAddr, patience: Duration) -> Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occupant {
     Nobody,
-    /// etcd's proxy; or something that accepts and is silent, as a proxy with a hung cluster can be.
     Proxy,
+    /// Something that accepts and says nothing, as a proxy with a hung cluster can be.
+    Silent,
     Other,
 }
 
@@ -79,7 +80,7 @@ pub(crate) fn occupant(addr: &ListenAddr) -> Occupant {
         Ok((_, body)) if serde_json::from_slice::<Answer>(&body).is_ok_and(|answer| !answer.health.is_empty()) => {
             Occupant::Proxy
         }
-        Err(err) if timed_out(&err) => Occupant::Proxy,
+        Err(err) if timed_out(&err) => Occupant::Silent,
         _ => Occupant::Other,
     }
 }
@@ -144,12 +145,21 @@ fn connect(addr: &ListenAddr, patience: Duration) -> io::Result<TcpStream> {
 }
 
 fn get(mut stream: TcpStream, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
-    stream.set_read_timeout(Some(patience))?;
+    let deadline = Instant::now() + patience;
     stream.set_write_timeout(Some(patience))?;
     // In one piece: a server may close once it has seen enough.
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    let mut part = [0; 4096];
+    while answer.len() < MAX_ANSWER {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match stream.read(&mut part)? {
+            0 => break,
+            _ if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            read => answer.extend_from_slice(&part[..read]),
+        }
+    }
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer"))
 }
 

@@ -29,6 +29,14 @@ impl Format {
     }
 }
 
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
 /// Where lines go.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Log {
@@ -37,12 +45,12 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn info(self, text: impl Display) {
-        self.line("info", "", &text);
+        self.line(Level::Info, text);
     }
 
     /// For what should not be.
     pub(crate) fn warn(self, text: impl Display) {
-        self.line("warn", "warning: ", &text);
+        self.line(Level::Warn, text);
     }
 
     pub(crate) fn warn_all<T: Display>(self, texts: &[T]) {
@@ -52,10 +60,15 @@ impl Log {
     }
 
     pub(crate) fn error(self, text: impl Display) {
-        self.line("error", "error: ", &text);
+        self.line(Level::Error, text);
     }
 
-    fn line(self, level: &str, prefix: &str, text: &dyn Display) {
+    pub(crate) fn line(self, level: Level, text: impl Display) {
+        let (level, prefix) = match level {
+            Level::Info => ("info", ""),
+            Level::Warn => ("warn", "warning: "),
+            Level::Error => ("error", "error: "),
+        };
         // Whatever a name or another program's words bring along.
         let text = text.to_string().replace('\n', " ");
         if self.format == Format::Json {
@@ -71,4 +84,11 @@ impl Log {
     pub(crate) fn verbatim(line: &str) {
         let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
     }
+}
+
+/// A system's error without its number.
+pub(crate) fn words_of(err: &std::io::Error) -> String {
+    let text = err.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.trim_start_matches("failed to lookup address information: ").to_owned()
 }

@@ -15,7 +15,8 @@ pub(crate) fn store(env: &Env) -> Store {
 /// The directories to unpack below: the user's choice, else what suits where the binary is.
 fn home(env: &Env) -> Home {
     if let Some(dir) = env.path("ETCDPROXY_UNPACK_DIR") {
-        return Home::Fixed(dir);
+        // etcd is started in another directory.
+        return Home::Fixed(std::path::absolute(&dir).unwrap_or(dir));
     }
     let beside = env.exe.parent().map(|dir| dir.join(".etcdproxy"));
     let candidates = match droplet_dir(env) {

@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::child::{ENDING, Events, FOR_COMMANDS};
 use crate::cluster::{self, Cluster};
 use crate::env::Env;
 use crate::log::Log;
@@ -18,23 +18,24 @@ use crate::settings::{Layer, ListenAddr, Setting, Sources};
 use crate::sidecar::Launch;
 use crate::{child, cli, exec};
 
-use super::{ENDING, obtain};
+use super::obtain;
 
 pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let signals = child::signals(&ENDING).context("cannot receive signals")?;
+    let wanted: &[Signal] = if args.command.is_empty() { &ENDING } else { &FOR_COMMANDS };
+    let events = Events::new(wanted).context("cannot receive signals")?;
     let etcd = obtain("etcd", env, Log::default())?.path();
     let data = Data::new(args.data_dir)?;
     let nodes = args.nodes.parse().context("--nodes")?;
 
     let mut cluster = Cluster::start(&etcd, nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
     let addr = start_proxy(&mut cluster, args.listen_addr, &etcd, data.path(), env)?;
-    if !cluster.wait_ready(|| signals.try_iter().any(|signal| signal != Signal::SIGCHLD))? {
+    if !cluster.wait_ready(|| events.ending().is_some())? {
         return Ok(ExitCode::SUCCESS);
     }
 
     let Some((program, command_args)) = args.command.split_first() else {
         print(&cluster, &data, &addr, out)?;
-        return watch(&mut cluster, &signals);
+        return watch(&mut cluster, &events);
     };
     let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
     let command = Command::new(program)
@@ -44,7 +45,7 @@ pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<Exi
         .env("ETCDCTL_ENDPOINTS", addr.to_string())
         .spawn()
         .map_err(|cause| exec::Error::new(program, cause))?;
-    let status = child::run_to_end(command, &signals, || report_ends(&mut cluster))?;
+    let status = child::run_to_end(command, &events, || report_ends(&mut cluster))?;
     Ok(child::exit_code(status))
 }
 
@@ -81,24 +82,25 @@ fn print(cluster: &Cluster, data: &Data, addr: &ListenAddr, out: &mut impl Write
 }
 
 /// Until a signal, or until the cluster can serve no more.
-fn watch(cluster: &mut Cluster, signals: &Receiver<Signal>) -> Result<ExitCode> {
+fn watch(cluster: &mut Cluster, events: &Events) -> Result<ExitCode> {
     loop {
-        let patience = report_ends(cluster)?;
+        let patience = report_ends(cluster);
         if !cluster.serves() {
             bail!("too few parts are left to serve");
         }
-        if child::next_signal(signals, patience) != Signal::SIGCHLD {
+        if events.next(patience).ending().is_some() {
             return Ok(ExitCode::SUCCESS);
         }
     }
 }
 
 /// Says what has ended; a child's end is a signal, so there is time until the next look.
-fn report_ends(cluster: &mut Cluster) -> Result<Duration> {
-    for line in cluster.newly_ended()? {
-        Log::default().warn(line);
+fn report_ends(cluster: &mut Cluster) -> Duration {
+    match cluster.newly_ended() {
+        Ok(lines) => Log::default().warn_all(&lines),
+        Err(err) => Log::default().error(format_args!("{err:#}")),
     }
-    Ok(Duration::from_hours(1))
+    Duration::from_hours(1)
 }
 
 /// Where the members keep their data.

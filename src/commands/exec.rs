@@ -8,19 +8,23 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
+use crate::child::{Events, FOR_COMMANDS};
 use crate::env::Env;
 use crate::health::{self, Waiting};
 use crate::log::Log;
 use crate::release::RELEASE;
-use crate::settings::{ListenAddr, Setting, Settings, Sources};
-use crate::sidecar::{self, Attempt, Claim, Launch, Output, Proxy, preflight};
+use crate::settings::{Endpoint, Setting, Settings, Sources};
+use crate::sidecar::preflight::{self, Tried, Verdict};
+use crate::sidecar::{self, Attempt, Claim, Launch, Output, Proxy};
 use crate::{child, cli, exec};
 
-use super::{ENDING, in_format, obtain, proxy_flags, start_preflight};
+use super::{in_format, obtain, proxy_flags, start_preflight};
 
 /// How often the cluster is asked whether it answers.
 const PAUSE: Duration = Duration::from_millis(50);
-/// With no proxy to look after, only signals matter.
+/// How often it is looked whether another's proxy is still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// When there is nothing to look after.
 const LONG: Duration = Duration::from_hours(1);
 
 pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
@@ -29,77 +33,105 @@ pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
     let done = sources.with_binding(env).map_err(Into::into).and_then(|sources| {
         let settings = sources.resolve()?;
         log.warn_all(&settings.warnings);
-        with_proxy(&settings, args.timeout, &args.command, env, log)
+        with_proxy(settings, args.timeout, &args.command, env, log)
     });
     in_format(log, done)
 }
 
-fn with_proxy(settings: &Settings, timeout: Duration, command: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
-    let addr = &settings.listen_addr;
-    let signals = child::signals(&ENDING).context("cannot receive signals")?;
-    let mut ours = Ours::start(settings, env, log)?;
-    if let Some(signal) = ours.wait_ready(addr, timeout, &signals)? {
-        return Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1)));
+fn with_proxy(
+    mut settings: Settings,
+    timeout: Duration,
+    command: &[OsString],
+    env: &Env,
+    log: Log,
+) -> Result<ExitCode> {
+    let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
+    let mut beside = Beside { proxy: None, claim: None, env, log };
+    if let Attempt::Ours(claim) = sidecar::try_claim(&settings.listen_addr)? {
+        beside.claim = Some(claim);
+        let tried = start_preflight(&mut settings, env, log);
+        match preflight::wait(&tried, Some(&events), &settings, log)? {
+            Verdict::Start(failing) => beside.start(&settings, &failing, Some(tried))?,
+            Verdict::Interrupted(signal) => return Ok(child::signal_code(signal)),
+        }
+    } else {
+        log.info(format_args!("{} is served by another etcd proxy, which is used", settings.listen_addr));
+    }
+    if let Some(signal) = beside.wait_ready(&settings, timeout, &events)? {
+        return Ok(child::signal_code(signal));
     }
     let (program, program_args) = command.split_first().context("no command")?;
+    let addr = settings.listen_addr.to_string();
     let command = Command::new(program)
         .args(program_args)
-        .env(Setting::ListenAddr.variable(), addr.to_string())
-        .env("ETCDCTL_ENDPOINTS", addr.to_string())
+        .env(Setting::ListenAddr.variable(), &addr)
+        .env("ETCDCTL_ENDPOINTS", &addr)
         .spawn()
         .map_err(|cause| exec::Error::new(program, cause))?;
-    let status = child::run_to_end(command, &signals, || ours.tend())?;
+    let status = child::run_to_end(command, &events, || beside.tend_or_say(&settings))?;
     Ok(child::exit_code(status))
 }
 
-/// The proxy that was started here, if none was there.
-struct Ours {
+/// The proxy beside the command: started here, if no other was there.
+struct Beside<'a> {
     proxy: Option<Proxy>,
-    _claim: Option<Claim>,
+    claim: Option<Claim>,
+    env: &'a Env,
+    log: Log,
 }
 
-impl Ours {
-    fn start(settings: &Settings, env: &Env, log: Log) -> Result<Self> {
-        let addr = &settings.listen_addr;
-        let claim = match sidecar::try_claim(addr)? {
-            Attempt::Served => {
-                log.info(format_args!("{addr} is served by another etcd proxy, which is used"));
-                return Ok(Self { proxy: None, _claim: None });
-            }
-            Attempt::Ours(claim) => claim,
-        };
-        let tried = start_preflight(settings);
-        let etcd = obtain("etcd", env, log)?;
-        let launch = Launch::new(settings, &RELEASE, &[], env)?;
-        let failing = preflight::wait(&tried, settings, log)?;
-        preflight::report_rest(tried, log);
-        let proxy = Proxy::start(launch, etcd.path(), addr, Output::new(log, &failing))?;
-        Ok(Self { proxy: Some(proxy), _claim: claim })
+impl Beside<'_> {
+    fn start(&mut self, settings: &Settings, failing: &[Endpoint], rest: Option<Receiver<Tried>>) -> Result<()> {
+        let etcd = obtain("etcd", self.env, self.log)?;
+        let launch = Launch::new(settings, &RELEASE, &[], self.env)?;
+        let output = Output::new(self.log, failing);
+        if let Some(rest) = rest {
+            preflight::report_rest(rest, output.clone());
+        }
+        self.proxy = Some(Proxy::start(launch, etcd, &settings.listen_addr, output)?);
+        Ok(())
     }
 
-    fn tend(&mut self) -> Result<Duration> {
-        Ok(self.proxy.as_mut().map_or(Ok(LONG), Proxy::tend)?)
+    /// Sees to it that there is a proxy: ours, or another's as long as that lives.
+    fn tend(&mut self, settings: &Settings) -> Result<Duration> {
+        let addr = &settings.listen_addr;
+        if let Some(proxy) = &mut self.proxy {
+            return Ok(proxy.tend()?);
+        }
+        if !health::check_listening(addr, LOOK).listening
+            && let Attempt::Ours(claim) = sidecar::try_claim(addr)?
+        {
+            self.log.info(format_args!("{addr} is served no more: starting a proxy"));
+            self.claim = Some(claim);
+            self.start(settings, &[], None)?;
+        }
+        Ok(LOOK)
+    }
+
+    /// The command is not to suffer from what its proxy does.
+    fn tend_or_say(&mut self, settings: &Settings) -> Duration {
+        self.tend(settings).unwrap_or_else(|err| {
+            self.log.error(format_args!("{err:#}"));
+            self.proxy = None;
+            self.claim = None;
+            LONG
+        })
     }
 
     /// Until the cluster answers through the proxy; gives the signal that came before that.
-    fn wait_ready(
-        &mut self,
-        addr: &ListenAddr,
-        timeout: Duration,
-        signals: &Receiver<Signal>,
-    ) -> Result<Option<Signal>> {
+    fn wait_ready(&mut self, settings: &Settings, timeout: Duration, events: &Events) -> Result<Option<Signal>> {
+        let addr = &settings.listen_addr;
         let mut waiting = Waiting::new(timeout);
         loop {
-            let pause = self.tend()?.min(PAUSE);
+            let pause = self.tend(settings)?.min(PAUSE);
             if waiting.ask(|patience| health::check(addr, patience)).ready {
                 return Ok(None);
             }
             if pause >= waiting.left() {
                 return Err(waiting.failed(addr, timeout, "ready").into());
             }
-            match child::next_signal(signals, pause) {
-                Signal::SIGCHLD => {}
-                signal => return Ok(Some(signal)),
+            if let Some(signal) = events.next(pause).ending() {
+                return Ok(Some(signal));
             }
         }
     }

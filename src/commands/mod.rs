@@ -17,7 +17,6 @@ use std::process::ExitCode;
 use std::sync::mpsc::Receiver;
 
 use anyhow::Result;
-use nix::sys::signal::Signal;
 
 use crate::env::Env;
 use crate::log::{Format, Log};
@@ -25,9 +24,6 @@ use crate::release::{self, Found, RELEASE};
 use crate::settings::{Layer, Preflight, Setting, Settings};
 use crate::sidecar::preflight::{self, Tried};
 use crate::{cli, exit_code, place};
-
-/// On these, a launcher that looks after others ends.
-const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// A program of the release, ready to be executed.
 fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
@@ -74,7 +70,16 @@ fn in_format(log: Log, done: Result<ExitCode>) -> Result<ExitCode> {
 }
 
 /// Begins to try the endpoints; when that is switched off, there are no results.
-fn start_preflight(settings: &Settings) -> Receiver<Tried> {
+fn start_preflight(settings: &mut Settings, env: &Env, log: Log) -> Receiver<Tried> {
+    let proxy =
+        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].into_iter().find(|name| env.get(name).is_some());
+    if let Some(proxy) = proxy
+        && settings.use_http_proxy
+        && settings.preflight != Preflight::Off
+    {
+        log.info(format_args!("the endpoints are not tried: etcd may reach them through {proxy}"));
+        settings.preflight = Preflight::Off;
+    }
     let off = settings.preflight == Preflight::Off;
     preflight::start(if off { &[] } else { &settings.endpoints }, &settings.tls)
 }

@@ -3,48 +3,76 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::child::{ENDING, Events};
 use crate::env::Env;
 use crate::log::Log;
 use crate::release::RELEASE;
-use crate::settings::{Settings, Sources};
-use crate::sidecar::{self, Launch, Output, Proxy, preflight};
-use crate::{child, cli, exec, sys};
+use crate::settings::{ListenAddr, Settings, Sources};
+use crate::sidecar::preflight::{self, Verdict};
+use crate::sidecar::{self, Attempt, Claim, Launch, Output, Proxy};
+use crate::{cli, exec};
 
-use super::{ENDING, in_format, obtain, proxy_flags, start_preflight};
+use super::{in_format, obtain, proxy_flags, start_preflight};
+
+/// How soon one that stands by notices that the port is free.
+const STAND_BY_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let sources = Sources::new(proxy_flags(args.proxy, args.drain), env);
     let log = Log { format: sources.log_format()? };
     let done = sources.with_binding(env).map_err(Into::into).and_then(|sources| {
         let settings = sources.resolve()?;
-        if args.dry_run { print(&settings, &args.extra, env, out) } else { start(&settings, &args.extra, env, log) }
+        if args.dry_run { print(&settings, &args.extra, env, out) } else { start(settings, &args.extra, env, log) }
     });
     in_format(log, done)
 }
 
-fn start(settings: &Settings, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
+fn start(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
     log.warn_all(&settings.warnings);
-    let addr = &settings.listen_addr;
-    let claim = sidecar::claim(addr, || log.info(format_args!("{addr} is served by another etcd proxy: standing by")))?;
-    let tried = start_preflight(settings);
+    // Without a drain the signals stay what they are: after exec, they are etcd's.
+    let events = settings.drain.map(|_| Events::new(&ENDING)).transpose().context("cannot receive signals")?;
+    let Some(claim) = stand_by(&settings.listen_addr, events.as_ref(), log)? else { return Ok(ExitCode::SUCCESS) };
+    let tried = start_preflight(&mut settings, env, log);
     let etcd = obtain("etcd", env, log)?;
-    let launch = Launch::new(settings, &RELEASE, extra, env)?;
-    let failing = preflight::wait(&tried, settings, log)?;
-    let Some(drain) = settings.drain else {
+    let launch = Launch::new(&settings, &RELEASE, extra, env)?;
+    let failing = match preflight::wait(&tried, events.as_ref(), &settings, log)? {
+        Verdict::Start(failing) => failing,
+        Verdict::Interrupted(_) => return Ok(ExitCode::SUCCESS),
+    };
+    let (Some(drain), Some(events)) = (settings.drain, events) else {
         let mut command = launch.command(&etcd.path());
-        if let Some(claim) = &claim {
-            sys::keep_open(&mut command, claim);
-        }
+        claim.hand_on(&mut command);
         return Err(exec::exec(command, "etcd").into());
     };
-    preflight::report_rest(tried, log);
-    let signals = child::signals(&ENDING).context("cannot receive signals")?;
-    let proxy = Proxy::start(launch, etcd.path(), addr, Output::new(log, &failing))?;
-    sidecar::supervise(proxy, drain, &signals)?;
+    let output = Output::new(log, &failing);
+    preflight::report_rest(tried, output.clone());
+    let proxy = Proxy::start(launch, etcd, &settings.listen_addr, output)?;
+    sidecar::supervise(proxy, drain, &events)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until no other proxy serves the address; gives nothing when a signal comes before that.
+fn stand_by(addr: &ListenAddr, events: Option<&Events>, log: Log) -> Result<Option<Claim>> {
+    let mut said = false;
+    loop {
+        match sidecar::try_claim(addr)? {
+            Attempt::Ours(claim) => return Ok(Some(claim)),
+            Attempt::Served if !said => {
+                log.info(format_args!("{addr} is served by another etcd proxy: standing by"));
+                said = true;
+            }
+            Attempt::Served => {}
+        }
+        match events {
+            None => std::thread::sleep(STAND_BY_PAUSE),
+            Some(events) if events.next(STAND_BY_PAUSE).ending().is_some() => return Ok(None),
+            Some(_) => {}
+        }
+    }
 }
 
 /// What would be done. The last line is a command that a shell can run, unless a secret would stand in it.

@@ -63,6 +63,9 @@ impl Endpoint {
             if path.is_empty() {
                 return Err(format!("{text:?} has no path: write unix:///path/of/socket"));
             }
+            if !path.starts_with('/') {
+                return Err(format!("{text:?} has a relative path: write unix:///path/of/socket"));
+            }
             return Ok(Self { scheme: Scheme::Unix, host: path.to_owned(), port: 0 });
         }
         let (scheme, rest) = match text.split_once("://") {
@@ -144,6 +147,7 @@ mod tests {
             ("http://a:1,https://b:1", "http://a:1 and https://b:1 have different schemes"),
             ("a:1,https://b:1", "different schemes"),
             ("unix:", "has no path"),
+            ("unix:etcd.sock", "has a relative path"),
             ("a b:1", "it has a ' '"),
         ] {
             let found = parse(text).unwrap_err();

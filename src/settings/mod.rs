@@ -18,7 +18,7 @@ use std::fmt;
 
 pub(crate) use addr::ListenAddr;
 pub(crate) use endpoint::{Endpoint, Scheme};
-pub(crate) use resolved::{Mode, Preflight, Settings};
+pub(crate) use resolved::{Mode, Preflight, Settings, duration};
 #[cfg(test)]
 pub(crate) use tls::Identity;
 pub(crate) use tls::{Pem, Tls};
@@ -107,7 +107,8 @@ impl Setting {
 }
 
 /// Variables that can hold secrets. They are not handed on to etcd, which has no use for them.
-pub(crate) const SECRETS: [&str; 2] = [Setting::Key.variable(), "VCAP_SERVICES"];
+pub(crate) const SECRETS: [&str; 4] =
+    [Setting::CaCert.variable(), Setting::Cert.variable(), Setting::Key.variable(), "VCAP_SERVICES"];
 
 /// Where a value was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -111,13 +111,18 @@ impl Sources {
         }
         Ok(Settings {
             endpoints,
-            listen_addr,
             mode: self.parsed(Setting::Mode, Mode::parse)?.unwrap_or_default(),
             binding,
             tls,
             namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
-            metrics_addr: self
-                .parsed(Setting::MetricsAddr, |text| ListenAddr::parse(text.strip_prefix("http://").unwrap_or(text)))?,
+            metrics_addr: self.parsed(Setting::MetricsAddr, |text| {
+                let addr = ListenAddr::parse(text.strip_prefix("http://").unwrap_or(text))?;
+                if addr == listen_addr {
+                    return Err(format!("{addr} is the address the application connects to: choose another"));
+                }
+                Ok(addr)
+            })?,
+            listen_addr,
             drain: self.parsed(Setting::Drain, drain)?.flatten(),
             preflight: self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default(),
             log_format: self.log_format()?,
@@ -200,8 +205,13 @@ fn drain(text: &str) -> Result<Option<Duration>, String> {
     if text == "off" {
         return Ok(None);
     }
-    let parsed = humantime::parse_duration(text);
-    parsed.map(Some).map_err(|_| format!("{text:?} is no duration: write one as in 8s, or off"))
+    duration(text).map(Some).map_err(|problem| format!("{problem}, or off"))
+}
+
+/// As in `500ms`, `8s`, `2m`. More than a hundred years count as that.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text).map(|duration| duration.min(Duration::from_hours(100 * 365 * 24)));
+    parsed.map_err(|_| format!("{text:?} is no duration: write one as in 8s"))
 }
 
 pub(super) fn memory(text: &str) -> Result<u32, String> {
@@ -358,5 +368,7 @@ mod tests {
             (drain("8s"), drain("0s"), drain("off")),
             (Some(Duration::from_secs(8)), Some(Duration::ZERO), None)
         );
+        let longest = drain("300000000000y").unwrap();
+        assert!(std::time::Instant::now().checked_add(longest).is_some());
     }
 }

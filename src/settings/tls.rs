@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::{self, PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, InconsistentKeys};
@@ -97,10 +97,11 @@ impl Pem {
 
     /// The private key in it.
     pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
+        // Also "Proc-Type: 4,ENCRYPTED", as openssl's older formats have it.
+        if self.text.contains("ENCRYPTED") {
+            return Err(self.error("the key is encrypted: decrypt it, as with openssl pkey -in KEY -out PLAIN"));
+        }
         PrivateKeyDer::from_pem_slice(self.text.as_bytes()).map_err(|err| match err {
-            pem::Error::NoItemsFound if self.text.contains("ENCRYPTED") => {
-                self.error("the key is encrypted: decrypt it, as with openssl pkey -in KEY -out PLAIN")
-            }
             pem::Error::NoItemsFound => self.error("it holds no private key (-----BEGIN PRIVATE KEY-----)"),
             _ => self.error("its PEM text is damaged: copy it again, line ends included"),
         })
@@ -154,6 +155,11 @@ pub(super) fn check_ca(ca: &Pem, now: SystemTime) -> Result<Option<String>, Erro
 pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Identity, Option<String>), Error> {
     let chain = cert.certificates()?;
     let leaf = parse(&chain[0], &cert)?;
+    // etcd looks at the first block only.
+    let first = <(SectionKind, Vec<u8>)>::from_pem_slice(cert.text.as_bytes());
+    if !matches!(first, Ok((SectionKind::Certificate, _))) {
+        return Err(cert.error("something else stands before the certificate: put the certificate first"));
+    }
     let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     let common_name = common_name.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
     let warning = Validity::of(&chain[0], &cert)?.check(now, &cert, "the client certificate")?;
@@ -354,13 +360,17 @@ pub(super) mod tests {
             (&good.cert, &named.key, "the key does not belong to the certificate of NAME"),
             (&good.cert, &good.cert, "it holds no private key"),
             (&good.key, &good.key, "it holds no certificate"),
+            (&format!("{}{}", good.key, good.cert), &good.key, "something else stands before the certificate"),
             (&expired.cert, &expired.key, "the client certificate expired on 20"),
             (&early.cert, &early.key, "the client certificate is not valid before 20"),
         ] {
             let found = check(cert, key).unwrap_err();
             assert!(found.contains(problem), "{found}");
         }
-        let encrypted = good.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
-        assert!(check(&good.cert, &encrypted).unwrap_err().contains("decrypt it"));
+        let label = |kind: &str| good.key.replace("PRIVATE KEY-----", kind);
+        for encrypted in [label("ENCRYPTED PRIVATE KEY-----"), label("RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n")]
+        {
+            assert!(check(&good.cert, &encrypted).unwrap_err().contains("decrypt it"));
+        }
     }
 }

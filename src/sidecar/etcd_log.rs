@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::log::{Format, Log};
+use crate::log::{Format, Level, Log};
 
 /// The same complaint is repeated after this.
 const REPEAT: Duration = Duration::from_secs(30);
@@ -25,8 +25,8 @@ enum Said {
     /// In our own words.
     Info(String),
     Warn(String),
-    /// As etcd has it, at this level.
-    Etcd(String),
+    /// As etcd has it: a warning, or worse.
+    Etcd(Level, String),
 }
 
 /// Reads etcd's output to its end; gives its last words, for the case that they say why it ended.
@@ -42,11 +42,11 @@ pub(super) fn relay(output: impl Read, log: Log, thinner: &Mutex<Thinner>) -> St
             None => {}
             Some(Said::Info(text)) => log.info(text),
             Some(Said::Warn(text)) => log.warn(text),
-            Some(Said::Etcd(words)) => {
-                match log.format {
-                    Format::Json if text.starts_with('{') => Log::verbatim(text),
-                    Format::Raw => Log::verbatim(text),
-                    _ => log.info(format_args!("etcd: {words}")),
+            Some(Said::Etcd(level, words)) => {
+                if log.format == Format::Json && text.starts_with('{') {
+                    Log::verbatim(text);
+                } else {
+                    log.line(level, format_args!("etcd: {words}"));
                 }
                 last_words = words;
             }
@@ -95,9 +95,9 @@ impl Thinner {
                 }
                 let words = words(&entry);
                 let times = self.repeated(&without_numbers(&words), now)?;
-                Some(Said::Etcd(format!("{words}{times}")))
+                Some(Said::Etcd(Level::Warn, format!("{words}{times}")))
             }
-            _ => Some(Said::Etcd(words(&entry))),
+            _ => Some(Said::Etcd(Level::Error, words(&entry))),
         }
     }
 
@@ -110,7 +110,7 @@ impl Thinner {
             self.in_usage = false;
         }
         let shown = !self.in_usage && !line.trim().is_empty() && !line.starts_with("Error: ");
-        shown.then(|| Said::Etcd(line.to_owned()))
+        shown.then(|| Said::Etcd(Level::Error, line.to_owned()))
     }
 
     /// Follows gRPC's subchannels, to say when an address that failed is connected again.
@@ -186,16 +186,9 @@ fn innermost(reason: &str) -> &str {
     reason.trim_end_matches(['"', '\\'])
 }
 
-/// Message and fields of a log entry in one line, as in `warning: message (key: value)`.
+/// Message and fields of a log entry in one line, as in `message (key: value)`.
 fn words(entry: &Map<String, Value>) -> String {
-    let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-    let mut words = match text("level") {
-        "info" | "" => String::new(),
-        "warn" => "warning: ".to_owned(),
-        "dpanic" | "panic" | "fatal" | "error" => "error: ".to_owned(),
-        other => format!("{other}: "),
-    };
-    words.push_str(text("msg"));
+    let mut words = entry.get("msg").and_then(Value::as_str).unwrap_or_default().to_owned();
     let known = ["level", "ts", "caller", "msg", "logger", "stacktrace"];
     let mut separator = " (";
     for (key, value) in entry.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
@@ -209,9 +202,13 @@ fn words(entry: &Map<String, Value>) -> String {
     words.replace('\n', " ")
 }
 
-/// Two lines that differ only in numbers, such as ports and counts, are the same complaint.
+/// Two lines that differ only in numbers, such as times, counts and pointers, are the same complaint; in addresses, not.
 fn without_numbers(text: &str) -> String {
-    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+    let is_number = |word: &&str| {
+        let is_address = word.contains(':') || word.matches('.').count() > 1;
+        word.contains(|c: char| c.is_ascii_digit()) && !is_address
+    };
+    text.split([' ', '"', '(', ')', '/', ',']).filter(|word| !is_number(word)).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -239,8 +236,8 @@ mod tests {
         }
         let fatal = r#"{"level":"fatal","ts":"1","caller":"a.go:1","msg":"cannot","error":"so"}"#;
         for _ in 0..3 {
-            assert_eq!(sort(fatal), Some(Said::Etcd("error: cannot (error: so)".to_owned())));
-            assert_eq!(sort("panic: oh"), Some(Said::Etcd("panic: oh".to_owned())));
+            assert_eq!(sort(fatal), Some(Said::Etcd(Level::Error, "cannot (error: so)".to_owned())));
+            assert_eq!(sort("panic: oh"), Some(Said::Etcd(Level::Error, "panic: oh".to_owned())));
         }
     }
 
@@ -265,7 +262,7 @@ mod tests {
         let mut thinner = Thinner::default();
         let output = "Error: unknown flag: --foo\nUsage:\n  etcd grpc-proxy start [flags]\n\nFlags:\n      --cacert string   x\n\nunknown flag: --foo";
         let said: Vec<_> = output.lines().filter_map(|line| thinner.sort(line, Instant::now())).collect();
-        assert_eq!(said, [Said::Etcd("unknown flag: --foo".to_owned())]);
+        assert_eq!(said, [Said::Etcd(Level::Error, "unknown flag: --foo".to_owned())]);
         assert_eq!(relay(output.as_bytes(), Log::default(), &Mutex::default()), "unknown flag: --foo");
     }
 
@@ -276,5 +273,8 @@ mod tests {
         assert!(sort(r#"{"level":"warn","msg":"slow","took":"101ms"}"#).is_some());
         assert!(sort(r#"{"level":"warn","msg":"slow","took":"99ms"}"#).is_none());
         assert!(sort(r#"{"level":"warn","msg":"other"}"#).is_some());
+        let endpoint =
+            |n| format!(r#"{{"level":"warn","msg":"retrying","target":"etcd-endpoints://0xc0{n}/10.0.0.{n}:1"}}"#);
+        assert!(sort(&endpoint(1)).is_some() && sort(&endpoint(2)).is_some() && sort(&endpoint(1)).is_none());
     }
 }

@@ -9,5 +9,5 @@ mod supervise;
 mod trust;
 
 pub(crate) use command::Launch;
-pub(crate) use port::{Attempt, Claim, Unusable, claim, try_claim};
+pub(crate) use port::{Attempt, Claim, Unusable, try_claim};
 pub(crate) use supervise::{Error, Output, Proxy, supervise};

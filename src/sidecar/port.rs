@@ -8,15 +8,17 @@
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::Command;
 use std::time::Duration;
 
-use super::sockets;
+use super::sockets::{self, Listener};
 use crate::health::{self, Occupant};
 use crate::settings::ListenAddr;
+use crate::sys;
 
+/// A proxy that dies while it is asked looks like another program for so long.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Why nothing can listen on an address.
@@ -32,13 +34,13 @@ pub(crate) enum Unusable {
 
 /// Who it is, as far as the system shows it.
 #[derive(Debug)]
-pub(crate) struct Holder(Option<(i32, String)>);
+pub(crate) struct Holder(Option<Listener>);
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Some((pid, name)) => write!(f, "{name} (pid {pid})"),
-            None => f.write_str("a program of another user"),
+            Some(Listener { pid, name, .. }) => write!(f, "{name} (pid {pid})"),
+            None => f.write_str("a program that cannot be seen from here"),
         }
     }
 }
@@ -49,34 +51,16 @@ impl Unusable {
     }
 }
 
-/// The right to serve an address, kept until the process ends, or what it executes with [`keep_open`] of it.
-///
-/// [`keep_open`]: crate::sys::keep_open
+/// The right to serve an address, as long as this lives. Without a socket the system has none of that kind, and the
+/// port itself decides.
 #[derive(Debug)]
-pub(crate) struct Claim(UnixDatagram);
+pub(crate) struct Claim(Option<UnixDatagram>);
 
-impl AsFd for Claim {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Waits until no other proxy serves `addr`; `standing_by` is told once if there is one. Without a claim the system
-/// has no such sockets, and the port itself decides.
-///
-/// # Errors
-/// When something else listens there, or nothing can.
-pub(crate) fn claim(addr: &ListenAddr, standing_by: impl FnOnce()) -> Result<Option<Claim>, Unusable> {
-    let mut standing_by = Some(standing_by);
-    loop {
-        match try_claim(addr)? {
-            Attempt::Ours(claim) => return Ok(claim),
-            Attempt::Served => {
-                if let Some(tell) = standing_by.take() {
-                    tell();
-                }
-                std::thread::sleep(PAUSE);
-            }
+impl Claim {
+    /// Hands it on to what `command` executes.
+    pub(crate) fn hand_on(&self, command: &mut Command) {
+        if let Some(socket) = &self.0 {
+            sys::keep_open(command, socket);
         }
     }
 }
@@ -84,7 +68,7 @@ pub(crate) fn claim(addr: &ListenAddr, standing_by: impl FnOnce()) -> Result<Opt
 /// What [`try_claim`] found.
 #[derive(Debug)]
 pub(crate) enum Attempt {
-    Ours(Option<Claim>),
+    Ours(Claim),
     /// Another proxy is there, or about to be.
     Served,
 }
@@ -98,15 +82,18 @@ pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, Unusable> {
         return Err(Unusable::NotOurs(addr.clone()));
     }
     let claim = match hold_name(addr) {
-        Ok(socket) => Some(Claim(socket)),
+        Ok(socket) => Claim(Some(socket)),
         Err(err) if err.kind() == io::ErrorKind::AddrInUse => return Ok(Attempt::Served),
-        Err(_) => None,
+        Err(_) => Claim(None),
     };
-    // A proxy that dies while it is asked looks like another program, for a moment.
     for _ in 0..3 {
         match health::occupant(addr) {
             Occupant::Nobody => return Ok(Attempt::Ours(claim)),
             Occupant::Proxy => return Ok(Attempt::Served),
+            Occupant::Silent if sockets::listener(addr).is_none_or(|listener| listener.is_etcd) => {
+                return Ok(Attempt::Served);
+            }
+            Occupant::Silent => break,
             Occupant::Other => std::thread::sleep(PAUSE),
         }
     }

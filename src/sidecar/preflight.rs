@@ -5,16 +5,22 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, Error as TlsError, InvalidMessage};
 
+use super::supervise::Output;
 use super::trust;
-use crate::log::Log;
+use crate::child::Events;
+use crate::log::{Log, words_of};
 use crate::settings::{Endpoint, Preflight, Scheme, Settings, Tls};
+
+/// How often a signal is looked for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What an endpoint has to answer in.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,6 +56,8 @@ pub(crate) enum Problem {
     ClientCertificateRequired,
     ClientCertificateRefused(AlertDescription),
     Tls(String),
+    /// Go's TLS may be able to do what ours is not.
+    CannotTry(String),
 }
 
 /// How far the trial of an endpoint has come.
@@ -108,6 +116,7 @@ impl fmt::Display for Problem {
                 )
             }
             Self::Tls(why) => write!(f, "the TLS handshake fails: {why}"),
+            Self::CannotTry(why) => write!(f, "it cannot be tried before the start, though etcd may reach it: {why}"),
         }
     }
 }
@@ -118,39 +127,61 @@ pub(crate) type Tried = (Endpoint, Result<(), Problem>);
 /// No endpoint can be used, and the user wants no start then.
 #[derive(Debug, thiserror::Error)]
 #[error("no endpoint can be used: {}", .0.join("; "))]
-pub(crate) struct Unreachable(Vec<String>);
+pub(crate) struct NoneGood(Vec<String>);
 
-/// Waits for the first good endpoint, or for all that are not; says what is wrong with them, and gives them.
+/// What came of trying the endpoints before the start.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Go on. These were said to be bad.
+    Start(Vec<Endpoint>),
+    /// This signal came.
+    Interrupted(Signal),
+}
+
+/// Waits for the first good endpoint, or for all that are not, and says what is wrong with them.
 ///
 /// # Errors
 /// When none is good and the user wants no start then.
-pub(crate) fn wait(results: &Receiver<Tried>, settings: &Settings, log: Log) -> Result<Vec<Endpoint>, Unreachable> {
-    let (mut bad, mut problems) = (Vec::new(), Vec::new());
-    for (endpoint, result) in results {
-        let Err(problem) = result else {
-            log.warn_all(&problems);
-            return Ok(bad);
-        };
-        problems.push(format!("{endpoint}: {problem}"));
-        bad.push(endpoint);
+pub(crate) fn wait(
+    results: &Receiver<Tried>,
+    events: Option<&Events>,
+    settings: &Settings,
+    log: Log,
+) -> Result<Verdict, NoneGood> {
+    let (mut bad, mut good) = (Vec::new(), settings.preflight == Preflight::Off);
+    while !good {
+        match results.recv_timeout(LOOK) {
+            Ok((_, Ok(()))) => good = true,
+            Ok((endpoint, Err(problem))) => bad.push((endpoint, problem)),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(signal) = events.and_then(Events::ending) {
+                    return Ok(Verdict::Interrupted(signal));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
-    if problems.is_empty() {
-        return Ok(bad); // it is switched off
+    // What is known by now costs no time.
+    bad.extend(results.try_iter().filter_map(|(endpoint, result)| Some((endpoint, result.err()?))));
+    let words: Vec<String> = bad.iter().map(|(endpoint, problem)| format!("{endpoint}: {problem}")).collect();
+    // What cannot be tried here may be good all the same.
+    good |= bad.iter().any(|(_, problem)| matches!(problem, Problem::CannotTry(_)));
+    if !good && settings.preflight == Preflight::Strict {
+        return Err(NoneGood(words));
     }
-    if settings.preflight == Preflight::Strict {
-        return Err(Unreachable(problems));
+    log.warn_all(&words);
+    if !good {
+        log.warn("no endpoint can be used yet; etcd's proxy goes on trying");
     }
-    log.warn_all(&problems);
-    log.warn("no endpoint can be used yet; etcd's proxy goes on trying");
-    Ok(bad)
+    Ok(Verdict::Start(bad.into_iter().map(|(endpoint, _)| endpoint).collect()))
 }
 
 /// Says what is wrong with the endpoints whose results were not there yet.
-pub(crate) fn report_rest(results: Receiver<Tried>, log: Log) {
+pub(crate) fn report_rest(results: Receiver<Tried>, output: Output) {
     thread::spawn(move || {
         for (endpoint, result) in results {
             if let Err(problem) = result {
-                log.warn(format_args!("{endpoint}: {problem}"));
+                output.cannot_reach(&endpoint, &problem);
             }
         }
     });
@@ -173,7 +204,7 @@ fn collect(endpoints: Vec<Endpoint>, tls: &Tls, results: &Sender<Tried>) {
     let deadline = Instant::now() + PATIENCE;
     // The system's authorities are read only where TLS is spoken.
     let needs_tls = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
-    let config = if needs_tls { trust::client_config(tls).ok().map(Arc::new) } else { None };
+    let config = if needs_tls { configure(tls) } else { Err(String::new()) };
     let (sender, news) = mpsc::channel();
     for (n, endpoint) in endpoints.iter().enumerate() {
         let trial = Trial { endpoint: endpoint.clone(), config: config.clone(), deadline, n, news: sender.clone() };
@@ -206,10 +237,15 @@ fn collect(endpoints: Vec<Endpoint>, tls: &Tls, results: &Sender<Tried>) {
     }
 }
 
+fn configure(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
+    trust::client_config(tls).map(Arc::new).map_err(|err| err.to_string())
+}
+
 /// The trial of one endpoint.
 struct Trial {
     endpoint: Endpoint,
-    config: Option<Arc<ClientConfig>>,
+    /// Or why there is none.
+    config: Result<Arc<ClientConfig>, String>,
     deadline: Instant,
     n: usize,
     news: Sender<News>,
@@ -247,14 +283,17 @@ impl Trial {
     fn connect(&self) -> Result<Timed<TcpStream>, Problem> {
         let Some(host_port) = self.endpoint.host_port() else { return Err(Problem::Refused) };
         self.step(Step::Resolve);
-        let addrs: Vec<_> =
-            host_port.to_socket_addrs().map_err(|err| Problem::Unresolved(plain_words(&err)))?.collect();
+        let addrs: Vec<_> = host_port.to_socket_addrs().map_err(|err| Problem::Unresolved(words_of(&err)))?.collect();
         self.step(Step::Connect);
         let mut last = Problem::Unresolved("no address".to_owned());
         for (n, addr) in addrs.iter().enumerate() {
             let share = self.left() / u32::try_from(addrs.len() - n).unwrap_or(1);
             match TcpStream::connect_timeout(addr, share.max(Duration::from_millis(1))) {
-                Ok(socket) => return Ok(Timed { socket, deadline: self.deadline }),
+                Ok(socket) => {
+                    // Small messages go at once: a handshake is several.
+                    let _ = socket.set_nodelay(true);
+                    return Ok(Timed { socket, deadline: self.deadline });
+                }
                 Err(err) => last = problem(&err, Step::Connect),
             }
         }
@@ -272,9 +311,8 @@ impl Trial {
 
     fn greet_tls(&self, mut socket: Timed<TcpStream>) -> Result<(), Problem> {
         self.step(Step::Handshake);
-        let (Some(config), Some((host, _))) = (&self.config, self.endpoint.host_port()) else {
-            return Err(Problem::Tls("it cannot be configured".to_owned()));
-        };
+        let Some((host, _)) = self.endpoint.host_port() else { return Err(Problem::NotTls) };
+        let config = self.config.as_ref().map_err(|why| Problem::CannotTry(why.clone()))?;
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Problem::Tls(format!("{host:?} cannot stand in a certificate")))?;
         let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(|err| Problem::Tls(err.to_string()))?;
@@ -305,7 +343,7 @@ impl Trial {
             return match (problem(err, step), step) {
                 (timed_out @ Problem::TimedOut(_), _) => timed_out,
                 (_, Step::Answer) if err.kind() == io::ErrorKind::InvalidData => Problem::NotGrpc,
-                _ => Problem::Tls(format!("the connection is closed ({})", plain_words(err))),
+                _ => Problem::Tls(format!("the connection is closed ({})", words_of(err))),
             };
         };
         match tls {
@@ -314,8 +352,15 @@ impl Trial {
                 CertificateError::ExpiredContext { not_after, .. } => Problem::Expired(*not_after),
                 CertificateError::NotValidYetContext { not_before, .. } => Problem::NotYetValid(*not_before),
                 CertificateError::NotValidForNameContext { presented, .. } => Problem::WrongName(presented.clone()),
+                CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                    Problem::CannotTry("its certificate has a kind of key that is not known here".to_owned())
+                }
                 other => Problem::BadCertificate(other.to_string()),
             },
+            TlsError::AlertReceived(AlertDescription::HandshakeFailure) | TlsError::PeerIncompatible(_) => {
+                Problem::CannotTry("there is no kind of TLS that both know".to_owned())
+            }
             TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) | TlsError::NoApplicationProtocol => {
                 Problem::NotGrpc
             }
@@ -338,7 +383,7 @@ impl Trial {
             Alert::UnknownCA,
             Alert::AccessDenied,
         ];
-        let has_one = self.config.as_ref().is_some_and(|config| config.client_auth_cert_resolver.has_certs());
+        let has_one = self.config.as_ref().is_ok_and(|config| config.client_auth_cert_resolver.has_certs());
         match (about_certificates.contains(&alert), has_one) {
             (true, true) => Problem::ClientCertificateRefused(alert),
             (true, false) => Problem::ClientCertificateRequired,
@@ -352,7 +397,7 @@ impl Trial {
 
     /// Whether a TLS handshake gets an answer that is one; the certificate does not matter here.
     fn speaks_tls(&self) -> bool {
-        let config = trust::client_config(&Tls::default()).ok().map(Arc::new);
+        let config = configure(&Tls::default());
         let trial = Self { endpoint: self.endpoint.clone(), config, news: self.news.clone(), ..*self };
         let greeted = trial.connect().and_then(|socket| trial.greet_tls(socket));
         !matches!(greeted, Err(Problem::NotTls | Problem::Tls(_) | Problem::TimedOut(_) | Problem::Refused))
@@ -373,15 +418,8 @@ fn problem(err: &io::Error, step: Step) -> Problem {
     match err.kind() {
         io::ErrorKind::ConnectionRefused => Problem::Refused,
         _ if is_timeout(err) => Problem::TimedOut(step),
-        _ => Problem::Unreachable(plain_words(err)),
+        _ => Problem::Unreachable(words_of(err)),
     }
-}
-
-/// Without the number of the system's error.
-fn plain_words(err: &io::Error) -> String {
-    let text = err.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    text.trim_start_matches("failed to lookup address information: ").to_owned()
 }
 
 trait Socket: Read + Write {

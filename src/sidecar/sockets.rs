@@ -1,17 +1,32 @@
 //! Who uses a port, from `/proc`. Where that is hidden, nothing is known.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use procfs::process::{FDTarget, Process, all_processes};
 
 use crate::settings::ListenAddr;
 
-/// Pid and name of the process that listens on `addr`.
-pub(super) fn listener(addr: &ListenAddr) -> Option<(i32, String)> {
+/// The process that listens on `addr`.
+pub(super) fn listener(addr: &ListenAddr) -> Option<Listener> {
     let listening = listening(addr)?;
-    let holder = all_processes().ok()?.flatten().find(|process| holds(process, &listening) == Some(true))?;
-    Some((holder.pid(), holder.stat().ok()?.comm))
+    let process = all_processes().ok()?.flatten().find(|process| holds(process, &listening) == Some(true))?;
+    let name = process.stat().ok()?.comm;
+    // Run from memory, etcd has a number for a name.
+    let exe = process.exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
+    let is_etcd =
+        name.starts_with("etcd") || exe.is_some_and(|exe| exe.trim_start_matches("memfd:").starts_with("etcd"));
+    Some(Listener { pid: process.pid(), name, is_etcd })
+}
+
+/// Who listens.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub pid: i32,
+    pub name: String,
+    /// etcd or this program, by its name.
+    pub is_etcd: bool,
 }
 
 /// Whether it is the process `pid` that listens on `addr`.
@@ -21,30 +36,44 @@ pub(super) fn listens(pid: u32, addr: &ListenAddr) -> Option<bool> {
 
 /// Inodes of the sockets that listen on `addr`.
 fn listening(addr: &ListenAddr) -> Option<HashSet<u64>> {
-    let sockets = entries(addr)?.into_iter().filter(|entry| entry.state == TcpState::Listen);
-    Some(sockets.map(|entry| entry.inode).collect())
+    let ours = |entry: &TcpNetEntry| entry.state == TcpState::Listen && addr.accepts(entry.local_address);
+    Some(all_entries()?.into_iter().filter(ours).map(|entry| entry.inode).collect())
 }
 
 fn holds(process: &Process, sockets: &HashSet<u64>) -> Option<bool> {
-    let is_one = |target: FDTarget| matches!(target, FDTarget::Socket(inode) if sockets.contains(&inode));
-    Some(process.fd().ok()?.flatten().any(|file| is_one(file.target)))
+    Some(!sockets_of(process)?.is_disjoint(sockets))
 }
 
-/// How many clients are connected to what listens on `addr`.
-pub(super) fn clients(addr: &ListenAddr) -> Option<usize> {
-    Some(entries(addr)?.iter().filter(|entry| entry.state == TcpState::Established).count())
+/// Inodes of all sockets of a process.
+fn sockets_of(process: &Process) -> Option<HashSet<u64>> {
+    let inode = |target: FDTarget| if let FDTarget::Socket(inode) = target { Some(inode) } else { None };
+    Some(process.fd().ok()?.flatten().filter_map(|file| inode(file.target)).collect())
 }
 
-/// The sockets at this end of `addr`.
-fn entries(addr: &ListenAddr) -> Option<Vec<TcpNetEntry>> {
+/// How many clients are connected to the process `pid`, which listens on `addr`. It may be a client of its own: asked
+/// for `/proxy/health`, etcd's proxy is one, and stays it.
+pub(super) fn clients(addr: &ListenAddr, pid: u32) -> Option<usize> {
+    let own = sockets_of(&Process::new(pid.try_into().ok()?).ok()?)?;
+    let established: Vec<TcpNetEntry> =
+        all_entries()?.into_iter().filter(|entry| entry.state == TcpState::Established).collect();
+    let own_ends: HashSet<SocketAddr> = established
+        .iter()
+        .filter(|entry| own.contains(&entry.inode) && addr.accepts(entry.remote_address))
+        .map(|entry| entry.local_address)
+        .collect();
+    let client = |entry: &&TcpNetEntry| addr.accepts(entry.local_address) && !own_ends.contains(&entry.remote_address);
+    Some(established.iter().filter(client).count())
+}
+
+fn all_entries() -> Option<Vec<TcpNetEntry>> {
     let mut all = tcp().ok()?;
     all.extend(tcp6().unwrap_or_default());
-    all.retain(|entry| addr.accepts(entry.local_address));
     Some(all)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -54,18 +83,26 @@ mod tests {
         let listener_socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener_socket.local_addr().unwrap().port();
         let addr = ListenAddr::loopback(port);
-        assert_eq!(listener(&addr).unwrap().0, i32::try_from(std::process::id()).unwrap());
-        assert_eq!(
-            (listens(std::process::id(), &addr), listens(std::process::id(), &ListenAddr::loopback(1))),
-            (Some(true), Some(false))
-        );
-        assert_eq!(clients(&addr), Some(0));
-        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let accepted = listener_socket.accept().unwrap();
-        assert_eq!(clients(&addr), Some(1));
-        drop((client, accepted));
-        assert_eq!(clients(&addr), Some(0));
+        let own = std::process::id();
+        let found = listener(&addr).unwrap();
+        assert_eq!((found.pid, found.is_etcd), (i32::try_from(own).unwrap(), found.name.starts_with("etcd")));
+        assert_eq!((listens(own, &addr), listens(own, &ListenAddr::loopback(1))), (Some(true), Some(false)));
+
+        let mut client = std::process::Command::new("/bin/bash")
+            .args(["-c", &format!("exec 3<>/dev/tcp/127.0.0.1/{port}; echo; read")])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        client.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        assert_eq!(clients(&addr, own), Some(1));
+        let of_its_own = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(clients(&addr, own), Some(1), "who is connected to itself is no client");
+        drop((of_its_own, client.stdin.take()));
+        client.wait().unwrap();
+        drop([listener_socket.accept().unwrap(), listener_socket.accept().unwrap()]);
+        assert_eq!(clients(&addr, own), Some(0));
         drop(listener_socket);
-        assert_eq!(listener(&addr), None);
+        assert!(listener(&addr).is_none());
     }
 }

@@ -1,25 +1,25 @@
 //! Looking after etcd's proxy: started again when it ends, ended with its launcher.
 
+use std::fmt::Display;
 use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
 
-use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 
 use super::command::Launch;
 use super::etcd_log::Thinner;
 use super::port::Unusable;
 use super::{etcd_log, sockets};
-use crate::child::{self, describe, next_signal};
+use crate::child::{self, Events, describe};
 use crate::health::{self, Occupant};
 use crate::log::{Format, Log};
+use crate::release::Found;
 use crate::settings::{Endpoint, ListenAddr};
 use crate::sys;
 
@@ -27,6 +27,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// A proxy that ran so long was well: the next start after it is not delayed.
 const RAN_WELL: Duration = Duration::from_secs(10);
+
+/// etcd opens its port before it has looked at all its settings. One that lasted so long likes them.
+const PROVEN: Duration = Duration::from_secs(1);
 
 /// From start to open port: 10 to 50 ms.
 const LISTENING_PAUSE: Duration = Duration::from_millis(10);
@@ -44,8 +47,10 @@ pub(crate) enum Error {
     Refused { how: String, last_words: String },
     #[error(transparent)]
     Port(#[from] Unusable),
-    #[error("cannot start etcd: {0}")]
-    Spawn(#[from] io::Error),
+    #[error("cannot start {}: {cause}: is it executable, and its file system not mounted noexec?", path.display())]
+    Spawn { path: PathBuf, cause: io::Error },
+    #[error("cannot wait for etcd: {0}")]
+    Wait(#[from] io::Error),
 }
 
 /// Where what etcd says goes.
@@ -65,17 +70,23 @@ impl Output {
         }
         Self { log, thinner: Arc::new(Mutex::new(thinner)) }
     }
+
+    /// Says why an endpoint cannot be reached.
+    pub(crate) fn cannot_reach(&self, endpoint: &Endpoint, why: &impl Display) {
+        self.thinner.lock().unwrap_or_else(PoisonError::into_inner).knows(endpoint.address());
+        self.log.warn(format_args!("{endpoint}: {why}"));
+    }
 }
 
 /// A proxy under supervision. Dropping it ends it.
 pub(crate) struct Proxy {
     launch: Launch,
-    etcd: PathBuf,
+    etcd: Found,
     addr: ListenAddr,
     output: Output,
     state: State,
-    /// Ever: then the settings are good, and whatever ends it is not their fault.
-    has_listened: bool,
+    /// The settings are good: whatever ends it is not their fault.
+    proven: bool,
     backoff: Duration,
 }
 
@@ -98,13 +109,19 @@ struct Etcd {
 }
 
 impl Proxy {
-    /// Starts the `etcd` at that path, which is to listen on `addr`.
+    /// Starts that `etcd`, which is to listen on `addr`.
     ///
     /// # Errors
     /// When it cannot be executed.
-    pub(crate) fn start(launch: Launch, etcd: PathBuf, addr: &ListenAddr, output: Output) -> Result<Self, Error> {
-        let state = State::start(&launch, &etcd, &output)?;
-        Ok(Self { launch, etcd, addr: addr.clone(), output, state, has_listened: false, backoff: FIRST_BACKOFF })
+    pub(crate) fn start(launch: Launch, etcd: Found, addr: &ListenAddr, output: Output) -> Result<Self, Error> {
+        let state =
+            State::start(&launch, &etcd.path(), &output).map_err(|cause| Error::Spawn { path: etcd.path(), cause })?;
+        Ok(Self { launch, etcd, addr: addr.clone(), output, state, proven: false, backoff: FIRST_BACKOFF })
+    }
+
+    /// Whether its port is open.
+    fn listens(&self) -> bool {
+        matches!(self.state, State::Running { listening: true, .. })
     }
 
     /// Sees to it that it runs. To be called again when a child has ended, or after the time that is returned.
@@ -120,18 +137,22 @@ impl Proxy {
                 }
                 if !*listening && etcd.listens(&self.addr) {
                     *listening = true;
-                    self.has_listened = true;
                     let pid = etcd.child.id();
                     self.output.log.info(format_args!("etcd's proxy (pid {pid}) listens on {}", self.addr));
                 }
-                Ok(if *listening { Duration::from_mins(1) } else { LISTENING_PAUSE })
+                self.proven |= *listening && since.elapsed() >= PROVEN;
+                Ok(match (*listening, self.proven) {
+                    (false, _) => LISTENING_PAUSE,
+                    (true, false) => PROVEN,
+                    (true, true) => Duration::from_mins(1),
+                })
             }
             State::Pausing(until) => {
                 let left = until.saturating_duration_since(Instant::now());
                 if !left.is_zero() {
                     return Ok(left);
                 }
-                match State::start(&self.launch, &self.etcd, &self.output) {
+                match State::start(&self.launch, &self.etcd.path(), &self.output) {
                     Ok(state) => {
                         self.state = state;
                         Ok(LISTENING_PAUSE)
@@ -141,7 +162,7 @@ impl Proxy {
                 }
             }
             State::StandingBy => {
-                if health::occupant(&self.addr) != Occupant::Proxy {
+                if health::occupant(&self.addr) == Occupant::Nobody {
                     self.state = State::Pausing(Instant::now());
                 }
                 Ok(FIRST_BACKOFF)
@@ -155,12 +176,12 @@ impl Proxy {
         }
         let last_words = mem::replace(&mut self.state, State::Pausing(Instant::now())).last_words();
         // With 1 it says that it does not like its flags, or cannot listen; a crash of Go's has another code.
-        if !self.has_listened && status.code() == Some(1) {
+        if !self.proven && ran < PROVEN && status.code() == Some(1) {
             match health::occupant(&self.addr) {
                 Occupant::Other => return Err(Unusable::taken(&self.addr).into()),
                 Occupant::Nobody => return Err(Error::Refused { how: describe(status), last_words }),
                 // It came between our look at the port and etcd's.
-                Occupant::Proxy => {
+                Occupant::Proxy | Occupant::Silent => {
                     self.output.log.info(format_args!("{} is served by another etcd proxy: standing by", self.addr));
                     self.state = State::StandingBy;
                     return Ok(FIRST_BACKOFF);
@@ -182,7 +203,10 @@ impl Proxy {
 
     /// How many clients are connected, where the system shows it.
     fn clients(&self) -> Option<usize> {
-        sockets::clients(&self.addr)
+        match &self.state {
+            State::Running { etcd, .. } => sockets::clients(&self.addr, etcd.child.id()),
+            _ => Some(0),
+        }
     }
 }
 
@@ -207,7 +231,7 @@ impl State {
     fn start(launch: &Launch, path: &Path, output: &Output) -> io::Result<Self> {
         let mut command = launch.command(path);
         command.arg0("etcd").stdin(Stdio::null());
-        // READY means more than that etcd listens, and is for the launcher to say.
+        // READY is for the launcher to say: a service manager believes nobody else.
         command.env_remove("NOTIFY_SOCKET");
         if output.log.format != Format::Raw {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -263,15 +287,15 @@ impl Drain {
 ///
 /// # Errors
 /// When there is no use in starting the proxy again.
-pub(crate) fn supervise(mut proxy: Proxy, drain: Duration, signals: &Receiver<Signal>) -> Result<(), Error> {
+pub(crate) fn supervise(mut proxy: Proxy, drain: Duration, events: &Events) -> Result<(), Error> {
     let mut ready = false;
     loop {
         let patience = proxy.tend()?;
-        if proxy.has_listened && !ready {
+        if !ready && proxy.listens() {
             ready = true;
             notify(NotifyState::Ready);
         }
-        if next_signal(signals, patience) != Signal::SIGCHLD {
+        if events.next(patience).ending().is_some() {
             break;
         }
     }
@@ -279,7 +303,7 @@ pub(crate) fn supervise(mut proxy: Proxy, drain: Duration, signals: &Receiver<Si
     let mut draining = Drain::new(drain);
     while let Some(pause) = draining.ask(&proxy) {
         let patience = proxy.tend()?.min(pause);
-        if next_signal(signals, patience) != Signal::SIGCHLD {
+        if events.next(patience).ending().is_some() {
             break;
         }
     }

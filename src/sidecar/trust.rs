@@ -14,11 +14,14 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::settings::Tls;
 
-/// A client of etcd's gRPC. Parts of `tls` that rustls cannot use are left out.
+/// A client of etcd's gRPC.
+///
+/// # Errors
+/// When the key of the client certificate is of a kind that ring does not know.
 pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let authorities = match &tls.ca {
-        Some(ca) => ca.certificates().unwrap_or_default(),
+        Some(ca) => ca.certificates().unwrap_or_default(), // checked by the settings
         None => rustls_native_certs::load_native_certs().certs,
     };
     let verifier = Arc::new(Verifier::new(authorities, &provider));
@@ -26,11 +29,12 @@ pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let identity = tls.identity.as_ref().and_then(|identity| {
-        let (chain, key) = (identity.cert.certificates().ok()?, identity.key.private_key().ok()?);
-        config.clone().with_client_auth_cert(chain, key).ok()
-    });
-    let mut config = identity.unwrap_or_else(|| config.with_no_client_auth());
+    let identity = tls.identity.as_ref();
+    let identity = identity.and_then(|it| Some((it.cert.certificates().ok()?, it.key.private_key().ok()?)));
+    let mut config = match identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }

@@ -1,6 +1,7 @@
 //! `run --drain`: the launcher stays and looks after etcd.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -117,6 +118,66 @@ fn a_setting_that_etcd_refuses_is_not_tried_again() {
          etcdproxy: error: etcd does not start (exit code 1): unknown flag: --no-such-flag: change the setting, or \
          what follows --\n"
     );
+}
+
+#[test]
+fn what_etcd_refuses_only_after_it_has_opened_its_port_is_not_tried_again_either() {
+    let host = own_host();
+    let (closed, addr) = (free_addr(&host), free_addr(&host));
+    let other = std::net::TcpListener::bind((host.as_str(), 0)).unwrap();
+    let metrics = other.local_addr().unwrap().to_string();
+    let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", &closed, "--listen-addr", &addr]);
+    let (code, _, stderr) = finish(command.args(["--drain", "1s", "--metrics-addr", &metrics]));
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.lines().last().unwrap().contains("address already in use"), "{stderr}");
+}
+
+#[test]
+fn who_asked_for_the_proxys_health_does_not_delay_its_end() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
+    wait_ready(&addr);
+    let mut asker = std::net::TcpStream::connect(&addr).unwrap();
+    asker.write_all(b"GET /proxy/health HTTP/1.0\r\n\r\n").unwrap();
+    asker.read_to_end(&mut Vec::new()).unwrap();
+    drop(asker);
+    let started = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(20), "etcd's own connection counts");
+}
+
+#[test]
+fn one_that_stands_by_or_tries_its_endpoints_ends_at_once() {
+    let cluster = Cluster::start(1);
+    let host = own_host();
+    let addr = free_addr(&host);
+    let _first = Process::start(run(&cluster.endpoints(), &addr, "0s").stderr(Stdio::null()));
+    wait_ready(&addr);
+    cluster.signal_member(0, Signal::SIGSTOP);
+    for addr in [addr, free_addr(&host)] {
+        let mut second = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
+        std::thread::sleep(Duration::from_millis(500));
+        second.signal(Signal::SIGTERM);
+        assert_eq!(second.wait().code(), Some(0), "{}", second.stderr_text());
+    }
+}
+
+#[test]
+fn a_hang_up_that_it_was_started_to_ignore_is_ignored() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let script = "trap '' HUP; exec \"$0\" run --endpoints \"$1\" --listen-addr \"$2\" --drain 0s";
+    let mut shell = crate::support::command("/bin/sh".as_ref(), ["-c", script]);
+    shell.arg(crate::support::binary()).args([&cluster.endpoints(), &addr]).stderr(Stdio::null());
+    let mut proxy = Process::start(&mut shell);
+    wait_ready(&addr);
+    proxy.signal(Signal::SIGHUP);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(proxy.is_running());
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
 }
 
 #[test]

@@ -38,6 +38,48 @@ fn signals_reach_the_command_while_the_proxy_serves_on() {
 }
 
 #[test]
+fn signals_that_servers_are_steered_with_are_for_the_command() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let dir = tempfile::tempdir().unwrap();
+    let script = "for s in USR1 USR2 QUIT INT; do trap \"echo $s >>got\" $s; done; : >started
+        while [ \"$(wc -l <got)\" -lt 4 ]; do sleep 0.05; done";
+    std::fs::write(dir.path().join("got"), "").unwrap();
+    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
+    command.args(["/bin/sh", "-c", script]).current_dir(&dir).stderr(Stdio::null());
+    let mut exec = Process::start(&mut command);
+    eventually("the command runs", || dir.path().join("started").exists());
+    let got = || std::fs::read_to_string(dir.path().join("got")).unwrap();
+    for (signal, name) in [
+        (Signal::SIGUSR1, "USR1\n"),
+        (Signal::SIGUSR2, "USR2\n"),
+        (Signal::SIGQUIT, "QUIT\n"),
+        (Signal::SIGINT, "INT\n"),
+    ] {
+        exec.signal(signal);
+        eventually("the command has it", || got().ends_with(name));
+    }
+    assert_eq!(exec.wait().code(), Some(0));
+}
+
+#[test]
+fn when_anothers_proxy_ends_an_own_one_is_started() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = start_proxy(&cluster.endpoints(), &addr);
+    let dir = tempfile::tempdir().unwrap();
+    let script = ": >started; until [ -e ended ]; do sleep 0.05; done; \"$0\" wait --timeout 20s";
+    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
+    command.args(["/bin/sh", "-c", script]).arg(crate::support::binary()).current_dir(&dir);
+    let mut exec = Process::start(command.stderr(Stdio::piped()));
+    eventually("the command runs", || dir.path().join("started").exists());
+    proxy.kill();
+    std::fs::write(dir.path().join("ended"), "").unwrap();
+    assert_eq!(exec.wait().code(), Some(0));
+    assert!(exec.stderr_text().contains(&format!("{addr} is served no more: starting a proxy")));
+}
+
+#[test]
 fn a_command_that_a_signal_ends_has_the_shells_code_and_one_that_is_not_there_127() {
     let cluster = Cluster::start(1);
     let addr = free_addr(&own_host());

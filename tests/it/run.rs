@@ -62,6 +62,25 @@ fn an_address_that_this_host_does_not_have() {
 }
 
 #[test]
+fn a_program_that_says_nothing_is_no_proxy_to_stand_by_for() {
+    let silent = std::net::TcpListener::bind((own_host(), 0)).unwrap();
+    let addr = silent.local_addr().unwrap().to_string();
+    let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", &addr]));
+    assert!(line.contains(&format!("(pid {}), which is not etcd's proxy", std::process::id())), "{line}");
+}
+
+#[test]
+fn etcd_may_be_unpacked_below_a_relative_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let addr = free_addr(&own_host());
+    let args = ["run", "--preflight", "off", "--endpoints", &closed(), "--listen-addr", &addr];
+    let mut run = etcdproxy(args);
+    let _run = Process::start(run.current_dir(&dir).env("ETCDPROXY_UNPACK_DIR", "here").stderr(Stdio::null()));
+    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
 fn settings_come_from_the_environment_too() {
     let mut command = etcdproxy(["run", "--dry-run"]);
     command.env("ETCDPROXY_ENDPOINTS", "h:2379").env("ETCDPROXY_NAMESPACE", "my app/");

@@ -154,12 +154,7 @@ mod tests {
     use super::*;
 
     fn binding(credentials: &str) -> Binding {
-        Binding {
-            name: "my-etcd".to_owned(),
-            label: String::new(),
-            tags: Vec::new(),
-            credentials: serde_json::from_str(credentials).unwrap(),
-        }
+        Binding { name: "my-etcd".to_owned(), credentials: serde_json::from_str(credentials).unwrap() }
     }
 
     #[test]

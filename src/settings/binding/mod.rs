@@ -5,27 +5,21 @@ mod source;
 
 pub(super) use credentials::Offer;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use self::source::Candidate;
 use super::{Error, Setting};
 use crate::env::Env;
 
-/// A service that is bound to the application.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// The service that is chosen.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Binding {
-    #[serde(default)]
     pub name: String,
-    #[serde(default)]
-    label: String,
-    #[serde(default)]
-    tags: Vec<String>,
-    #[serde(default)]
     credentials: Map<String, Value>,
 }
 
 /// How sure it is that a binding is etcd; the surest kind that is present wins.
-const KINDS: [fn(&Binding) -> bool; 3] = [
+const KINDS: [fn(&Candidate) -> bool; 3] = [
     |binding| {
         let label = binding.label.to_lowercase();
         ["databases-for-etcd", "compose-for-etcd"].contains(&label.as_str()) || label.starts_with("etcd")
@@ -70,25 +64,24 @@ impl Found {
 /// # Errors
 /// When the bindings cannot be read, or none has the name that was given.
 pub(super) fn find(env: &Env, service: Option<(&str, &str)>) -> Result<Found, Error> {
-    let mut bindings = source::read(env)?;
+    let bindings = source::read(env)?;
     if let Some((setting, name)) = service {
-        let Some(index) = bindings.iter().position(|binding| binding.name == name) else {
-            let names: Vec<&str> = bindings.iter().map(|binding| binding.name.as_str()).collect();
-            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            return Err(Error {
-                setting: setting.to_owned(),
-                problem: format!("no service of the name {name:?} is bound, but {names}: name one of them, or bind it"),
-            });
-        };
-        return Ok(Found::One(bindings.swap_remove(index)));
+        let names: Vec<&str> = bindings.iter().map(|binding| binding.name.as_str()).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let found = bindings.into_iter().find(|binding| binding.name == name);
+        let found = found.ok_or_else(|| Error {
+            setting: setting.to_owned(),
+            problem: format!("no service of the name {name:?} is bound, but {names}: name one of them, or bind it"),
+        });
+        return found?.open().map(Found::One);
     }
     for kind in KINDS {
-        let mut candidates: Vec<&Binding> = bindings.iter().filter(|binding| kind(binding)).collect();
-        return Ok(match candidates.len() {
+        let mut candidates: Vec<&Candidate> = bindings.iter().filter(|binding| kind(binding)).collect();
+        return match candidates.len() {
             0 => continue,
-            1 => Found::One(candidates.remove(0).clone()),
-            _ => Found::Several(candidates.into_iter().map(|binding| binding.name.clone()).collect()),
-        });
+            1 => candidates.remove(0).clone().open().map(Found::One),
+            _ => Ok(Found::Several(candidates.into_iter().map(|binding| binding.name.clone()).collect())),
+        };
     }
     Ok(Found::Nothing)
 }

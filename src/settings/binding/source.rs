@@ -4,8 +4,10 @@
 //! error, not a reason to look at the next: `SERVICE_BINDING_ROOT` (<https://servicebinding.io/spec/core/1.1.0/>),
 //! `VCAP_SERVICES_FILE_PATH` and `VCAP_SERVICES`
 //! (<https://docs.cloudfoundry.org/devguide/deploy-apps/environment-variable.html>).
+//!
+//! Services that are not etcd are none of our business, whatever they hold: only of the binding that is chosen is
+//! anything expected, and only then are its credentials read.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,61 +19,106 @@ use crate::env::Env;
 
 const ROOT: &str = "SERVICE_BINDING_ROOT";
 const FILE: &str = "VCAP_SERVICES_FILE_PATH";
-/// Not handed on to etcd, which has no use for it.
-pub(crate) const VARIABLE: &str = "VCAP_SERVICES";
+const VARIABLE: &str = "VCAP_SERVICES";
 
-pub(super) fn read(env: &Env) -> Result<Vec<Binding>, Error> {
+/// A service that is bound, by what it is chosen by.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Candidate {
+    pub name: String,
+    pub label: String,
+    pub tags: Vec<String>,
+    credentials: Credentials,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Credentials {
+    Given(Value),
+    /// One file per credential.
+    Dir(PathBuf),
+}
+
+pub(super) fn read(env: &Env) -> Result<Vec<Candidate>, Error> {
     if let Some(root) = env.path(ROOT) {
-        return read_root(&root);
+        let dirs = list(&root)?.into_iter().filter(|path| path.is_dir());
+        return Ok(dirs.map(|dir| Candidate::of_dir(&dir)).collect());
     }
     if let Some(path) = env.path(FILE) {
-        return parse(FILE, &read_text(FILE, &path)?);
+        let json = fs::read_to_string(&path).map_err(|err| unreadable(FILE, &path, &err))?;
+        return parse(FILE, &json);
     }
     env.get(VARIABLE).map_or(Ok(Vec::new()), |json| parse(VARIABLE, &json.to_string_lossy()))
 }
 
-fn parse(setting: &str, json: &str) -> Result<Vec<Binding>, Error> {
-    // The parser's own words may quote a credential; its position is enough.
-    let services: BTreeMap<String, Vec<Binding>> = serde_json::from_str(json).map_err(|err| Error {
+fn parse(setting: &str, json: &str) -> Result<Vec<Candidate>, Error> {
+    let error = |at: String| Error {
         setting: setting.to_owned(),
-        problem: format!(
-            "is not the JSON the platform writes (line {}, column {}): restage or restart",
-            err.line(),
-            err.column()
-        ),
-    })?;
-    let labelled = services.into_iter().flat_map(|(label, bindings)| {
-        bindings.into_iter().map(move |binding| Binding { label: label.clone(), ..binding })
-    });
-    Ok(labelled.collect())
+        problem: format!("is not the JSON the platform writes{at}: restage or restart"),
+    };
+    // The parser's own words may quote a credential; its position is enough.
+    let services: Map<String, Value> =
+        serde_json::from_str(json).map_err(|err| error(format!(" (line {}, column {})", err.line(), err.column())))?;
+    let mut candidates = Vec::new();
+    for (label, bindings) in services {
+        let bindings = bindings.as_array().ok_or_else(|| error(" (a label without a list of services)".to_owned()))?;
+        candidates.extend(bindings.iter().map(|binding| Candidate::of_json(&label, binding)));
+    }
+    Ok(candidates)
 }
 
-/// One directory per binding, one file per credential.
-fn read_root(root: &Path) -> Result<Vec<Binding>, Error> {
-    let dirs = list(root)?.into_iter().filter(|path| path.is_dir());
-    dirs.map(|dir| read_dir(&dir)).collect()
+impl Candidate {
+    fn of_json(label: &str, binding: &Value) -> Self {
+        let tags = binding.get("tags").and_then(Value::as_array).into_iter().flatten();
+        Self {
+            name: binding.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            label: label.to_owned(),
+            tags: tags.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
+            credentials: Credentials::Given(binding.get("credentials").cloned().unwrap_or_default()),
+        }
+    }
+
+    fn of_dir(dir: &Path) -> Self {
+        let text = |name: &str| {
+            let text = fs::read_to_string(dir.join(name)).ok()?;
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let tags = text("tags").unwrap_or_default();
+        let listed = || tags.split(',').map(|tag| tag.trim().to_owned()).collect();
+        let directory = || dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self {
+            name: text("name").unwrap_or_else(directory),
+            label: text("label").or_else(|| text("type")).unwrap_or_default(),
+            tags: serde_json::from_str(&tags).unwrap_or_else(|_| listed()),
+            credentials: Credentials::Dir(dir.to_owned()),
+        }
+    }
+
+    /// With its credentials.
+    pub(super) fn open(self) -> Result<Binding, Error> {
+        let Self { name, credentials, .. } = self;
+        let credentials = match credentials {
+            Credentials::Given(Value::Object(credentials)) => credentials,
+            Credentials::Given(Value::Null) => Map::new(),
+            Credentials::Given(_) => {
+                let binding = Binding { name, credentials: Map::new() };
+                return Err(binding.error("its credentials are no JSON object: bind it again"));
+            }
+            Credentials::Dir(dir) => read_dir(&dir)?,
+        };
+        Ok(Binding { name, credentials })
+    }
 }
 
-fn read_dir(dir: &Path) -> Result<Binding, Error> {
-    let mut texts = BTreeMap::new();
+fn read_dir(dir: &Path) -> Result<Map<String, Value>, Error> {
     let mut credentials = Map::new();
     // Kubernetes mounts the files as links into a hidden directory.
     for path in list(dir)?.into_iter().filter(|path| path.is_file()) {
+        let bytes = fs::read(&path).map_err(|err| unreadable(ROOT, &path, &err))?;
+        // A keystore, say.
+        let Ok(text) = String::from_utf8(bytes) else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = read_text(ROOT, &path)?.trim_end_matches('\n').to_owned();
-        credentials.insert(name.clone(), credential(&path, &text));
-        texts.insert(name, text);
+        credentials.insert(name, credential(&path, text.trim_end_matches('\n')));
     }
-    let text = |name: &str| texts.get(name).cloned();
-    let tags = text("tags").unwrap_or_default();
-    let listed = || tags.split(',').map(|tag| tag.trim().to_owned()).collect();
-    let directory = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Binding {
-        name: text("name").unwrap_or(directory),
-        label: text("label").filter(|label| !label.is_empty()).or_else(|| text("type")).unwrap_or_default(),
-        tags: serde_json::from_str(&tags).unwrap_or_else(|_| listed()),
-        credentials,
-    })
+    Ok(credentials)
 }
 
 fn credential(path: &Path, text: &str) -> Value {
@@ -91,10 +138,6 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         Ok(paths)
     };
     read().map_err(|err| unreadable(ROOT, dir, &err))
-}
-
-fn read_text(setting: &str, path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|err| unreadable(setting, path, &err))
 }
 
 fn unreadable(setting: &str, path: &Path, err: &io::Error) -> Error {
@@ -118,8 +161,10 @@ mod tests {
         assert!(found.starts_with("VCAP_SERVICES_FILE_PATH: cannot read /no/such/file: No such file"), "{found}");
         let found = error([(ROOT, "/no/such/dir"), (FILE, "/no/such/file"), (VARIABLE, "{}")]);
         assert!(found.starts_with("SERVICE_BINDING_ROOT: cannot read /no/such/dir: No such file"), "{found}");
-        let found = error([(VARIABLE, r#"{"etcd":[{"name":"x","credentials":"s3cret"}]}"#)]);
-        assert!(found.starts_with("VCAP_SERVICES: is not the JSON") && !found.contains("s3cret"), "{found}");
+        for json in [r#"{"etcd":[{"password":"s3cret"]}"#, r#"{"etcd":"s3cret"}"#, "s3cret"] {
+            let found = error([(VARIABLE, json)]);
+            assert!(found.starts_with("VCAP_SERVICES: is not the JSON") && !found.contains("s3cret"), "{found}");
+        }
     }
 
     #[test]
@@ -129,28 +174,44 @@ mod tests {
         fs::write(file.path(), json).unwrap();
         let from_file = read(&Env::from([(FILE, file.path().to_str().unwrap())])).unwrap();
         assert_eq!(from_file, read(&Env::from([(VARIABLE, json)])).unwrap());
-        assert_eq!((from_file[0].name.as_str(), from_file[0].label.as_str()), ("my-etcd", "user-provided"));
+        let [Candidate { name, label, tags, .. }] = &from_file[..] else { panic!("{from_file:?}") };
+        assert_eq!((name.as_str(), label.as_str(), &tags[..]), ("my-etcd", "user-provided", &["a".to_owned()][..]));
         fs::write(file.path(), "{").unwrap();
         assert!(error([(FILE, file.path().to_str().unwrap())]).contains("(line 1, column 1)"));
     }
 
     #[test]
+    fn other_services_may_hold_what_they_like() {
+        let json =
+            r#"{"x":[{"name":null,"tags":null,"credentials":null},7],"etcd":[{"name":"e","credentials":"s3cret"}]}"#;
+        let all = read(&Env::from([(VARIABLE, json)])).unwrap();
+        assert_eq!(all.len(), 3);
+        let errors: Vec<_> = all.into_iter().filter_map(|one| one.open().err()).collect();
+        assert_eq!(errors[0].to_string(), "service binding \"e\": its credentials are no JSON object: bind it again");
+    }
+
+    #[test]
     fn a_directory_of_files() {
         let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("my-binding");
+        let (dir, other) = (root.path().join("my-binding"), root.path().join("other"));
         fs::create_dir(&dir).unwrap();
+        fs::create_dir(&other).unwrap();
         let pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
         for (name, text) in
             [("type", "etcd\n"), ("tags", "a, b"), ("endpoints", "[\"a:1\",\"b:2\"]"), ("password", "123"), ("ca", pem)]
         {
             fs::write(dir.join(name), text).unwrap();
         }
+        fs::write(dir.join("keystore.jks"), b"\xfe\xed\xfe\xed").unwrap();
+        fs::write(other.join("tags"), b"\xff").unwrap();
         let bindings = read(&Env::from([(ROOT, root.path().to_str().unwrap())])).unwrap();
-        let [Binding { name, label, tags, credentials }] = &bindings[..] else { panic!("{bindings:?}") };
-        assert_eq!((name.as_str(), label.as_str()), ("my-binding", "etcd"));
-        assert_eq!(tags, &["a", "b"]);
+        let [first, second] = &bindings[..] else { panic!("{bindings:?}") };
+        assert_eq!((first.name.as_str(), first.label.as_str(), second.name.as_str()), ("my-binding", "etcd", "other"));
+        assert_eq!(first.tags, ["a", "b"]);
+        let credentials = first.clone().open().unwrap().credentials;
         assert_eq!(credentials["endpoints"], serde_json::json!(["a:1", "b:2"]));
         assert_eq!(credentials["password"], "123");
         assert_eq!(credentials["ca"], dir.join("ca").to_str().unwrap());
+        assert!(!credentials.contains_key("keystore.jks"));
     }
 }
