@@ -61,13 +61,13 @@ impl Events {
         let heard = wanted.iter().map(|signal| *signal as i32).filter(|signal| ignored & (1 << (signal - 1)) == 0);
         let mut signals = SignalsInfo::<WithOrigin>::new(heard.chain([Signal::SIGCHLD as i32]))?;
         let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             for event in signals.forever().filter_map(|origin| event(&origin)) {
                 if sender.send(event).is_err() {
                     return;
                 }
             }
-        });
+        })?;
         Ok(Self(receiver))
     }
 

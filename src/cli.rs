@@ -134,8 +134,8 @@ pub(crate) struct Proxy {
     /// [env: ETCDPROXY_PREFLIGHT] [default: warn]
     #[arg(long, value_name = "WHAT")]
     pub preflight: Option<OsString>,
-    /// How log lines look: json, text, or raw, which leaves etcd's as they are [env: ETCDPROXY_LOG_FORMAT]
-    /// [default: text]
+    /// How log lines look: json, text, or raw; etcd's own are only touched with --drain, and by raw never
+    /// [env: ETCDPROXY_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<OsString>,
     /// Memory the proxy may use, in MB; sets Go's GOMEMLIMIT [env: ETCDPROXY_MEMORY]

@@ -43,26 +43,34 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         return Some(of_file(err));
     }
     if let Some(err) = cause.downcast_ref::<exec::Error>() {
-        return Some(match err.cause.kind() {
-            io::ErrorKind::PermissionDenied => Code::NotPermitted,
-            io::ErrorKind::NotFound => Code::NoCommand,
-            _ => Code::Failed,
-        });
+        return Some(of_exec(err));
     }
     if let Some(err) = cause.downcast_ref::<sidecar::Error>() {
         return Some(match err {
             sidecar::Error::Refused { .. } | sidecar::Error::Port(_) => Code::BadSetting,
-            sidecar::Error::Spawn { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
-                Code::NotPermitted
-            }
-            sidecar::Error::Spawn { .. } | sidecar::Error::Wait(_) => Code::Failed,
+            sidecar::Error::Spawn(err) => of_exec(err),
+            sidecar::Error::Wait(_) => Code::Failed,
+        });
+    }
+    if let Some(err) = cause.downcast_ref::<sidecar::preflight::Error>() {
+        return Some(match err {
+            sidecar::preflight::Error::NoneGood(_) => Code::Unreachable,
+            sidecar::preflight::Error::Own(_) => Code::BadSetting,
+            sidecar::preflight::Error::Thread(_) => Code::Failed,
         });
     }
     if cause.is::<settings::Error>() || cause.is::<sidecar::Unusable>() {
         return Some(Code::BadSetting);
     }
-    let unreachable = cause.is::<health::Unreachable>() || cause.is::<sidecar::preflight::NoneGood>();
-    unreachable.then_some(Code::Unreachable)
+    cause.is::<health::Unreachable>().then_some(Code::Unreachable)
+}
+
+fn of_exec(err: &exec::Error) -> Code {
+    match err.cause.kind() {
+        io::ErrorKind::PermissionDenied => Code::NotPermitted,
+        io::ErrorKind::NotFound => Code::NoCommand,
+        _ => Code::Failed,
+    }
 }
 
 fn of_release(err: &release::Error) -> Code {

@@ -100,13 +100,14 @@ pub(crate) fn check_listening(addr: &ListenAddr, patience: Duration) -> Health {
 /// Asking again and again, up to a deadline.
 #[derive(Debug)]
 pub(crate) struct Waiting {
+    timeout: Duration,
     deadline: Instant,
     last: Option<Health>,
 }
 
 impl Waiting {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { deadline: Instant::now() + timeout, last: None }
+        Self { timeout, deadline: Instant::now() + timeout, last: None }
     }
 
     pub(crate) fn left(&self) -> Duration {
@@ -124,8 +125,8 @@ impl Waiting {
     }
 
     /// What is to be said when the time is over; `wanted` is what was waited for.
-    pub(crate) fn failed(self, addr: &ListenAddr, timeout: Duration, wanted: &'static str) -> Unreachable {
-        let after = format!(" after {}", humantime::format_duration(timeout));
+    pub(crate) fn failed(self, addr: &ListenAddr, wanted: &'static str) -> Unreachable {
+        let after = format!(" after {}", humantime::format_duration(self.timeout));
         let reason = self.last.and_then(|health| health.reason).unwrap_or_default();
         Unreachable { addr: addr.clone(), wanted, after, reason }
     }
@@ -182,16 +183,17 @@ struct Answer {
     reason: String,
 }
 
+/// Whether the cluster is well and only refuses an unknown user.
+pub(crate) fn is_refusal(reason: &str) -> bool {
+    ["user name is empty", "permission denied"].iter().any(|refusal| reason.contains(refusal))
+}
+
 fn judge(status: u16, body: &[u8]) -> Health {
     let answer: Option<Answer> = serde_json::from_slice(body).ok();
     match (status, answer) {
         (200, Some(answer)) if answer.health == "true" => Health { listening: true, ready: true, reason: None },
         // With authentication on, the probe is a read without a user: refused, so the cluster did answer.
-        (503, Some(answer))
-            if ["user name is empty", "permission denied"].iter().any(|ok| answer.reason.contains(ok)) =>
-        {
-            Health { listening: true, ready: true, reason: None }
-        }
+        (503, Some(answer)) if is_refusal(&answer.reason) => Health { listening: true, ready: true, reason: None },
         (503, Some(answer)) => Health::not_ready(format!("the cluster does not answer: {}", answer.reason)),
         (status, _) => Health::not_ready(format!("it is not etcd: /health answers {status}")),
     }

@@ -24,7 +24,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser as _;
 
 use cli::{Cli, Command};
@@ -52,6 +52,9 @@ fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> 
         return commands::multicall::run(program, &args, env);
     }
     let out = &mut io::stdout().lock();
+    if args.iter().any(|arg| arg.as_encoded_bytes().starts_with(b"-----BEGIN")) {
+        bail!(settings::Error::pem_in_arguments());
+    }
     match Cli::parse_from([called_as].into_iter().chain(args)).command {
         Command::Run(args) => commands::run::run(args, env, out),
         Command::Exec(args) => commands::exec::run(args, env),

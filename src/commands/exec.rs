@@ -46,18 +46,20 @@ fn with_proxy(
     log: Log,
 ) -> Result<ExitCode> {
     let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
+    let waiting = Waiting::new(timeout);
     let mut beside = Beside { proxy: None, claim: None, env, log };
     if let Attempt::Ours(claim) = sidecar::try_claim(&settings.listen_addr)? {
         beside.claim = Some(claim);
-        let tried = start_preflight(&mut settings, env, log);
+        let tried = start_preflight(&mut settings, env, log)?;
         match preflight::wait(&tried, Some(&events), &settings, log)? {
             Verdict::Start(failing) => beside.start(&settings, &failing, Some(tried))?,
             Verdict::Interrupted(signal) => return Ok(child::signal_code(signal)),
         }
     } else {
-        log.info(format_args!("{} is served by another etcd proxy, which is used", settings.listen_addr));
+        let addr = &settings.listen_addr;
+        log.info(format_args!("{addr} is served by another etcd proxy, which is used with the settings it has"));
     }
-    if let Some(signal) = beside.wait_ready(&settings, timeout, &events)? {
+    if let Some(signal) = beside.wait_ready(&settings, waiting, &events)? {
         return Ok(child::signal_code(signal));
     }
     let (program, program_args) = command.split_first().context("no command")?;
@@ -119,16 +121,15 @@ impl Beside<'_> {
     }
 
     /// Until the cluster answers through the proxy; gives the signal that came before that.
-    fn wait_ready(&mut self, settings: &Settings, timeout: Duration, events: &Events) -> Result<Option<Signal>> {
+    fn wait_ready(&mut self, settings: &Settings, mut waiting: Waiting, events: &Events) -> Result<Option<Signal>> {
         let addr = &settings.listen_addr;
-        let mut waiting = Waiting::new(timeout);
         loop {
             let pause = self.tend(settings)?.min(PAUSE);
             if waiting.ask(|patience| health::check(addr, patience)).ready {
                 return Ok(None);
             }
             if pause >= waiting.left() {
-                return Err(waiting.failed(addr, timeout, "ready").into());
+                return Err(waiting.failed(addr, "ready").into());
             }
             if let Some(signal) = events.next(pause).ending() {
                 return Ok(Some(signal));

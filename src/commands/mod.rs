@@ -70,7 +70,7 @@ fn in_format(log: Log, done: Result<ExitCode>) -> Result<ExitCode> {
 }
 
 /// Begins to try the endpoints; when that is switched off, there are no results.
-fn start_preflight(settings: &mut Settings, env: &Env, log: Log) -> Receiver<Tried> {
+fn start_preflight(settings: &mut Settings, env: &Env, log: Log) -> Result<Receiver<Tried>> {
     let proxy =
         ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].into_iter().find(|name| env.get(name).is_some());
     if let Some(proxy) = proxy
@@ -80,6 +80,5 @@ fn start_preflight(settings: &mut Settings, env: &Env, log: Log) -> Receiver<Tri
         log.info(format_args!("the endpoints are not tried: etcd may reach them through {proxy}"));
         settings.preflight = Preflight::Off;
     }
-    let off = settings.preflight == Preflight::Off;
-    preflight::start(if off { &[] } else { &settings.endpoints }, &settings.tls)
+    Ok(preflight::start(settings)?)
 }

@@ -11,7 +11,7 @@ use crate::child::{ENDING, Events};
 use crate::env::Env;
 use crate::log::Log;
 use crate::release::RELEASE;
-use crate::settings::{ListenAddr, Settings, Sources};
+use crate::settings::{ListenAddr, Settings, Sources, check_etcd_flags};
 use crate::sidecar::preflight::{self, Verdict};
 use crate::sidecar::{self, Attempt, Claim, Launch, Output, Proxy};
 use crate::{cli, exec};
@@ -25,6 +25,7 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
     let sources = Sources::new(proxy_flags(args.proxy, args.drain), env);
     let log = Log { format: sources.log_format()? };
     let done = sources.with_binding(env).map_err(Into::into).and_then(|sources| {
+        check_etcd_flags(&args.extra)?;
         let settings = sources.resolve()?;
         if args.dry_run { print(&settings, &args.extra, env, out) } else { start(settings, &args.extra, env, log) }
     });
@@ -36,7 +37,7 @@ fn start(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Res
     // Without a drain the signals stay what they are: after exec, they are etcd's.
     let events = settings.drain.map(|_| Events::new(&ENDING)).transpose().context("cannot receive signals")?;
     let Some(claim) = stand_by(&settings.listen_addr, events.as_ref(), log)? else { return Ok(ExitCode::SUCCESS) };
-    let tried = start_preflight(&mut settings, env, log);
+    let tried = start_preflight(&mut settings, env, log)?;
     let etcd = obtain("etcd", env, log)?;
     let launch = Launch::new(&settings, &RELEASE, extra, env)?;
     let failing = match preflight::wait(&tried, events.as_ref(), &settings, log)? {
@@ -75,7 +76,7 @@ fn stand_by(addr: &ListenAddr, events: Option<&Events>, log: Log) -> Result<Opti
     }
 }
 
-/// What would be done. The last line is a command that a shell can run, unless a secret would stand in it.
+/// What would be done. The last line is a command that a shell can run, unless it says otherwise.
 fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     writeln!(out, "# mode {}: etcd's grpc-proxy", settings.mode)?;
     writeln!(out, "# service binding: {}", settings.binding.as_deref().unwrap_or("none"))?;
@@ -94,6 +95,9 @@ fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Writ
     }
     for warning in &settings.warnings {
         writeln!(out, "# warning: {warning}")?;
+    }
+    if !launch.is_complete() {
+        writeln!(out, "# (what is no file cannot be written out: this command would not work as it stands)")?;
     }
     let mut separator = "";
     for word in launch.words() {

@@ -24,7 +24,7 @@ pub(crate) fn run(args: cli::Wait, env: &Env) -> Result<ExitCode> {
         // Opening the port is a matter of milliseconds, the cluster one of seconds.
         let pause = Duration::from_millis(if health.listening { 100 } else { 10 });
         if pause >= waiting.left() {
-            return Err(waiting.failed(&addr, timeout, wanted).into());
+            return Err(waiting.failed(&addr, wanted).into());
         }
         std::thread::sleep(pause);
     }

@@ -1,9 +1,9 @@
 //! `host:port`, as in the address the application connects to.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use super::{Endpoint, Scheme};
+use super::Endpoint;
 
 /// A host and port to listen on; `127.0.0.1:2379` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,23 +47,41 @@ impl ListenAddr {
 
     /// Whether a socket with the local address `local` belongs to what listens here.
     pub(crate) fn accepts(&self, local: SocketAddr) -> bool {
-        let own: IpAddr = match self.host.as_str() {
-            "localhost" => Ipv4Addr::LOCALHOST.into(),
-            host => host.parse().unwrap_or(Ipv4Addr::LOCALHOST.into()),
-        };
+        let own = self.ip();
         let ip = local.ip().to_canonical();
         local.port() == self.port && (own.is_unspecified() || ip.is_unspecified() || ip == own)
     }
 
-    /// Whether a connection to `endpoint` would arrive here.
+    /// Whether a connection to `endpoint` would arrive here, as far as can be said without resolving a name.
     pub(super) fn is_reached_by(&self, endpoint: &Endpoint) -> bool {
         let Some((host, port)) = endpoint.host_port() else { return false };
-        let own = self.target().0;
-        let both_local = |own: &str| {
-            let loopback = ["localhost", "127.0.0.1", "::1"];
-            loopback.contains(&own) && loopback.contains(&host)
+        match host.parse::<IpAddr>() {
+            Ok(ip) => self.is_reached_at((ip, port).into()),
+            Err(_) => port == self.port && host == "localhost" && self.is_loopback(),
+        }
+    }
+
+    /// Whether a connection to `addr` would arrive here.
+    pub(crate) fn is_reached_at(&self, addr: SocketAddr) -> bool {
+        // A connection to 0.0.0.0 goes to this host.
+        let local = |ip: IpAddr| match ip.to_canonical() {
+            ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+            ip => ip,
         };
-        endpoint.scheme != Scheme::Unix && port == self.port && (host == own || both_local(own))
+        let own = self.ip();
+        let ip = local(addr.ip());
+        let is_of_this_host = || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok();
+        addr.port() == self.port && if own.is_unspecified() { is_of_this_host() } else { ip == local(own) }
+    }
+
+    /// Whether only this host can connect to it.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.ip().is_loopback()
+    }
+
+    fn ip(&self) -> IpAddr {
+        self.host.parse().unwrap_or(Ipv4Addr::LOCALHOST.into()) // "localhost"
     }
 }
 
@@ -85,10 +103,18 @@ pub(super) fn refuse_odd(text: &str) -> Result<(), String> {
     }
 }
 
+fn is_of_a_host(c: char) -> bool {
+    c.is_alphanumeric() || "-._:%".contains(c)
+}
+
 /// Splits `host:port` and `[ipv6]:port`. The host comes without brackets.
 pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
     refuse_odd(text)?;
-    let no_port = || format!("{text:?} has no port: write host:port, as in {text}:2379");
+    let no_port = || {
+        let is_host = text.contains(char::is_alphabetic) || text.contains('.');
+        let example = if is_host && !text.contains(|c: char| !is_of_a_host(c)) { text } else { "127.0.0.1" };
+        format!("{text:?} has no port: write host:port, as in {example}:2379")
+    };
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or_else(|| format!("{text:?} has a [ without a ]"))?;
@@ -103,7 +129,7 @@ pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
     if host.contains(':') && !text.starts_with('[') {
         return Err(format!("{text:?} is ambiguous: write an IPv6 address in brackets, as in [::1]:2379"));
     }
-    if let Some(odd) = host.chars().find(|c| !c.is_alphanumeric() && !"-._:%".contains(*c)) {
+    if let Some(odd) = host.chars().find(|c| !is_of_a_host(*c)) {
         return Err(format!("{host:?} is no host name: it has a {odd:?}"));
     }
     match port.parse::<u16>() {
@@ -128,7 +154,8 @@ mod tests {
         for (text, problem) in [
             ("http://127.0.0.1:2379", "is a URL"),
             ("127.0.0.1", "has no port"),
-            ("", "has no port"),
+            ("", "\"\" has no port: write host:port, as in 127.0.0.1:2379"),
+            ("2379", "as in 127.0.0.1:2379"),
             (":2379", "has no host: write host:port, as in 127.0.0.1:2379"),
             ("::1:2379", "in brackets"),
             ("[::1:2379", "a [ without a ]"),

@@ -69,9 +69,10 @@ impl Endpoint {
             return Ok(Self { scheme: Scheme::Unix, host: path.to_owned(), port: 0 });
         }
         let (scheme, rest) = match text.split_once("://") {
+            None if text.contains(":/") => return Err(format!("{text:?} lacks a slash: write http://host:port")),
             None => (default, text),
-            Some(("http", rest)) => (Scheme::Http, rest),
-            Some(("https", rest)) => (Scheme::Https, rest),
+            Some((http, rest)) if http.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
+            Some((https, rest)) if https.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
             Some((other, _)) => return Err(format!("{other:?} is no scheme: use http, https or unix")),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -131,6 +132,7 @@ mod tests {
             ("https://a.b-c_d:2379", "https://a.b-c_d:2379"),
             ("unix:///run/etcd.sock", "unix:///run/etcd.sock"),
             ("unix:/run/etcd.sock", "unix:///run/etcd.sock"),
+            ("HTTP://h:1", "http://h:1"),
         ] {
             assert_eq!(parse(text).as_deref(), Ok(expected), "{text:?}");
         }
@@ -141,6 +143,8 @@ mod tests {
         for (text, problem) in [
             (" , ", "it is empty"),
             ("h", "has no port: write host:port, as in h:2379"),
+            ("h;1", "has no port: write host:port, as in 127.0.0.1:2379"),
+            ("http:/h:1", "lacks a slash"),
             ("https://h", "has no port"),
             ("ftp://h:1", "\"ftp\" is no scheme"),
             ("http://h:1/v2/keys", "has a path: write http://h:1"),

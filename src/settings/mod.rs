@@ -146,6 +146,46 @@ pub(crate) struct Error {
     problem: String,
 }
 
+impl Error {
+    /// Said before the command line is parsed, for the parser would show what it does not understand.
+    pub(crate) fn pem_in_arguments() -> Self {
+        Self {
+            setting: "command line".to_owned(),
+            problem: "a certificate or key stands there as PEM text, where every program on this host can read it: \
+                      name a file, or set the environment variable"
+                .to_owned(),
+        }
+    }
+}
+
+/// Flags of etcd's that would undo what was checked.
+const OURS: [(&str, Setting); 5] = [
+    ("--endpoints", Setting::Endpoints),
+    ("--listen-addr", Setting::ListenAddr),
+    ("--cacert", Setting::CaCert),
+    ("--cert", Setting::Cert),
+    ("--key", Setting::Key),
+];
+
+/// Checks what is to be handed to etcd as it is.
+///
+/// # Errors
+/// For a flag that has one of our own, and for a word that etcd would ignore.
+pub(crate) fn check_etcd_flags(flags: &[OsString]) -> Result<(), Error> {
+    let error = |flag: &OsString, problem: String| Error { setting: format!("-- {}", flag.display()), problem };
+    if let Some(first) = flags.first().filter(|first| !first.as_encoded_bytes().starts_with(b"-")) {
+        return Err(error(first, "is no flag, and etcd would ignore it: remove it".to_owned()));
+    }
+    for flag in flags {
+        let name = flag.to_string_lossy();
+        let name = name.split('=').next().unwrap_or_default();
+        if let Some((_, own)) = OURS.iter().find(|(etcds, _)| *etcds == name) {
+            return Err(error(flag, format!("would undo what is checked: use {} before the --", own.flag())));
+        }
+    }
+    Ok(())
+}
+
 /// A value with the name its user knows it by.
 #[derive(Debug, Clone)]
 struct Value {
@@ -176,12 +216,14 @@ pub(crate) struct Sources {
     layers: Vec<Layer>,
     /// The service binding that is used, and whether its clients log in with a password.
     binding: Option<(String, bool)>,
+    /// Services that are bound when none is used.
+    others: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Sources {
     pub(crate) fn new(flags: Layer, env: &Env) -> Self {
-        Self { layers: vec![flags, Layer::environment(env)], binding: None, warnings: Vec::new() }
+        Self { layers: vec![flags, Layer::environment(env)], binding: None, others: Vec::new(), warnings: Vec::new() }
     }
 
     /// Adds the service binding as the last source.
@@ -200,6 +242,10 @@ impl Sources {
                     names.join(", "),
                     Setting::Service.variable()
                 ));
+                None
+            }
+            (binding::Found::Nothing(names), _) => {
+                self.others = names;
                 None
             }
             (found, _) => found.one()?,

@@ -84,6 +84,9 @@ impl Preflight {
     }
 }
 
+/// Idle, it has 26 MB.
+const LEAST_MEMORY: u32 = 32;
+
 impl Sources {
     /// Everything `run` needs, checked.
     ///
@@ -142,8 +145,16 @@ impl Sources {
             return Err(Error {
                 setting: "endpoints".to_owned(),
                 problem: format!(
-                    "none are set and no etcd service is bound: give etcd's addresses with {} or {}, as in \
+                    "none are set and {}: give etcd's addresses with {} or {}, as in \
                      https://10.0.0.1:2379,https://10.0.0.2:2379",
+                    if self.others.is_empty() {
+                        "no etcd service is bound".to_owned()
+                    } else {
+                        let (flag, names) = (Setting::Service.flag(), self.others.join(", "));
+                        format!(
+                            "no bound service is known to be etcd (if one of these is, name it with {flag}: {names})"
+                        )
+                    },
                     Setting::Endpoints.flag(),
                     Setting::Endpoints.variable()
                 ),
@@ -215,8 +226,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn memory(text: &str) -> Result<u32, String> {
-    let number = text.strip_suffix('M').unwrap_or(text).parse().ok();
-    number.filter(|mb| *mb > 0).ok_or_else(|| format!("{text:?} is no memory: write MB, as in 64"))
+    let number: Option<u32> = text.strip_suffix('M').unwrap_or(text).parse().ok();
+    match number {
+        Some(mb) if mb >= LEAST_MEMORY => Ok(mb),
+        Some(_) => Err(format!("{text:?} is too little: etcd's proxy needs {LEAST_MEMORY} MB or more")),
+        None => Err(format!("{text:?} is no memory: write MB, as in 64")),
+    }
 }
 
 #[cfg(test)]
@@ -305,7 +320,8 @@ mod tests {
             (Setting::Preflight, "yes", "--preflight: \"yes\" is no preflight: use warn, strict or off"),
             (Setting::Drain, "8", "--drain: \"8\" is no duration: write one as in 8s, or off"),
             (Setting::LogFormat, "xml", "--log-format: \"xml\" is no format: use json, text or raw"),
-            (Setting::Memory, "0", "--memory: \"0\" is no memory: write MB, as in 64"),
+            (Setting::Memory, "1", "--memory: \"1\" is too little: etcd's proxy needs 32 MB or more"),
+            (Setting::Memory, "1G", "--memory: \"1G\" is no memory: write MB, as in 64"),
             (Setting::UseHttpProxy, "yes", "ETCDPROXY_USE_HTTP_PROXY: \"yes\" is neither true nor false"),
         ] {
             assert_eq!(error(&[(Setting::Endpoints, "a:1"), (key, text)], []), problem);
@@ -314,7 +330,8 @@ mod tests {
 
     #[test]
     fn the_proxy_is_not_its_own_cluster() {
-        for own in ["127.0.0.1:2379", "http://localhost:2379", "[::1]:2379"] {
+        for own in ["127.0.0.1:2379", "http://localhost:2379", "[::1]:2379", "0.0.0.0:2379", "[::ffff:127.0.0.1]:2379"]
+        {
             assert!(error(&[(Setting::Endpoints, own)], []).contains("the proxy itself"), "{own}");
         }
         for other in ["127.0.0.1:2380", "127.0.0.2:2379"] {

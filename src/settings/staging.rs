@@ -174,7 +174,7 @@ mod tests {
             ("BP_ETCDPROXY_SIDECAR_NAME", "a b", "\"a b\" is no process type: use letters, digits, - and _"),
             ("BP_ETCDPROXY_SIDECAR_FOR", "web,", "\"\" is no process type: use letters, digits, - and _"),
             ("BP_ETCDPROXY_MEMORY", "1G", "\"1G\" is no memory: write MB, as in 64"),
-            ("BP_ETCDPROXY_MEMORY", "0", "\"0\" is no memory: write MB, as in 64"),
+            ("BP_ETCDPROXY_MEMORY", "0", "\"0\" is too little: etcd's proxy needs 32 MB or more"),
             ("BP_ETCDPROXY_UNPACK", "later", "\"later\" is neither stage nor launch"),
             ("BP_ETCDPROXY_MODE", "fast", "\"fast\" is no mode: use auto or grpc-proxy"),
             (

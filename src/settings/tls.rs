@@ -69,12 +69,17 @@ impl Pem {
         };
         let bytes = fs::read(path)
             .map_err(|err| value.error(format_args!("cannot read {shown}: {err}: name a readable PEM file")))?;
-        let text = String::from_utf8(bytes)
-            .ok()
-            .filter(|text| text.contains(BEGIN))
-            .ok_or_else(|| value.error(format_args!("{shown} is no PEM file: it has no line with {BEGIN} …")))?;
+        let text = String::from_utf8(bytes).ok().filter(|text| text.contains(BEGIN)).ok_or_else(|| {
+            value.error(format_args!(
+                "{shown} is no PEM file: it has no line with {BEGIN} …; a DER file becomes one with openssl x509 \
+                 -inform der (a key: openssl pkey)"
+            ))
+        })?;
         let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Ok(Self { name: value.name.clone(), file: Some(file), text })
+        // etcd would not understand such a file itself.
+        let mended = flush_left(&text);
+        let file = text.lines().map(str::trim_end).eq(mended.lines()).then_some(file);
+        Ok(Self { name: value.name.clone(), file, text: mended })
     }
 
     fn error(&self, problem: impl fmt::Display) -> Error {
@@ -108,9 +113,15 @@ impl Pem {
     }
 }
 
+/// PEM as etcd reads it: without indentation, and the mark that some editors put at a file's beginning.
+fn flush_left(text: &str) -> String {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
 /// PEM in any of the forms that survive an environment variable.
 fn decode(text: &str) -> Option<String> {
-    let pem = |text: &str| text.contains(BEGIN).then(|| text.replace("\\r", "").replace("\\n", "\n"));
+    let pem = |text: &str| text.contains(BEGIN).then(|| flush_left(&text.replace("\\r", "").replace("\\n", "\n")));
     if let Some(text) = pem(text) {
         return Some(text);
     }
@@ -278,6 +289,7 @@ pub(super) mod tests {
             crlf.replace("\r\n", "\\r\\n"),
             packed.clone(),
             format!(" {head}\n{tail}\n"),
+            format!("\u{feff}  {}", pair.cert.replace('\n', "\n  ")),
         ] {
             let pem = pem(&text);
             assert_eq!(pem.certificates().unwrap().len(), 1, "{text}");
@@ -289,6 +301,9 @@ pub(super) mod tests {
             let pem = read(origin, file.path().to_str().unwrap()).unwrap();
             assert_eq!((pem.text.as_str(), pem.file.as_deref()), (pair.cert.as_str(), Some(file.path())));
         }
+        fs::write(file.path(), pair.cert.replace('\n', "\n\t")).unwrap();
+        let pem = read(Origin::Flags, file.path().to_str().unwrap()).unwrap();
+        assert_eq!((pem.text.trim_end(), pem.file.as_deref()), (pair.cert.trim_end(), None));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Launch {
     pub dir: Option<&'static Path>,
     /// Certificates and keys that exist only in memory.
     private: Vec<OwnedFd>,
+    /// How many of them there are, or would be.
+    unnamed: usize,
 }
 
 impl Launch {
@@ -81,7 +83,16 @@ impl Launch {
     ) -> Result<Self, NoPlace> {
         let mut args = args(settings, release);
         let mut set = Vec::new();
-        let mut path = |pem: &Pem| pem.file.clone().map_or_else(|| place(pem), Ok);
+        let mut unnamed = 0;
+        let mut path = |pem: &Pem| {
+            pem.file.clone().map_or_else(
+                || {
+                    unnamed += 1;
+                    place(pem)
+                },
+                Ok,
+            )
+        };
         let mut flag = |name: &str, path: PathBuf| {
             let mut arg = OsString::from(format!("--{name}="));
             arg.push(path);
@@ -116,7 +127,12 @@ impl Launch {
         }
         // Arguments of the user's may name files by paths that begin here.
         let dir = extra.is_empty().then_some(Path::new("/"));
-        Ok(Self { args, set, unset, dir, private: Vec::new() })
+        Ok(Self { args, set, unset, dir, private: Vec::new(), unnamed })
+    }
+
+    /// Whether every certificate and key is a file that others can name.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.unnamed == 0
     }
 
     /// To execute or to spawn the `etcd` at this path.
@@ -180,6 +196,9 @@ fn args(settings: &Settings, release: &Release) -> Vec<OsString> {
 
 /// A file that has no name, that only this user can open, and that is gone with the last process that holds it.
 fn in_memory(pem: &Pem) -> io::Result<OwnedFd> {
+    if !Path::new("/proc/self/fd").exists() {
+        return Err(io::Error::other("that needs /proc, which is not there"));
+    }
     let mut file = File::from(memfd_create("etcdproxy", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(pem.text.as_bytes())?;

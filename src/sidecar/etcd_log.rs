@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use crate::health;
 use crate::log::{Format, Level, Log};
 
 /// The same complaint is repeated after this.
@@ -89,9 +90,8 @@ impl Thinner {
                     let words = format!("the endpoint {address} cannot be reached: {}{times}", in_words(why));
                     return Some(Said::Warn(words));
                 }
-                // Whoever asked for the health had the answer.
-                if message.starts_with("/health error") || message.starts_with("serving /health false") {
-                    return None;
+                if message.starts_with("/health error") {
+                    return self.unhealthy(text("output"), now);
                 }
                 let words = words(&entry);
                 let times = self.repeated(&without_numbers(&words), now)?;
@@ -99,6 +99,21 @@ impl Thinner {
             }
             _ => Some(Said::Etcd(Level::Error, words(&entry))),
         }
+    }
+
+    /// Whoever asked for the health had the answer; but a member that hangs is seen in nothing else.
+    fn unhealthy(&mut self, output: &str, now: Instant) -> Option<Said> {
+        if !self.failing.is_empty() {
+            return None;
+        }
+        let output: Value = serde_json::from_str(output).unwrap_or_default();
+        let why = output.get("reason").and_then(Value::as_str).unwrap_or_default();
+        // With authentication on, that is the answer of a cluster that is well.
+        if health::is_refusal(why) {
+            return None;
+        }
+        let times = self.repeated("/health", now)?;
+        Some(Said::Warn(format!("the cluster does not answer: {why}{times}")))
     }
 
     /// A line that is no JSON: an error of etcd's command line, or a stack trace.
@@ -166,7 +181,7 @@ fn failed_connection(message: &str) -> Option<(&str, &str)> {
 
 /// The core of gRPC's and Go's nested reasons, with what to look at.
 fn in_words(reason: &str) -> String {
-    const KNOWN: [(&str, &str); 8] = [
+    const KNOWN: [(&str, &str); 11] = [
         ("connection refused", "the connection is refused: nothing listens there"),
         ("no such host", "its name does not resolve"),
         ("i/o timeout", "no connection in time"),
@@ -175,6 +190,9 @@ fn in_words(reason: &str) -> String {
         ("certificate has expired", "its certificate has expired, or is not valid yet"),
         ("first record does not look like a TLS handshake", "it does not speak TLS"),
         ("certificate required", "it asks for a client certificate"),
+        ("handshake failed: EOF", "it ends the TLS handshake: it may speak plain http"),
+        ("error reading server preface", "it does not speak HTTP/2, or only with TLS"),
+        ("frame too large", "what answers is not etcd: it does not speak HTTP/2"),
     ];
     let known = KNOWN.iter().find(|(part, _)| reason.contains(part));
     known.map_or_else(|| innermost(reason).to_owned(), |(_, words)| (*words).to_owned())
@@ -182,7 +200,8 @@ fn in_words(reason: &str) -> String {
 
 /// What stands behind `desc = "transport: …` and the like.
 fn innermost(reason: &str) -> &str {
-    let reason = reason.rsplit_once("transport: ").map_or(reason, |(_, inner)| inner);
+    let inner = |reason: &'_ str, mark: &str| reason.rfind(mark).map_or(0, |at| at + mark.len());
+    let reason = &reason[inner(reason, "desc = \"").max(inner(reason, "transport: "))..];
     reason.trim_end_matches(['"', '\\'])
 }
 
@@ -229,7 +248,7 @@ mod tests {
         for chatter in [
             r#"{"level":"info","ts":"2026","msg":"[core] [Server #2] Server created"}"#,
             r#"{"level":"debug","msg":"x"}"#,
-            r#"{"level":"warn","msg":"/health error","output":"{}","status-code":503}"#,
+            r#"{"level":"warn","msg":"/health error","output":"{\"reason\":\"etcdserver: user name is empty\"}"}"#,
             "",
         ] {
             assert_eq!(sort(chatter), None, "{chatter}");

@@ -17,7 +17,7 @@ use super::supervise::Output;
 use super::trust;
 use crate::child::Events;
 use crate::log::{Log, words_of};
-use crate::settings::{Endpoint, Preflight, Scheme, Settings, Tls};
+use crate::settings::{Endpoint, ListenAddr, Preflight, Scheme, Settings, Tls};
 
 /// How often a signal is looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -47,7 +47,8 @@ pub(crate) enum Problem {
     OnlyTls,
     /// No HTTP/2 where gRPC should be.
     NotGrpc,
-    UnknownAuthority,
+    /// The setting with the authority that is trusted, if it is not the system's.
+    UnknownAuthority(Option<String>),
     Expired(UnixTime),
     NotYetValid(UnixTime),
     /// The names its certificate does have.
@@ -58,6 +59,8 @@ pub(crate) enum Problem {
     Tls(String),
     /// Go's TLS may be able to do what ours is not.
     CannotTry(String),
+    /// It is the proxy itself.
+    Own,
 }
 
 /// How far the trial of an endpoint has come.
@@ -88,12 +91,17 @@ impl fmt::Display for Problem {
                 write!(f, "it accepts the connection but does not answer within {seconds} s: is the member hung?")
             }
             Self::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
-            Self::NotTls => f.write_str("it does not speak TLS: write http:// instead of https://"),
-            Self::OnlyTls => f.write_str("it speaks TLS only: write https:// instead of http://"),
+            Self::NotTls => f.write_str("it does not speak TLS: begin the endpoint with http://"),
+            Self::OnlyTls => f.write_str("it speaks TLS only: begin the endpoint with https://"),
             Self::NotGrpc => f.write_str("what answers is not etcd: it does not speak HTTP/2"),
-            Self::UnknownAuthority => f.write_str(
+            Self::UnknownAuthority(None) => f.write_str(
                 "its certificate is signed by an authority that is not trusted here: give that authority's \
                  certificate with --cacert or ETCDPROXY_CACERT",
+            ),
+            Self::UnknownAuthority(Some(name)) => write!(
+                f,
+                "its certificate is not signed by the authority of {name}: is it the right one, and does the member \
+                 send the certificates in between?"
             ),
             Self::Expired(when) => write!(f, "its certificate expired on {}: renew it on the member", date(when)),
             Self::NotYetValid(when) => {
@@ -116,6 +124,7 @@ impl fmt::Display for Problem {
                 )
             }
             Self::Tls(why) => write!(f, "the TLS handshake fails: {why}"),
+            Self::Own => f.write_str("that is the address the proxy itself listens on: name the cluster's members"),
             Self::CannotTry(why) => write!(f, "it cannot be tried before the start, though etcd may reach it: {why}"),
         }
     }
@@ -124,10 +133,17 @@ impl fmt::Display for Problem {
 /// The result for one endpoint.
 pub(crate) type Tried = (Endpoint, Result<(), Problem>);
 
-/// No endpoint can be used, and the user wants no start then.
+/// Why there is no start.
 #[derive(Debug, thiserror::Error)]
-#[error("no endpoint can be used: {}", .0.join("; "))]
-pub(crate) struct NoneGood(Vec<String>);
+pub(crate) enum Error {
+    /// And the user wants no start then.
+    #[error("no endpoint can be used: {}", .0.join("; "))]
+    NoneGood(Vec<String>),
+    #[error("--endpoints: {0}: {problem}", problem = Problem::Own)]
+    Own(Endpoint),
+    #[error("cannot start a thread: {0}: is there a limit to the number of processes?")]
+    Thread(#[from] io::Error),
+}
 
 /// What came of trying the endpoints before the start.
 #[derive(Debug)]
@@ -147,11 +163,12 @@ pub(crate) fn wait(
     events: Option<&Events>,
     settings: &Settings,
     log: Log,
-) -> Result<Verdict, NoneGood> {
+) -> Result<Verdict, Error> {
     let (mut bad, mut good) = (Vec::new(), settings.preflight == Preflight::Off);
     while !good {
         match results.recv_timeout(LOOK) {
             Ok((_, Ok(()))) => good = true,
+            Ok((endpoint, Err(Problem::Own))) => return Err(Error::Own(endpoint)),
             Ok((endpoint, Err(problem))) => bad.push((endpoint, problem)),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(signal) = events.and_then(Events::ending) {
@@ -167,7 +184,7 @@ pub(crate) fn wait(
     // What cannot be tried here may be good all the same.
     good |= bad.iter().any(|(_, problem)| matches!(problem, Problem::CannotTry(_)));
     if !good && settings.preflight == Preflight::Strict {
-        return Err(NoneGood(words));
+        return Err(Error::NoneGood(words));
     }
     log.warn_all(&words);
     if !good {
@@ -178,13 +195,14 @@ pub(crate) fn wait(
 
 /// Says what is wrong with the endpoints whose results were not there yet.
 pub(crate) fn report_rest(results: Receiver<Tried>, output: Output) {
-    thread::spawn(move || {
+    let report = move || {
         for (endpoint, result) in results {
             if let Err(problem) = result {
                 output.cannot_reach(&endpoint, &problem);
             }
         }
-    });
+    };
+    let _ = thread::Builder::new().spawn(report); // or etcd's own log says it
 }
 
 enum News {
@@ -193,27 +211,44 @@ enum News {
 }
 
 /// Tries all endpoints, each in a thread of its own; the results come as they are known, each within 2 s.
-pub(crate) fn start(endpoints: &[Endpoint], tls: &Tls) -> Receiver<Tried> {
-    let (endpoints, tls) = (endpoints.to_vec(), tls.clone());
+///
+/// # Errors
+/// When there can be no more threads.
+pub(crate) fn start(settings: &Settings) -> Result<Receiver<Tried>, Error> {
+    let settings = settings.clone();
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || collect(endpoints, &tls, &sender));
-    receiver
+    if settings.preflight != Preflight::Off {
+        thread::Builder::new().spawn(move || collect(&settings, &sender))?;
+    }
+    Ok(receiver)
 }
 
-fn collect(endpoints: Vec<Endpoint>, tls: &Tls, results: &Sender<Tried>) {
+fn collect(settings: &Settings, results: &Sender<Tried>) {
+    let Settings { endpoints, tls, listen_addr, .. } = settings;
     let deadline = Instant::now() + PATIENCE;
     // The system's authorities are read only where TLS is spoken.
     let needs_tls = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
     let config = if needs_tls { configure(tls) } else { Err(String::new()) };
     let (sender, news) = mpsc::channel();
     for (n, endpoint) in endpoints.iter().enumerate() {
-        let trial = Trial { endpoint: endpoint.clone(), config: config.clone(), deadline, n, news: sender.clone() };
-        thread::spawn(move || {
+        let trial = Trial {
+            endpoint: endpoint.clone(),
+            config: config.clone(),
+            own: listen_addr.clone(),
+            authority: tls.ca.as_ref().map(|ca| ca.name.clone()),
+            deadline,
+            n,
+            news: sender.clone(),
+        };
+        let spawned = thread::Builder::new().spawn(move || {
             let _ = trial.news.send(News::Done(n, trial.run()));
         });
+        if let Err(err) = spawned {
+            let _ = sender.send(News::Done(n, Err(Problem::CannotTry(words_of(&err)))));
+        }
     }
     let mut open: Vec<Option<(Endpoint, Step)>> =
-        endpoints.into_iter().map(|endpoint| Some((endpoint, Step::Resolve))).collect();
+        endpoints.iter().map(|endpoint| Some((endpoint.clone(), Step::Resolve))).collect();
     while open.iter().any(Option::is_some) {
         // A thread that the resolver holds up cannot keep its deadline itself.
         let grace = Duration::from_millis(100);
@@ -246,6 +281,10 @@ struct Trial {
     endpoint: Endpoint,
     /// Or why there is none.
     config: Result<Arc<ClientConfig>, String>,
+    /// Where the proxy is to listen.
+    own: ListenAddr,
+    /// Name of the setting with the authority that is trusted, if it is not the system's.
+    authority: Option<String>,
     deadline: Instant,
     n: usize,
     news: Sender<News>,
@@ -284,6 +323,9 @@ impl Trial {
         let Some(host_port) = self.endpoint.host_port() else { return Err(Problem::Refused) };
         self.step(Step::Resolve);
         let addrs: Vec<_> = host_port.to_socket_addrs().map_err(|err| Problem::Unresolved(words_of(&err)))?.collect();
+        if addrs.iter().any(|addr| self.own.is_reached_at(*addr)) {
+            return Err(Problem::Own);
+        }
         self.step(Step::Connect);
         let mut last = Problem::Unresolved("no address".to_owned());
         for (n, addr) in addrs.iter().enumerate() {
@@ -348,7 +390,7 @@ impl Trial {
         };
         match tls {
             TlsError::InvalidCertificate(err) => match err {
-                CertificateError::UnknownIssuer => Problem::UnknownAuthority,
+                CertificateError::UnknownIssuer => Problem::UnknownAuthority(self.authority.clone()),
                 CertificateError::ExpiredContext { not_after, .. } => Problem::Expired(*not_after),
                 CertificateError::NotValidYetContext { not_before, .. } => Problem::NotYetValid(*not_before),
                 CertificateError::NotValidForNameContext { presented, .. } => Problem::WrongName(presented.clone()),
@@ -363,6 +405,9 @@ impl Trial {
             }
             TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) | TlsError::NoApplicationProtocol => {
                 Problem::NotGrpc
+            }
+            TlsError::AlertReceived(AlertDescription::ProtocolVersion) => {
+                Problem::Tls("it speaks neither TLS 1.2 nor 1.3".to_owned())
             }
             TlsError::AlertReceived(alert) => self.refusal(*alert),
             TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => Problem::NotTls,
@@ -398,7 +443,14 @@ impl Trial {
     /// Whether a TLS handshake gets an answer that is one; the certificate does not matter here.
     fn speaks_tls(&self) -> bool {
         let config = configure(&Tls::default());
-        let trial = Self { endpoint: self.endpoint.clone(), config, news: self.news.clone(), ..*self };
+        let trial = Self {
+            endpoint: self.endpoint.clone(),
+            config,
+            own: self.own.clone(),
+            authority: None,
+            news: self.news.clone(),
+            ..*self
+        };
         let greeted = trial.connect().and_then(|socket| trial.greet_tls(socket));
         !matches!(greeted, Err(Problem::NotTls | Problem::Tls(_) | Problem::TimedOut(_) | Problem::Refused))
     }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Read;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +17,7 @@ use super::etcd_log::Thinner;
 use super::port::Unusable;
 use super::{etcd_log, sockets};
 use crate::child::{self, Events, describe};
+use crate::exec;
 use crate::health::{self, Occupant};
 use crate::log::{Format, Log};
 use crate::release::Found;
@@ -47,8 +48,8 @@ pub(crate) enum Error {
     Refused { how: String, last_words: String },
     #[error(transparent)]
     Port(#[from] Unusable),
-    #[error("cannot start {}: {cause}: is it executable, and its file system not mounted noexec?", path.display())]
-    Spawn { path: PathBuf, cause: io::Error },
+    #[error(transparent)]
+    Spawn(#[from] exec::Error),
     #[error("cannot wait for etcd: {0}")]
     Wait(#[from] io::Error),
 }
@@ -115,7 +116,7 @@ impl Proxy {
     /// When it cannot be executed.
     pub(crate) fn start(launch: Launch, etcd: Found, addr: &ListenAddr, output: Output) -> Result<Self, Error> {
         let state =
-            State::start(&launch, &etcd.path(), &output).map_err(|cause| Error::Spawn { path: etcd.path(), cause })?;
+            State::start(&launch, &etcd.path(), &output).map_err(|cause| exec::Error::new(etcd.path(), cause))?;
         Ok(Self { launch, etcd, addr: addr.clone(), output, state, proven: false, backoff: FIRST_BACKOFF })
     }
 
@@ -246,9 +247,10 @@ impl State {
         ];
         let read = |from| {
             let Output { log, thinner } = output.clone();
-            thread::spawn(move || etcd_log::relay(from, log, &thinner))
+            thread::Builder::new().spawn(move || etcd_log::relay(from, log, &thinner))
         };
-        let readers = outputs.into_iter().flatten().map(read).collect();
+        let readers: io::Result<_> = outputs.into_iter().flatten().map(read).collect();
+        let readers = readers.inspect_err(|_| child::end(&mut child, STOP_PATIENCE))?;
         Ok(Self::Running { etcd: Etcd { child, readers }, since: Instant::now(), listening: false })
     }
 
@@ -300,12 +302,20 @@ pub(crate) fn supervise(mut proxy: Proxy, drain: Duration, events: &Events) -> R
         }
     }
     notify(NotifyState::Stopping);
+    let log = proxy.output.log;
+    if let Some(clients @ 1..) = proxy.clients() {
+        let drain = humantime::format_duration(drain);
+        log.info(format_args!("serving on for {drain} at most, until no client is connected; now: {clients}"));
+    }
     let mut draining = Drain::new(drain);
     while let Some(pause) = draining.ask(&proxy) {
         let patience = proxy.tend()?.min(pause);
         if events.next(patience).ending().is_some() {
             break;
         }
+    }
+    if let Some(clients @ 1..) = proxy.clients() {
+        log.warn(format_args!("ending, though clients are still connected: {clients}"));
     }
     Ok(())
 }

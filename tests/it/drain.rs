@@ -1,6 +1,5 @@
 //! `run --drain`: the launcher stays and looks after etcd.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -10,7 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::load;
-use crate::support::{Cluster, Process, etcdproxy, fails_with, finish, free_addr, lives, own_host, wait_ready};
+use crate::support::{
+    Cluster, Process, child_of, etcdproxy, fails_with, finish, free_addr, lives, own_host, wait_ready,
+};
 
 fn run(endpoints: &str, addr: &str, drain: &str) -> Command {
     let mut command = etcdproxy(["run", "--endpoints", endpoints, "--listen-addr", addr, "--drain", drain]);
@@ -25,13 +26,7 @@ fn wait_listening(addr: &str) {
 
 /// The etcd that a launcher looks after.
 fn etcd_of(launcher: &Process) -> u32 {
-    let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.pid())).unwrap_or_default();
-    let mut pid = None;
-    crate::support::eventually("etcd runs", || {
-        pid = children().split_whitespace().next().map(|pid| pid.parse().unwrap());
-        pid.is_some()
-    });
-    pid.unwrap()
+    child_of(launcher.pid(), "etcd")
 }
 
 fn kill_etcd_of(launcher: &Process) -> u32 {
@@ -114,7 +109,7 @@ fn a_setting_that_etcd_refuses_is_not_tried_again() {
     assert_eq!(code, 78, "{stderr}");
     assert_eq!(
         stderr,
-        "etcdproxy: etcd: unknown flag: --no-such-flag\n\
+        "etcdproxy: error: etcd: unknown flag: --no-such-flag\n\
          etcdproxy: error: etcd does not start (exit code 1): unknown flag: --no-such-flag: change the setting, or \
          what follows --\n"
     );

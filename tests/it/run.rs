@@ -81,6 +81,30 @@ fn etcd_may_be_unpacked_below_a_relative_path() {
 }
 
 #[test]
+fn a_name_of_the_proxys_own_address_is_found_when_it_is_resolved() {
+    let addr = free_addr("127.0.0.1");
+    let port = addr.rsplit(':').next().unwrap();
+    let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", &format!("127.1:{port}"), "--listen-addr", &addr]));
+    let problem = "that is the address the proxy itself listens on: name the cluster's members";
+    assert_eq!(line, format!("etcdproxy: error: --endpoints: http://127.1:{port}: {problem}"));
+}
+
+#[test]
+fn flags_for_etcd_cannot_undo_what_is_checked_and_are_flags() {
+    for (flags, problem) in [
+        (&["--endpoints=h:2"][..], "-- --endpoints=h:2: would undo what is checked: use --endpoints before the --"),
+        (
+            &["--debug", "--listen-addr", "h:2"],
+            "-- --listen-addr: would undo what is checked: use --listen-addr before the --",
+        ),
+        (&["stray"], "-- stray: is no flag, and etcd would ignore it: remove it"),
+    ] {
+        let line = fails_with(78, etcdproxy(["run", "--endpoints", "h:1", "--"]).args(flags));
+        assert_eq!(line, format!("etcdproxy: error: {problem}"));
+    }
+}
+
+#[test]
 fn settings_come_from_the_environment_too() {
     let mut command = etcdproxy(["run", "--dry-run"]);
     command.env("ETCDPROXY_ENDPOINTS", "h:2379").env("ETCDPROXY_NAMESPACE", "my app/");

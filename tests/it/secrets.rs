@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::pki::{Authority, Pair};
-use crate::support::{Cluster, Process, Security, binary, command, finish, free_addr, own_host, wait_ready};
+use crate::support::{Cluster, Process, Security, binary, child_of, command, finish, free_addr, own_host, wait_ready};
 
 /// A part of the key that stands on a line of its own.
 fn inner(pair: &Pair) -> String {
@@ -85,13 +85,17 @@ fn a_key_and_a_password_are_nowhere_but_in_memory() {
     assert_eq!(holders(scratch.path(), &secrets), [""; 0]);
 }
 
-fn etcd(proxy: &Process, supervised: bool) -> u32 {
-    let pid = proxy.pid();
-    if !supervised {
-        return pid;
+#[test]
+fn a_key_on_the_command_line_is_not_repeated() {
+    let client = Authority::new("ca").client(None);
+    for args in [["run", "--key", &client.key], ["run", "--endpoints", &client.key]] {
+        let line = crate::support::fails_with(78, &mut command(&binary(), args));
+        assert!(line.starts_with("etcdproxy: error: command line: ") && !line.contains(&inner(&client)), "{line}");
     }
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    children.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn etcd(proxy: &Process, supervised: bool) -> u32 {
+    if supervised { child_of(proxy.pid(), "etcd") } else { proxy.pid() }
 }
 
 #[test]
@@ -106,7 +110,7 @@ fn errors_show_no_secret() {
         service(json!({"uri": "https://u:pa55@", "key": client.key})),
         service(json!({"uri": "https://u:pa55@h:x1"})),
         service(json!({"uri": "http://u:pa55@h:1/v2/keys"})),
-        service(json!({"uri": "u:pa55@h:1,https://u:pa55@h:2"})),
+        service(json!({"uri": "http://u:pa55@h:1,https://u:pa55@h:2"})),
         service(json!({"hosts": ["pa55 @@"]})),
         service(json!({"uri": "https://h:1", "cert": client.cert, "key": half_key})),
         service(json!({"uri": "https://h:1", "cert": key, "key": client.key})),
@@ -114,7 +118,7 @@ fn errors_show_no_secret() {
         service(json!("pa55")),
         service(json!({"uri": "https://h:1", "key": client.key})).replace("}]", "]"),
     ] {
-        let (code, stdout, stderr) = finish(command(&binary(), ["run"]).env("VCAP_SERVICES", &services));
+        let (code, stdout, stderr) = finish(command(&binary(), ["run", "--dry-run"]).env("VCAP_SERVICES", &services));
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (78, "", 1), "{services}\n{stderr}");
         assert!(!secrets.iter().any(|secret| stderr.contains(secret)), "{stderr}");
     }

@@ -128,6 +128,20 @@ pub(crate) fn lives(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// The child of that name, once there is one.
+pub(crate) fn child_of(pid: u32, name: &str) -> u32 {
+    let mut found = None;
+    eventually("the child runs", || {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let mut children = children.split_whitespace().map(|child| child.parse().unwrap());
+        found = children.find(|child: &u32| {
+            std::fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+        });
+        found.is_some()
+    });
+    found.unwrap()
+}
+
 /// An address of 127.0.0.0/8 that no other test uses at the same time.
 pub(crate) fn own_host() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -149,8 +149,7 @@ fn certificates_that_can_never_work_end_the_start_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "empty.pem", "nothing\n");
     let line = fails_with(78, etcdproxy(["run", "--endpoints", "h:1", "--cacert"]).arg(&file));
-    let file = file.display();
-    assert_eq!(line, format!("etcdproxy: error: --cacert: {file} is no PEM file: it has no line with -----BEGIN …"));
+    assert!(line.starts_with(&format!("etcdproxy: error: --cacert: {} is no PEM file: ", file.display())), "{line}");
 }
 
 #[test]
@@ -208,15 +207,15 @@ fn what_is_wrong_with_an_endpoint_is_said_in_words() {
     assert!(words.starts_with("its name does not resolve"), "{words}");
     assert_eq!(
         verdict(&listens(&plain, "https"), &mut trusting()),
-        "it does not speak TLS: write http:// instead of https://"
+        "it does not speak TLS: begin the endpoint with http://"
     );
-    assert_eq!(verdict(&listens(&good, "http"), &mut empty()), "it speaks TLS only: write https:// instead of http://");
+    assert_eq!(verdict(&listens(&good, "http"), &mut empty()), "it speaks TLS only: begin the endpoint with https://");
     let words = verdict(&listens(&mutual, "http"), &mut empty());
     assert!(words.starts_with("it speaks TLS only"), "{words}");
-    for (member, command) in [(&foreign, &mut trusting()), (&good, &mut empty())] {
-        let words = verdict(&listens(member, "https"), command);
-        assert!(words.starts_with("its certificate is signed by an authority that is not trusted here"), "{words}");
-    }
+    let words = verdict(&listens(&good, "https"), &mut empty());
+    assert!(words.starts_with("its certificate is signed by an authority that is not trusted here"), "{words}");
+    let words = verdict(&listens(&foreign, "https"), &mut trusting());
+    assert!(words.starts_with("its certificate is not signed by the authority of ETCDPROXY_CACERT"), "{words}");
     let words = verdict(&listens(&expired, "https"), &mut trusting());
     assert!(words.starts_with("its certificate expired on 20"), "{words}");
     assert_eq!(

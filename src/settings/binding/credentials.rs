@@ -5,14 +5,24 @@ use serde_json::{Map, Value};
 use super::{Binding, Error};
 use crate::settings::Setting;
 
-/// Names of a credential, in any case; a dot goes into an object.
+/// Names of a credential, in any case; a dot is part of a file's name, or goes into an object.
 const NAMES: [(Setting, &[&str]); 4] = [
     (
         Setting::CaCert,
-        &["ca", "cacert", "ca_cert", "ca_certificate", "trusted_ca_file", "tls.ca", "certificate.certificate_base64"],
+        &[
+            "ca",
+            "cacert",
+            "ca_cert",
+            "ca_certificate",
+            "trusted_ca_file",
+            "tls.ca",
+            "certificate.certificate_base64",
+            "ca.crt",
+            "ca.pem",
+        ],
     ),
-    (Setting::Cert, &["cert", "client_cert", "tls.cert"]),
-    (Setting::Key, &["key", "client_key", "private_key", "tls.key"]),
+    (Setting::Cert, &["cert", "client_cert", "tls.cert", "tls.crt", "client.crt"]),
+    (Setting::Key, &["key", "client_key", "private_key", "tls.key", "client.key"]),
     (Setting::Namespace, &["namespace", "prefix"]),
 ];
 
@@ -30,16 +40,17 @@ impl Binding {
     /// Everything but the endpoints.
     pub(in crate::settings) fn offers(&self) -> Vec<Offer> {
         let offer = |(setting, names): &(Setting, &'static [&'static str])| {
-            let (credential, value) = self.credential(names)?;
-            let value = value.as_str().filter(|value| !value.is_empty())?.to_owned();
-            Some(Offer { setting: *setting, credential, value })
+            let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+            let (credential, value) = self.credential(names, is_text)?;
+            Some(Offer { setting: *setting, credential, value: text(value) })
         };
         NAMES.iter().filter_map(offer).collect()
     }
 
     /// Whether clients are to log in with a user name and a password.
     pub(in crate::settings) fn has_password(&self) -> bool {
-        self.credential(&PASSWORDS).is_some() || self.listed().iter().any(|endpoint| endpoint.contains('@'))
+        self.credential(&PASSWORDS, |value| !value.is_null()).is_some()
+            || self.listed().iter().any(|endpoint| endpoint.contains('@'))
     }
 
     /// Addresses of the members, comma-separated, without user names, passwords and paths.
@@ -53,9 +64,15 @@ impl Binding {
                 self.error("it speaks etcd's version 2 API, which etcd 3 no longer has: bind an etcd 3 service")
             );
         }
-        let port = self.credential(&["port"]).map(|(_, port)| text(port));
-        let endpoints: Vec<String> =
-            listed.iter().map(|endpoint| with_port(&strip(endpoint), port.as_deref())).collect();
+        let port = self.credential(&["port"], |port| port.is_string() || port.is_number()).map(|(_, port)| text(port));
+        // In "https://a:1,b:2" the scheme stands for all.
+        let scheme = listed.iter().find_map(|endpoint| Some(endpoint.split_once("://")?.0));
+        let with_scheme = |endpoint: String| match scheme {
+            Some(scheme) if scheme != "unix" && !endpoint.contains("://") => format!("{scheme}://{endpoint}"),
+            _ => endpoint,
+        };
+        let endpoint = |text: &String| with_scheme(with_port(&strip(text), port.as_deref()));
+        let endpoints: Vec<String> = listed.iter().map(endpoint).collect();
         if endpoints.is_empty() {
             return Err(self
                 .error("it has no endpoints: its credentials need \"endpoints\", as in [\"https://10.0.0.1:2379\"]"));
@@ -66,7 +83,7 @@ impl Binding {
     /// The endpoints as they stand there, user names and passwords included.
     fn listed(&self) -> Vec<String> {
         let names = ["composed", "endpoints", "hosts", "uris", "uri", "url", "host", "hostname"];
-        let endpoints: Vec<String> = match self.credential(&names) {
+        let endpoints: Vec<String> = match self.credential(&names, |list| list.is_array() || list.is_string()) {
             Some((_, Value::Array(list))) => list.iter().flat_map(in_list).collect(),
             Some((_, Value::String(list))) => split_list(list),
             _ => Vec::new(),
@@ -74,23 +91,23 @@ impl Binding {
         endpoints.into_iter().filter(|endpoint| !endpoint.is_empty()).collect()
     }
 
-    /// A credential under any of these names. IBM's services have theirs in `connection.grpc`.
-    fn credential(&self, names: &[&'static str]) -> Option<(&'static str, &Value)> {
+    /// A credential under any of these names, of the kind that is wanted. IBM's services have theirs in
+    /// `connection.grpc`.
+    fn credential(&self, names: &[&'static str], is_wanted: impl Fn(&Value) -> bool) -> Option<(&'static str, &Value)> {
         let nested = at(&self.credentials, "connection.grpc").and_then(Value::as_object);
         let scopes = nested.into_iter().chain([&self.credentials]);
         scopes
             .flat_map(|scope| names.iter().filter_map(move |name| Some((*name, at(scope, name)?))))
-            .find(|(_, value)| !value.is_null())
+            .find(|(_, value)| is_wanted(value))
     }
 }
 
 fn at<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
-    let (_, value) = object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-    match rest {
-        None => Some(value),
-        Some(rest) => at(value.as_object()?, rest),
-    }
+    let find = |name: &str| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    find(path).or_else(|| {
+        let (name, rest) = path.split_once('.')?;
+        at(find(name)?.as_object()?, rest)
+    })
 }
 
 /// A string or number as it is written.
@@ -169,6 +186,7 @@ mod tests {
             (r#"{"uri":"https://a:1,https://root:s,3,cret@h:1,https://b:1"}"#, "https://a:1,https://h:1,https://b:1"),
             (r#"{"uri":"root:s3,cret@h:1"}"#, "h:1"),
             (r#"{"uri":"unix:///run/etcd.sock"}"#, "unix:///run/etcd.sock"),
+            (r#"{"uri":"https://u:p@a:1,b:2"}"#, "https://a:1,https://b:2"),
             (r#"{"hosts":["a:1"]}"#, "a:1"),
             (r#"{"hosts":["a","b:7","[::1]"],"port":2379}"#, "a:2379,b:7,[::1]:2379"),
             (r#"{"hosts":[{"hostname":"a","port":1},{"host":"b","port":"2"}]}"#, "a:1,b:2"),
@@ -209,6 +227,8 @@ mod tests {
                 let object = if outer.is_empty() { object } else { format!("{{\"{outer}\":{object}}}") };
                 let expected = [Offer { setting, credential: name, value: "v".to_owned() }];
                 assert_eq!(binding(&object).offers(), expected, "{object}");
+                let flat = format!("{{\"{name}\":\"v\"}}");
+                assert_eq!(binding(&flat).offers(), expected, "{flat}");
                 let ibm = format!("{{\"connection\":{{\"grpc\":{object}}}}}");
                 assert_eq!(binding(&ibm).offers(), expected, "{ibm}");
             }

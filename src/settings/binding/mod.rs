@@ -31,7 +31,8 @@ const KINDS: [fn(&Candidate) -> bool; 3] = [
 /// What was found among the bindings.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found {
-    Nothing,
+    /// Only these, of which none is known to be etcd.
+    Nothing(Vec<String>),
     One(Binding),
     /// These may all be meant.
     Several(Vec<String>),
@@ -44,7 +45,7 @@ impl Found {
     /// When several may be meant.
     pub(super) fn one(self) -> Result<Option<Binding>, Error> {
         match self {
-            Self::Nothing => Ok(None),
+            Self::Nothing(_) => Ok(None),
             Self::One(binding) => Ok(Some(binding)),
             Self::Several(names) => Err(Error {
                 setting: "service bindings".to_owned(),
@@ -83,7 +84,7 @@ pub(super) fn find(env: &Env, service: Option<(&str, &str)>) -> Result<Found, Er
             _ => Ok(Found::Several(candidates.into_iter().map(|binding| binding.name.clone()).collect())),
         };
     }
-    Ok(Found::Nothing)
+    Ok(Found::Nothing(bindings.into_iter().map(|binding| binding.name).collect()))
 }
 
 impl Binding {
