@@ -29,7 +29,7 @@ for purpose in "${@:-build}"; do
         need_library python3-pip python3 -m pip --version
         ;;
     bench) need_library python3-pip python3 -m pip --version ;;
-    chaos) need python3 python3 ;;
+    chaos) need python3 python3; need ip iproute2; need unshare util-linux ;;
     integration)
         need setpriv util-linux; need unshare util-linux; need ip iproute2; need rackup ruby-rack
         for library in grpc sinatra webrick; do need_library ruby-$library /usr/bin/ruby -e "gem '$library'"; done

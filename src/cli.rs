@@ -55,7 +55,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Become etcd's gRPC proxy (same pid), listening on 127.0.0.1:2379
+/// Carry connections to 127.0.0.1:2379 to the cluster: become etcd's gRPC proxy (same pid), or be the tunnel
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -109,7 +109,7 @@ pub(crate) struct Proxy {
     pub endpoints: Option<OsString>,
     #[command(flatten)]
     pub listen: Listen,
-    /// What carries the connections: auto or grpc-proxy [env: ETCDPROXY_MODE]
+    /// What carries the connections: auto, grpc-proxy (etcd's) or tunnel [env: ETCDPROXY_MODE] [default: auto]
     #[arg(long)]
     pub mode: Option<OsString>,
     /// The bound service that is meant, when several may be [env: ETCDPROXY_SERVICE]

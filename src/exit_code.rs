@@ -49,6 +49,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         return Some(match err {
             sidecar::Error::Refused { .. } | sidecar::Error::Port(_) => Code::BadSetting,
             sidecar::Error::Spawn(err) => of_exec(err),
+            sidecar::Error::Tunnel(err) => of_tunnel(err),
             sidecar::Error::Wait(_) => Code::Failed,
         });
     }
@@ -63,6 +64,13 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         return Some(Code::BadSetting);
     }
     cause.is::<health::Unreachable>().then_some(Code::Unreachable)
+}
+
+fn of_tunnel(err: &sidecar::tunnel::Error) -> Code {
+    match err {
+        sidecar::tunnel::Error::Listen { .. } | sidecar::tunnel::Error::Tls(_) => Code::BadSetting,
+        sidecar::tunnel::Error::Io(_) => Code::Failed,
+    }
 }
 
 fn of_exec(err: &exec::Error) -> Code {

@@ -188,7 +188,7 @@ pub(crate) fn is_refusal(reason: &str) -> bool {
     ["user name is empty", "permission denied"].iter().any(|refusal| reason.contains(refusal))
 }
 
-fn judge(status: u16, body: &[u8]) -> Health {
+pub(crate) fn judge(status: u16, body: &[u8]) -> Health {
     let answer: Option<Answer> = serde_json::from_slice(body).ok();
     match (status, answer) {
         (200, Some(answer)) if answer.health == "true" => Health { listening: true, ready: true, reason: None },

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use super::quoted;
 use crate::VERSION;
 use crate::file;
-use crate::release::{Program, Release, unpack_fresh, write_launcher};
+use crate::release::{PROGRAM_NAMES, Program, Release, unpack_fresh, write_launcher};
+use crate::settings::Mode;
 use crate::settings::staging::{Declare, Staging, Unpack};
 
 /// Name of the launcher in `deps/IDX/bin`.
@@ -57,34 +58,49 @@ pub(crate) fn supply(
     out: &mut impl Write,
 ) -> Result<()> {
     writeln!(out, "-----> Etcdproxy Buildpack version {VERSION}")?;
-    writeln!(out, "-----> Supplying etcd")?;
-    writeln!(out, "       Using etcd version {}", release.version)?;
-    writeln!(out, "-----> Installing etcd {}", release.version)?;
     let dir = task.deps.join(task.index);
     let bin = dir.join("bin");
     file::make_dir(&bin)?;
-    match staging.unpack {
-        Unpack::Stage => {
-            for program in release.programs {
-                unpack_fresh(program, &bin)?;
-            }
-            write_launcher(&bin, LAUNCHER)?;
+    let programs = if staging.mode == Some(Mode::Tunnel) {
+        writeln!(out, "-----> Supplying the tunnel, which needs no etcd")?;
+        for name in PROGRAM_NAMES {
+            let _ = fs::remove_file(bin.join(name)); // of an earlier supply
         }
-        Unpack::Launch => pack_in(task.exe, &bin, release.programs)?,
-    }
+        write_launcher(&bin, LAUNCHER)?;
+        &[]
+    } else {
+        writeln!(out, "-----> Supplying etcd")?;
+        writeln!(out, "       Using etcd version {}", release.version)?;
+        writeln!(out, "-----> Installing etcd {}", release.version)?;
+        install(task, staging, release, &bin)?;
+        release.programs
+    };
 
-    let mut written = vec![write(&dir, "config.yml", &config(release))?];
+    let mut written = vec![write(&dir, "config.yml", &config(release, programs))?];
     file::make_dir(&dir.join("profile.d"))?;
     written.push(write(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
     written.extend(declare(task, staging, out)?);
     if staging.debug {
-        let programs = release.programs.iter().map(|program| bin.join(program.name));
+        let programs = programs.iter().map(|program| bin.join(program.name));
         for path in programs.chain([bin.join(LAUNCHER)]).chain(written) {
             let size = fs::metadata(&path).map_or(0, |meta| meta.len());
             writeln!(out, "       {} ({size} bytes)", path.display())?;
         }
     }
     Ok(())
+}
+
+/// etcd, and what starts it.
+fn install(task: &Supply<'_>, staging: &Staging, release: &'static Release, bin: &Path) -> Result<()> {
+    match staging.unpack {
+        Unpack::Stage => {
+            for program in release.programs {
+                unpack_fresh(program, bin)?;
+            }
+            Ok(write_launcher(bin, LAUNCHER)?)
+        }
+        Unpack::Launch => pack_in(task.exe, bin, release.programs),
+    }
 }
 
 /// The whole binary, under its own name and as links of the programs it unpacks at the first start.
@@ -127,17 +143,14 @@ fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, file::Error> {
 }
 
 /// Shown by `cf app`, and kept by the platform.
-fn config(release: &Release) -> String {
-    let hashes: String = release
-        .programs
-        .iter()
-        .map(|program| format!("    {}: {{sha256: {}}}\n", program.name, quoted(program.sha256)))
-        .collect();
-    format!(
-        "name: etcdproxy\nversion: {}\nconfig: {{}}\noutput_metadata:\n  etcd_version: {}\n  programs:\n{hashes}",
-        quoted(VERSION),
-        quoted(release.version)
-    )
+fn config(release: &Release, programs: &[Program]) -> String {
+    let head = format!("name: etcdproxy\nversion: {}\nconfig: {{}}\n", quoted(VERSION));
+    if programs.is_empty() {
+        return head;
+    }
+    let hash = |program: &Program| format!("    {}: {{sha256: {}}}\n", program.name, quoted(program.sha256));
+    let hashes: String = programs.iter().map(hash).collect();
+    format!("{head}output_metadata:\n  etcd_version: {}\n  programs:\n{hashes}", quoted(release.version))
 }
 
 /// `sidecar_for` makes the process a sidecar instead of a process type of its own.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,13 +12,12 @@ use crate::child::{Events, FOR_COMMANDS};
 use crate::env::Env;
 use crate::health::{self, Waiting};
 use crate::log::Log;
-use crate::release::RELEASE;
-use crate::settings::{Endpoint, Setting, Settings, Sources};
-use crate::sidecar::preflight::{self, Tried, Verdict};
-use crate::sidecar::{self, Attempt, Claim, Launch, Output, Proxy};
+use crate::settings::{Setting, Settings, Sources};
+use crate::sidecar::preflight::{self, Verdict};
+use crate::sidecar::{self, Attempt, Carrier, Claim};
 use crate::{child, cli, exec};
 
-use super::{in_format, obtain, proxy_flags, start_preflight};
+use super::{Prepared, in_format, proxy_flags, start_preflight};
 
 /// How often the cluster is asked whether it answers.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -47,12 +46,13 @@ fn with_proxy(
 ) -> Result<ExitCode> {
     let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
     let waiting = Waiting::new(timeout);
-    let mut beside = Beside { proxy: None, claim: None, env, log };
+    let mut beside = Beside { carrier: None, claim: None, env, log };
     if let Attempt::Ours(claim) = sidecar::try_claim(&settings.listen_addr)? {
         beside.claim = Some(claim);
         let tried = start_preflight(&mut settings, env, log)?;
+        let prepared = Prepared::new(&settings, &[], env, log)?;
         match preflight::wait(&tried, Some(&events), &settings, log)? {
-            Verdict::Start(failing) => beside.start(&settings, &failing, Some(tried))?,
+            Verdict::Start(failing) => beside.carrier = Some(prepared.start(&settings, &failing, tried, log)?),
             Verdict::Interrupted(signal) => return Ok(child::signal_code(signal)),
         }
     } else {
@@ -76,36 +76,27 @@ fn with_proxy(
 
 /// The proxy beside the command: started here, if no other was there.
 struct Beside<'a> {
-    proxy: Option<Proxy>,
+    carrier: Option<Box<dyn Carrier>>,
     claim: Option<Claim>,
     env: &'a Env,
     log: Log,
 }
 
 impl Beside<'_> {
-    fn start(&mut self, settings: &Settings, failing: &[Endpoint], rest: Option<Receiver<Tried>>) -> Result<()> {
-        let etcd = obtain("etcd", self.env, self.log)?;
-        let launch = Launch::new(settings, &RELEASE, &[], self.env)?;
-        let output = Output::new(self.log, failing);
-        if let Some(rest) = rest {
-            preflight::report_rest(rest, output.clone());
-        }
-        self.proxy = Some(Proxy::start(launch, etcd, &settings.listen_addr, output)?);
-        Ok(())
-    }
-
     /// Sees to it that there is a proxy: ours, or another's as long as that lives.
     fn tend(&mut self, settings: &Settings) -> Result<Duration> {
         let addr = &settings.listen_addr;
-        if let Some(proxy) = &mut self.proxy {
-            return Ok(proxy.tend()?);
+        if let Some(carrier) = &mut self.carrier {
+            return Ok(carrier.tend()?);
         }
         if !health::check_listening(addr, LOOK).listening
             && let Attempt::Ours(claim) = sidecar::try_claim(addr)?
         {
             self.log.info(format_args!("{addr} is served no more: starting a proxy"));
             self.claim = Some(claim);
-            self.start(settings, &[], None)?;
+            let untried = mpsc::channel().1;
+            let prepared = Prepared::new(settings, &[], self.env, self.log)?;
+            self.carrier = Some(prepared.start(settings, &[], untried, self.log)?);
         }
         Ok(LOOK)
     }
@@ -114,7 +105,7 @@ impl Beside<'_> {
     fn tend_or_say(&mut self, settings: &Settings) -> Duration {
         self.tend(settings).unwrap_or_else(|err| {
             self.log.error(format_args!("{err:#}"));
-            self.proxy = None;
+            self.carrier = None;
             self.claim = None;
             LONG
         })

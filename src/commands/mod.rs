@@ -21,8 +21,9 @@ use anyhow::Result;
 use crate::env::Env;
 use crate::log::{Format, Log};
 use crate::release::{self, Found, RELEASE};
-use crate::settings::{Layer, Preflight, Setting, Settings};
+use crate::settings::{Endpoint, Layer, Mode, Preflight, Setting, Settings};
 use crate::sidecar::preflight::{self, Tried};
+use crate::sidecar::{self, Carrier, Launch, Output, Proxy, tunnel};
 use crate::{cli, exit_code, place};
 
 /// A program of the release, ready to be executed.
@@ -56,6 +57,46 @@ fn proxy_flags(args: cli::Proxy, drain: Option<OsString>) -> Layer {
         (Setting::Memory, args.memory),
         (Setting::Drain, drain),
     ])
+}
+
+/// A carrier that only needs to be started, got ready while the endpoints are tried.
+enum Prepared {
+    Etcd { etcd: Found, launch: Launch },
+    Tunnel,
+}
+
+impl Prepared {
+    fn new(settings: &Settings, extra: &[OsString], env: &Env, log: Log) -> Result<Self> {
+        if let Some(why) = &settings.mode_reason {
+            log.info(format_args!("mode {}: {why}", settings.mode));
+        }
+        Ok(match settings.mode {
+            Mode::GrpcProxy => {
+                Self::Etcd { etcd: obtain("etcd", env, log)?, launch: Launch::new(settings, &RELEASE, extra, env)? }
+            }
+            Mode::Tunnel => Self::Tunnel,
+        })
+    }
+
+    /// Starts it, to be looked after. That the endpoints `failing` cannot be reached was said; what is still to come
+    /// of the `rest` is said then.
+    fn start(
+        self,
+        settings: &Settings,
+        failing: &[Endpoint],
+        rest: Receiver<Tried>,
+        log: Log,
+    ) -> Result<Box<dyn Carrier>> {
+        match self {
+            Self::Etcd { etcd, launch } => {
+                let output = Output::new(log, failing);
+                preflight::report_rest(rest, output.clone());
+                Ok(Box::new(Proxy::start(launch, etcd, &settings.listen_addr, output)?))
+            }
+            // Its probes find out and say the same.
+            Self::Tunnel => Ok(Box::new(tunnel::start(settings, failing, log).map_err(sidecar::Error::from)?)),
+        }
+    }
 }
 
 /// An error is reported where and how everything else was.

@@ -5,18 +5,18 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::child::{ENDING, Events};
 use crate::env::Env;
 use crate::log::Log;
 use crate::release::RELEASE;
-use crate::settings::{ListenAddr, Settings, Sources, check_etcd_flags};
+use crate::settings::{ListenAddr, Mode, Settings, Sources, check_etcd_flags};
 use crate::sidecar::preflight::{self, Verdict};
-use crate::sidecar::{self, Attempt, Claim, Launch, Output, Proxy};
+use crate::sidecar::{self, Attempt, Claim, Launch};
 use crate::{cli, exec};
 
-use super::{in_format, obtain, proxy_flags, start_preflight};
+use super::{Prepared, in_format, proxy_flags, start_preflight};
 
 /// How soon one that stands by notices that the port is free.
 const STAND_BY_PAUSE: Duration = Duration::from_millis(200);
@@ -25,8 +25,8 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
     let sources = Sources::new(proxy_flags(args.proxy, args.drain), env);
     let log = Log { format: sources.log_format()? };
     let done = sources.with_binding(env).map_err(Into::into).and_then(|sources| {
-        check_etcd_flags(&args.extra)?;
         let settings = sources.resolve()?;
+        check_etcd_flags(&args.extra, settings.mode)?;
         if args.dry_run { print(&settings, &args.extra, env, out) } else { start(settings, &args.extra, env, log) }
     });
     in_format(log, done)
@@ -38,21 +38,19 @@ fn start(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Res
     let events = settings.drain.map(|_| Events::new(&ENDING)).transpose().context("cannot receive signals")?;
     let Some(claim) = stand_by(&settings.listen_addr, events.as_ref(), log)? else { return Ok(ExitCode::SUCCESS) };
     let tried = start_preflight(&mut settings, env, log)?;
-    let etcd = obtain("etcd", env, log)?;
-    let launch = Launch::new(&settings, &RELEASE, extra, env)?;
+    let prepared = Prepared::new(&settings, extra, env, log)?;
     let failing = match preflight::wait(&tried, events.as_ref(), &settings, log)? {
         Verdict::Start(failing) => failing,
         Verdict::Interrupted(_) => return Ok(ExitCode::SUCCESS),
     };
     let (Some(drain), Some(events)) = (settings.drain, events) else {
+        let Prepared::Etcd { etcd, launch } = prepared else { bail!("the tunnel has no process to become") };
         let mut command = launch.command(&etcd.path());
         claim.hand_on(&mut command);
         return Err(exec::exec(command, "etcd").into());
     };
-    let output = Output::new(log, &failing);
-    preflight::report_rest(tried, output.clone());
-    let proxy = Proxy::start(launch, etcd, &settings.listen_addr, output)?;
-    sidecar::supervise(proxy, drain, &events)?;
+    let mut carrier = prepared.start(&settings, &failing, tried, log)?;
+    sidecar::supervise(&mut *carrier, drain, &events, log)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,23 +76,29 @@ fn stand_by(addr: &ListenAddr, events: Option<&Events>, log: Log) -> Result<Opti
 
 /// What would be done. The last line is a command that a shell can run, unless it says otherwise.
 fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    writeln!(out, "# mode {}: etcd's grpc-proxy", settings.mode)?;
+    let why = settings.mode_reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+    writeln!(out, "# mode {}{why}", settings.mode)?;
     writeln!(out, "# service binding: {}", settings.binding.as_deref().unwrap_or("none"))?;
     for endpoint in &settings.endpoints {
         writeln!(out, "# endpoint: {endpoint}")?;
     }
-    match settings.drain {
-        None => writeln!(out, "# becomes etcd (same pid)")?,
-        Some(drain) => {
-            writeln!(out, "# supervises etcd; after SIGTERM it serves on for {}", humantime::format_duration(drain))?;
+    let drain = settings.drain.map(|drain| humantime::format_duration(drain).to_string()).unwrap_or_default();
+    match (settings.mode, settings.drain) {
+        (Mode::GrpcProxy, None) => writeln!(out, "# becomes etcd (same pid)")?,
+        (Mode::GrpcProxy, _) => writeln!(out, "# supervises etcd; after SIGTERM it serves on for {drain} at most")?,
+        (Mode::Tunnel, _) => {
+            writeln!(out, "# listens on {}; after SIGTERM it serves on for {drain} at most", settings.listen_addr)?;
         }
+    }
+    for warning in &settings.warnings {
+        writeln!(out, "# warning: {warning}")?;
+    }
+    if settings.mode == Mode::Tunnel {
+        return Ok(ExitCode::SUCCESS);
     }
     let launch = Launch::to_show(settings, &RELEASE, extra, env)?;
     if let Some(dir) = launch.dir {
         writeln!(out, "# in the working directory {}", dir.display())?;
-    }
-    for warning in &settings.warnings {
-        writeln!(out, "# warning: {warning}")?;
     }
     if !launch.is_complete() {
         writeln!(out, "# (what is no file cannot be written out: this command would not work as it stands)")?;

@@ -171,8 +171,11 @@ const OURS: [(&str, Setting); 5] = [
 ///
 /// # Errors
 /// For a flag that has one of our own, and for a word that etcd would ignore.
-pub(crate) fn check_etcd_flags(flags: &[OsString]) -> Result<(), Error> {
+pub(crate) fn check_etcd_flags(flags: &[OsString], mode: Mode) -> Result<(), Error> {
     let error = |flag: &OsString, problem: String| Error { setting: format!("-- {}", flag.display()), problem };
+    if let (Mode::Tunnel, Some(first)) = (mode, flags.first()) {
+        return Err(error(first, "is for etcd, which the tunnel does not start: remove it".to_owned()));
+    }
     if let Some(first) = flags.first().filter(|first| !first.as_encoded_bytes().starts_with(b"-")) {
         return Err(error(first, "is no flag, and etcd would ignore it: remove it".to_owned()));
     }

@@ -14,6 +14,8 @@ pub(crate) struct Settings {
     pub endpoints: Vec<Endpoint>,
     pub listen_addr: ListenAddr,
     pub mode: Mode,
+    /// Why `auto` took another mode than the usual one.
+    pub mode_reason: Option<String>,
     /// Name of the service binding that is used.
     pub binding: Option<String>,
     pub tls: Tls,
@@ -34,22 +36,22 @@ pub(crate) struct Settings {
 }
 
 /// What carries the application's connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// The best that serves correctly.
-    #[default]
-    Auto,
     /// `etcd grpc-proxy`.
     GrpcProxy,
+    /// This program itself, byte for byte.
+    Tunnel,
 }
 
 impl Mode {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Nothing for `auto`.
+    pub(super) fn parse(text: &str) -> Result<Option<Self>, String> {
         match text {
-            "auto" => Ok(Self::Auto),
-            "grpc-proxy" => Ok(Self::GrpcProxy),
-            "tunnel" => Err("this version has no tunnel mode: use grpc-proxy or auto".to_owned()),
-            other => Err(format!("{other:?} is no mode: use auto or grpc-proxy")),
+            "auto" => Ok(None),
+            "grpc-proxy" => Ok(Some(Self::GrpcProxy)),
+            "tunnel" => Ok(Some(Self::Tunnel)),
+            other => Err(format!("{other:?} is no mode: use auto, grpc-proxy or tunnel")),
         }
     }
 }
@@ -57,8 +59,8 @@ impl Mode {
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Auto => "auto",
             Self::GrpcProxy => "grpc-proxy",
+            Self::Tunnel => "tunnel",
         })
     }
 }
@@ -84,8 +86,13 @@ impl Preflight {
     }
 }
 
-/// Idle, it has 26 MB.
+/// 2 s less than Cloud Foundry gives a process between SIGTERM and SIGKILL.
+const TUNNEL_DRAIN: Duration = Duration::from_secs(8);
+
+/// In MB. Idle, etcd's proxy has 26.
 const LEAST_MEMORY: u32 = 32;
+/// In MB. Idle, it has 4.
+const TUNNEL_LEAST_MEMORY: u32 = 8;
 
 impl Sources {
     /// Everything `run` needs, checked.
@@ -104,20 +111,23 @@ impl Sources {
             ));
         }
         let (binding, has_password) = self.binding.clone().unzip();
-        if has_password == Some(true) {
+        let namespace = self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?;
+        let (mode, mode_reason) = self.mode(&tls, has_password == Some(true), namespace.is_some())?;
+        if has_password == Some(true) && mode == Mode::GrpcProxy {
             warnings.push(
                 "the service binding has a password: through etcd's grpc-proxy a watch falls silent, with no error, \
-                 when the first login's token expires (after 300 s by default): let an application that watches connect \
-                 to the members itself, or raise the members' --auth-token-ttl"
+                 when the first login's token expires (after 300 s by default): use --mode tunnel"
                     .to_owned(),
             );
         }
+        let drain = self.parsed(Setting::Drain, drain)?;
         Ok(Settings {
             endpoints,
-            mode: self.parsed(Setting::Mode, Mode::parse)?.unwrap_or_default(),
+            mode,
+            mode_reason,
             binding,
             tls,
-            namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
+            namespace,
             metrics_addr: self.parsed(Setting::MetricsAddr, |text| {
                 let addr = ListenAddr::parse(text.strip_prefix("http://").unwrap_or(text))?;
                 if addr == listen_addr {
@@ -126,10 +136,13 @@ impl Sources {
                 Ok(addr)
             })?,
             listen_addr,
-            drain: self.parsed(Setting::Drain, drain)?.flatten(),
+            drain: match mode {
+                Mode::GrpcProxy => drain.flatten(),
+                Mode::Tunnel => Some(drain.unwrap_or(Some(TUNNEL_DRAIN)).unwrap_or_default()),
+            },
             preflight: self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default(),
             log_format: self.log_format()?,
-            memory: self.parsed(Setting::Memory, memory)?,
+            memory: self.parsed(Setting::Memory, |text| memory(text, mode))?,
             use_http_proxy: self.switch(Setting::UseHttpProxy)?,
             warnings,
         })
@@ -171,6 +184,39 @@ impl Sources {
         }
     }
 
+    /// What is asked for; with `auto`, etcd's grpc-proxy wherever it can serve correctly.
+    fn mode(&self, tls: &Tls, password: bool, namespace: bool) -> Result<(Mode, Option<String>), Error> {
+        let named = tls.identity.as_ref().and_then(|it| Some((&it.cert.name, it.common_name.as_ref()?)));
+        let chosen = match (self.parsed(Setting::Mode, Mode::parse)?.flatten(), named) {
+            (Some(Mode::GrpcProxy), Some((cert, name))) => {
+                return Err(Error {
+                    setting: cert.clone(),
+                    problem: format!(
+                        "the client certificate has the common name {name:?}, and etcd's grpc-proxy takes none that \
+                         has one: use --mode tunnel, which takes any, or a certificate without a common name"
+                    ),
+                });
+            }
+            (Some(mode), _) => (mode, None),
+            (None, Some((_, name))) => {
+                let why = format!("etcd's grpc-proxy takes no client certificate with a common name, as {name:?} is");
+                (Mode::Tunnel, Some(why))
+            }
+            (None, None) if password && !namespace => {
+                let why = "through etcd's grpc-proxy, watches fall silent where clients log in with a password";
+                (Mode::Tunnel, Some(why.to_owned()))
+            }
+            (None, None) => (Mode::GrpcProxy, None),
+        };
+        match self.get(Setting::Namespace) {
+            Some(namespace) if chosen.0 == Mode::Tunnel => Err(namespace.error(
+                "the tunnel carries bytes untouched and can put no prefix before keys: remove it, or use what etcd's \
+                 grpc-proxy can serve, with --mode grpc-proxy",
+            )),
+            _ => Ok(chosen),
+        }
+    }
+
     fn tls(&self, warnings: &mut Vec<String>) -> Result<Tls, Error> {
         let now = SystemTime::now();
         let pem = |key, kind| self.get(key).map(|value| Pem::read(&value, kind)).transpose();
@@ -196,18 +242,6 @@ impl Sources {
                 Some(identity)
             }
         };
-        if let Some(identity) = &identity
-            && let Some(name) = &identity.common_name
-        {
-            return Err(Error {
-                setting: identity.cert.name.clone(),
-                problem: format!(
-                    "the client certificate has the common name {name:?}, and etcd's grpc-proxy takes none that has \
-                     one: use a certificate without a common name; --mode tunnel, which takes any, is not in this \
-                     version"
-                ),
-            });
-        }
         Ok(Tls { ca, identity })
     }
 }
@@ -225,11 +259,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parsed.map_err(|_| format!("{text:?} is no duration: write one as in 8s"))
 }
 
-pub(super) fn memory(text: &str) -> Result<u32, String> {
+pub(super) fn memory(text: &str, mode: Mode) -> Result<u32, String> {
+    let least = if mode == Mode::Tunnel { TUNNEL_LEAST_MEMORY } else { LEAST_MEMORY };
     let number: Option<u32> = text.strip_suffix('M').unwrap_or(text).parse().ok();
     match number {
-        Some(mb) if mb >= LEAST_MEMORY => Ok(mb),
-        Some(_) => Err(format!("{text:?} is too little: etcd's proxy needs {LEAST_MEMORY} MB or more")),
+        Some(mb) if mb >= least => Ok(mb),
+        Some(_) => Err(format!("{text:?} is too little: mode {mode} needs {least} MB or more")),
         None => Err(format!("{text:?} is no memory: write MB, as in 64")),
     }
 }
@@ -268,7 +303,7 @@ mod tests {
         let settings = resolve(&[(Setting::Endpoints, "flag:2379")], env);
         assert_eq!(settings.endpoints[0].to_string(), "http://flag:2379");
         assert_eq!(settings.listen_addr.to_string(), "127.0.0.1:9");
-        assert_eq!((settings.mode, settings.drain, settings.preflight), (Mode::Auto, None, Preflight::Warn));
+        assert_eq!((settings.mode, settings.drain, settings.preflight), (Mode::GrpcProxy, None, Preflight::Warn));
         assert_eq!(resolve(&[], env).endpoints[0].to_string(), "http://env:2379");
 
         let settings = resolve(&[], [("VCAP_SERVICES", services)]);
@@ -294,7 +329,7 @@ mod tests {
     #[test]
     fn a_password_in_the_binding_is_a_warning_about_watches() {
         let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","username":"u","password":"s3cret"}}]}"#;
-        let warnings = resolve(&[], [("VCAP_SERVICES", services)]).warnings;
+        let warnings = resolve(&[(Setting::Mode, "grpc-proxy")], [("VCAP_SERVICES", services)]).warnings;
         assert!(warnings[0].contains("a watch falls silent") && !warnings[0].contains("s3cret"), "{warnings:?}");
     }
 
@@ -316,11 +351,11 @@ mod tests {
         assert!(error(&[(Setting::Endpoints, "a")], []).starts_with("--endpoints: "));
         assert!(error(&[], [("ETCDPROXY_ENDPOINTS", "a")]).starts_with("ETCDPROXY_ENDPOINTS: "));
         for (key, text, problem) in [
-            (Setting::Mode, "fast", "--mode: \"fast\" is no mode: use auto or grpc-proxy"),
+            (Setting::Mode, "fast", "--mode: \"fast\" is no mode: use auto, grpc-proxy or tunnel"),
             (Setting::Preflight, "yes", "--preflight: \"yes\" is no preflight: use warn, strict or off"),
             (Setting::Drain, "8", "--drain: \"8\" is no duration: write one as in 8s, or off"),
             (Setting::LogFormat, "xml", "--log-format: \"xml\" is no format: use json, text or raw"),
-            (Setting::Memory, "1", "--memory: \"1\" is too little: etcd's proxy needs 32 MB or more"),
+            (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs 32 MB or more"),
             (Setting::Memory, "1G", "--memory: \"1G\" is no memory: write MB, as in 64"),
             (Setting::UseHttpProxy, "yes", "ETCDPROXY_USE_HTTP_PROXY: \"yes\" is neither true nor false"),
         ] {
@@ -356,9 +391,30 @@ mod tests {
     fn a_common_name_is_refused_with_the_remedy() {
         let pair = Certificate::new(Some("app"), days(-1), days(365));
         let env = [("ETCDPROXY_CERT", pair.cert.as_str()), ("ETCDPROXY_KEY", &pair.key)];
-        let problem = error(&[(Setting::Endpoints, "a:1")], env);
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Mode, "grpc-proxy")], env);
         assert!(problem.starts_with("ETCDPROXY_CERT: the client certificate has the common name \"app\""), "{problem}");
         assert!(problem.contains("--mode tunnel"), "{problem}");
+    }
+
+    #[test]
+    fn auto_takes_the_tunnel_where_etcds_proxy_cannot_serve() {
+        let pair = Certificate::new(Some("app"), days(-1), days(365));
+        let env = [("ETCDPROXY_CERT", pair.cert.as_str()), ("ETCDPROXY_KEY", &pair.key)];
+        let settings = resolve(&[(Setting::Endpoints, "a:1")], env);
+        assert_eq!((settings.mode, settings.drain), (Mode::Tunnel, Some(TUNNEL_DRAIN)));
+        assert!(settings.mode_reason.unwrap().contains("\"app\""));
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/")], env);
+        assert!(problem.starts_with("--namespace: the tunnel carries bytes untouched"), "{problem}");
+
+        let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","password":"s3cret"}}]}"#;
+        let bound = [("VCAP_SERVICES", services)];
+        let settings = resolve(&[], bound);
+        assert_eq!((settings.mode, settings.warnings.len()), (Mode::Tunnel, 0));
+        assert_eq!(resolve(&[(Setting::Namespace, "p/")], bound).mode, Mode::GrpcProxy);
+        let settings = resolve(&[(Setting::Mode, "grpc-proxy")], bound);
+        assert_eq!((settings.mode, settings.drain, settings.warnings.len()), (Mode::GrpcProxy, None, 1));
+        let off = resolve(&[(Setting::Mode, "tunnel"), (Setting::Drain, "off")], bound);
+        assert_eq!((off.mode_reason, off.drain), (None, Some(Duration::ZERO)));
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Staging {
                 ),
             ));
         }
+        let mode = parsed(env, "BP_ETCDPROXY_MODE", Mode::parse)?.flatten();
         Ok(Self {
             declare: declare(env)?,
             name: parsed(env, "BP_ETCDPROXY_SIDECAR_NAME", process_type)?.unwrap_or_else(|| "etcd-proxy".to_owned()),
@@ -65,14 +66,14 @@ impl Staging {
                 value.split(',').map(|one| process_type(one.trim())).collect()
             })?
             .unwrap_or_else(|| vec!["web".to_owned()]),
-            memory: parsed(env, "BP_ETCDPROXY_MEMORY", memory)?,
+            memory: parsed(env, "BP_ETCDPROXY_MEMORY", |text| memory(text, mode.unwrap_or(Mode::GrpcProxy)))?,
             unpack: parsed(env, "BP_ETCDPROXY_UNPACK", |value| match value {
                 "stage" => Ok(Unpack::Stage),
                 "launch" => Ok(Unpack::Launch),
                 _ => Err(format!("{value:?} is neither stage nor launch")),
             })?
             .unwrap_or_default(),
-            mode: parsed(env, "BP_ETCDPROXY_MODE", Mode::parse)?,
+            mode,
             debug: env.get("BP_DEBUG").is_some(),
         })
     }
@@ -174,9 +175,9 @@ mod tests {
             ("BP_ETCDPROXY_SIDECAR_NAME", "a b", "\"a b\" is no process type: use letters, digits, - and _"),
             ("BP_ETCDPROXY_SIDECAR_FOR", "web,", "\"\" is no process type: use letters, digits, - and _"),
             ("BP_ETCDPROXY_MEMORY", "1G", "\"1G\" is no memory: write MB, as in 64"),
-            ("BP_ETCDPROXY_MEMORY", "0", "\"0\" is too little: etcd's proxy needs 32 MB or more"),
+            ("BP_ETCDPROXY_MEMORY", "0", "\"0\" is too little: mode grpc-proxy needs 32 MB or more"),
             ("BP_ETCDPROXY_UNPACK", "later", "\"later\" is neither stage nor launch"),
-            ("BP_ETCDPROXY_MODE", "fast", "\"fast\" is no mode: use auto or grpc-proxy"),
+            ("BP_ETCDPROXY_MODE", "fast", "\"fast\" is no mode: use auto, grpc-proxy or tunnel"),
             (
                 "BP_ETCD_VERSION",
                 "3.6.x",

@@ -82,6 +82,12 @@ impl Pem {
         Ok(Self { name: value.name.clone(), file, text: mended })
     }
 
+    fn read_again(&self) -> Result<Self, Error> {
+        let Some(file) = &self.file else { return Ok(self.clone()) };
+        let text = fs::read_to_string(file).map_err(|err| self.error(format_args!("cannot be read: {err}")))?;
+        Ok(Self { text, ..self.clone() })
+    }
+
     fn error(&self, problem: impl fmt::Display) -> Error {
         let problem = match &self.file {
             Some(file) => format!("{}: {problem}", file.display()),
@@ -148,6 +154,27 @@ pub(crate) struct Identity {
 }
 
 impl Tls {
+    /// The files it was read from.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|identity| [&identity.cert, &identity.key]);
+        self.ca.iter().chain(identity).filter_map(|pem| pem.file.as_deref())
+    }
+
+    /// The same from the files as they are now, checked as at the start.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or what is in it can never work.
+    pub(crate) fn read_again(&self) -> Result<Self, Error> {
+        let now = SystemTime::now();
+        let ca = self.ca.as_ref().map(Pem::read_again).transpose()?;
+        if let Some(ca) = &ca {
+            check_ca(ca, now)?;
+        }
+        let again = |identity: &Identity| check_identity(identity.cert.read_again()?, identity.key.read_again()?, now);
+        let identity = self.identity.as_ref().map(again).transpose()?.map(|(identity, _)| identity);
+        Ok(Self { ca, identity })
+    }
+
     pub(super) fn is_configured(&self) -> bool {
         self.ca.is_some() || self.identity.is_some()
     }

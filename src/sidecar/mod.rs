@@ -7,7 +7,8 @@ pub(crate) mod preflight;
 mod sockets;
 mod supervise;
 mod trust;
+pub(crate) mod tunnel;
 
 pub(crate) use command::Launch;
 pub(crate) use port::{Attempt, Claim, Unusable, try_claim};
-pub(crate) use supervise::{Error, Output, Proxy, supervise};
+pub(crate) use supervise::{Carrier, Error, Output, Proxy, supervise};

@@ -10,11 +10,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
 
+use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 
 use super::command::Launch;
 use super::etcd_log::Thinner;
 use super::port::Unusable;
+use super::tunnel;
 use super::{etcd_log, sockets};
 use crate::child::{self, Events, describe};
 use crate::exec;
@@ -50,6 +52,8 @@ pub(crate) enum Error {
     Port(#[from] Unusable),
     #[error(transparent)]
     Spawn(#[from] exec::Error),
+    #[error(transparent)]
+    Tunnel(#[from] tunnel::Error),
     #[error("cannot wait for etcd: {0}")]
     Wait(#[from] io::Error),
 }
@@ -120,16 +124,40 @@ impl Proxy {
         Ok(Self { launch, etcd, addr: addr.clone(), output, state, proven: false, backoff: FIRST_BACKOFF })
     }
 
-    /// Whether its port is open.
-    fn listens(&self) -> bool {
-        matches!(self.state, State::Running { listening: true, .. })
+    fn ended(&mut self, status: ExitStatus, ran: Duration) -> Result<Duration, Error> {
+        if ran >= RAN_WELL {
+            self.backoff = FIRST_BACKOFF;
+        }
+        let last_words = mem::replace(&mut self.state, State::Pausing(Instant::now())).last_words();
+        // With 1 it says that it does not like its flags, or cannot listen; a crash of Go's has another code.
+        if !self.proven && ran < PROVEN && status.code() == Some(1) {
+            match health::occupant(&self.addr) {
+                Occupant::Other => return Err(Unusable::taken(&self.addr).into()),
+                Occupant::Nobody => return Err(Error::Refused { how: describe(status), last_words }),
+                // It came between our look at the port and etcd's.
+                Occupant::Proxy | Occupant::Silent => {
+                    self.output.log.info(format_args!("{} is served by another etcd proxy: standing by", self.addr));
+                    self.state = State::StandingBy;
+                    return Ok(FIRST_BACKOFF);
+                }
+            }
+        }
+        Ok(self.pause(&format!("etcd's proxy ended ({})", describe(status))))
     }
 
-    /// Sees to it that it runs. To be called again when a child has ended, or after the time that is returned.
-    ///
-    /// # Errors
-    /// When it ends because of a setting, so that another start would be the same.
-    pub(crate) fn tend(&mut self) -> Result<Duration, Error> {
+    /// Waits before the next start, each time longer.
+    fn pause(&mut self, why: &str) -> Duration {
+        let pause = self.backoff;
+        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
+        self.state = State::Pausing(Instant::now() + pause);
+        let words = humantime::format_duration(pause);
+        self.output.log.warn(format_args!("{why}: starting it again in {words}"));
+        pause
+    }
+}
+
+impl Carrier for Proxy {
+    fn tend(&mut self) -> Result<Duration, Error> {
         match &mut self.state {
             State::Running { etcd, since, listening } => {
                 if let Some(status) = etcd.child.try_wait()? {
@@ -171,43 +199,20 @@ impl Proxy {
         }
     }
 
-    fn ended(&mut self, status: ExitStatus, ran: Duration) -> Result<Duration, Error> {
-        if ran >= RAN_WELL {
-            self.backoff = FIRST_BACKOFF;
-        }
-        let last_words = mem::replace(&mut self.state, State::Pausing(Instant::now())).last_words();
-        // With 1 it says that it does not like its flags, or cannot listen; a crash of Go's has another code.
-        if !self.proven && ran < PROVEN && status.code() == Some(1) {
-            match health::occupant(&self.addr) {
-                Occupant::Other => return Err(Unusable::taken(&self.addr).into()),
-                Occupant::Nobody => return Err(Error::Refused { how: describe(status), last_words }),
-                // It came between our look at the port and etcd's.
-                Occupant::Proxy | Occupant::Silent => {
-                    self.output.log.info(format_args!("{} is served by another etcd proxy: standing by", self.addr));
-                    self.state = State::StandingBy;
-                    return Ok(FIRST_BACKOFF);
-                }
-            }
-        }
-        Ok(self.pause(&format!("etcd's proxy ended ({})", describe(status))))
+    fn is_ready(&self) -> bool {
+        matches!(self.state, State::Running { listening: true, .. })
     }
 
-    /// Waits before the next start, each time longer.
-    fn pause(&mut self, why: &str) -> Duration {
-        let pause = self.backoff;
-        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
-        self.state = State::Pausing(Instant::now() + pause);
-        let words = humantime::format_duration(pause);
-        self.output.log.warn(format_args!("{why}: starting it again in {words}"));
-        pause
-    }
-
-    /// How many clients are connected, where the system shows it.
     fn clients(&self) -> Option<usize> {
         match &self.state {
             State::Running { etcd, .. } => sockets::clients(&self.addr, etcd.child.id()),
             _ => Some(0),
         }
+    }
+
+    /// etcd reads its client certificate at each connection.
+    fn reload(&mut self) -> bool {
+        false
     }
 }
 
@@ -277,7 +282,7 @@ impl Drain {
     }
 
     /// Whether the proxy may end; else how long to wait before the next question.
-    fn ask(&mut self, proxy: &Proxy) -> Option<Duration> {
+    fn ask(&mut self, proxy: &dyn Carrier) -> Option<Duration> {
         // Twice: a client may be about to connect anew.
         self.without_clients = if proxy.clients() == Some(0) { self.without_clients + 1 } else { 0 };
         let left = self.until.saturating_duration_since(Instant::now());
@@ -285,30 +290,49 @@ impl Drain {
     }
 }
 
-/// Looks after a proxy until a signal ends it, `drain` later at most. A second signal ends it at once.
+/// What carries the application's connections, and wants to be looked after. Dropping it ends it.
+pub(crate) trait Carrier {
+    /// Sees to it that it runs. To be called again when a child has ended, or after the time that is returned.
+    ///
+    /// # Errors
+    /// When it ends because of a setting, so that another start would be the same.
+    fn tend(&mut self) -> Result<Duration, Error>;
+
+    /// Whether the service manager may be told that it is there.
+    fn is_ready(&self) -> bool;
+
+    /// How many clients are connected, where the system shows it.
+    fn clients(&self) -> Option<usize>;
+
+    /// What SIGHUP is for, if it is not for the end.
+    fn reload(&mut self) -> bool;
+}
+
+/// Looks after a carrier until a signal ends it, `drain` later at most. A second signal ends it at once.
 ///
 /// # Errors
-/// When there is no use in starting the proxy again.
-pub(crate) fn supervise(mut proxy: Proxy, drain: Duration, events: &Events) -> Result<(), Error> {
+/// When there is no use in starting it again.
+pub(crate) fn supervise(proxy: &mut dyn Carrier, drain: Duration, events: &Events, log: Log) -> Result<(), Error> {
     let mut ready = false;
     loop {
         let patience = proxy.tend()?;
-        if !ready && proxy.listens() {
+        if !ready && proxy.is_ready() {
             ready = true;
             notify(NotifyState::Ready);
         }
-        if events.next(patience).ending().is_some() {
-            break;
+        match events.next(patience).ending() {
+            None => {}
+            Some(Signal::SIGHUP) if proxy.reload() => {}
+            Some(_) => break,
         }
     }
     notify(NotifyState::Stopping);
-    let log = proxy.output.log;
     if let Some(clients @ 1..) = proxy.clients() {
         let drain = humantime::format_duration(drain);
         log.info(format_args!("serving on for {drain} at most, until no client is connected; now: {clients}"));
     }
     let mut draining = Drain::new(drain);
-    while let Some(pause) = draining.ask(&proxy) {
+    while let Some(pause) = draining.ask(proxy) {
         let patience = proxy.tend()?.min(pause);
         if events.next(patience).ending().is_some() {
             break;

@@ -19,6 +19,7 @@ mod secrets;
 mod support;
 mod three_programs;
 mod tls;
+mod tunnel;
 mod unpack;
 mod wait;
 

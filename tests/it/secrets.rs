@@ -57,13 +57,14 @@ fn a_key_and_a_password_are_nowhere_but_in_memory() {
     let scratch = tempfile::tempdir().unwrap();
     for supervised in [false, true] {
         let addr = free_addr(&host);
-        let mut run = command(&binary(), ["run", "--listen-addr", &addr]);
+        let mut run = command(&binary(), ["run", "--mode", "grpc-proxy", "--listen-addr", &addr]);
         run.env("VCAP_SERVICES", &services).env("TMPDIR", scratch.path()).env("HOME", scratch.path());
         run.env("ETCDPROXY_UNPACK_DIR", scratch.path().join("unpacked")).current_dir(&scratch);
         if supervised {
             run.args(["--drain", "0s"]);
         }
-        let (_, shown, _) = finish(command(&binary(), ["run", "--dry-run"]).env("VCAP_SERVICES", &services));
+        let (_, shown, _) =
+            finish(command(&binary(), ["run", "--mode", "grpc-proxy", "--dry-run"]).env("VCAP_SERVICES", &services));
         assert!(shown.contains("(PEM of service binding \"my-etcd\", key)"), "{shown}");
         assert!(!secrets.iter().any(|secret| shown.contains(secret)), "{shown}");
 

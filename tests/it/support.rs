@@ -189,6 +189,7 @@ pub(crate) struct Cluster {
     dir: TempDir,
     members: Vec<Member>,
     security: Option<Security>,
+    flags: Vec<String>,
 }
 
 impl Cluster {
@@ -198,6 +199,10 @@ impl Cluster {
 
     /// With members that speak TLS, on an address for which they have certificates.
     pub(crate) fn start_on(host: &str, size: usize, security: Option<Security>) -> Self {
+        Self::begin(host, size, security, Vec::new())
+    }
+
+    fn begin(host: &str, size: usize, security: Option<Security>, flags: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         link(dir.path(), "etcd");
         let member = |n| Member {
@@ -207,7 +212,7 @@ impl Cluster {
             health: free_addr(host),
             process: None,
         };
-        let mut cluster = Self { dir, members: (1..=size).map(member).collect(), security };
+        let mut cluster = Self { dir, members: (1..=size).map(member).collect(), security, flags };
         (0..size).for_each(|n| cluster.start_member(n));
         (0..size).for_each(|n| wait_ready(&cluster.members[n].health));
         cluster
@@ -232,8 +237,19 @@ impl Cluster {
             }
         }
         // The tests' disk is slow and shared; no test here pulls its plug.
-        command.arg("--unsafe-no-fsync").stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(&self.flags).arg("--unsafe-no-fsync").stdout(Stdio::null()).stderr(Stdio::null());
         self.members[n].process = Some(Process::start(&mut command));
+    }
+
+    /// One member with these flags besides.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
+        let flags = flags.iter().map(ToString::to_string).collect();
+        Self::begin(&own_host(), 1, None, flags)
+    }
+
+    /// Waits until a member answers.
+    pub(crate) fn wait_member(&self, n: usize) {
+        wait_ready(&self.members[n].health);
     }
 
     pub(crate) fn kill_member(&mut self, n: usize) {

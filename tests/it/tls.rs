@@ -134,10 +134,10 @@ fn certificates_that_can_never_work_end_the_start_in_words() {
             "ETCDPROXY_KEY: the key does not belong to the certificate of ETCDPROXY_CERT",
         ),
         (Some(&named.cert), Some(&named.key), "has the common name \"app\""),
-        (Some(&named.cert), Some(&named.key), "--mode tunnel"),
+        (Some(&named.cert), Some(&named.key), "use --mode tunnel"),
         (Some(&expired.cert), Some(&expired.key), "expired on 20"),
     ] {
-        let mut command = etcdproxy(["run", "--endpoints", "https://127.0.0.1:1"]);
+        let mut command = etcdproxy(["run", "--mode", "grpc-proxy", "--endpoints", "https://127.0.0.1:1"]);
         for (name, value) in [("ETCDPROXY_CERT", cert), ("ETCDPROXY_KEY", key)] {
             command.envs(value.map(|value| (name, value)));
         }
@@ -331,7 +331,8 @@ async fn users_and_passwords_pass_through_and_an_authenticated_cluster_counts_as
 
     let addr = free_addr(&own_host());
     let mut command = binding(json!({"uri": format!("http://app:s3cret@{}", cluster.client_addr(0))}));
-    let mut proxy = Process::start(command.args(["run", "--listen-addr", &addr]).stderr(Stdio::piped()));
+    let args = ["run", "--mode", "grpc-proxy", "--listen-addr", &addr];
+    let mut proxy = Process::start(command.args(args).stderr(Stdio::piped()));
     wait_ready(&addr);
     let options = ConnectOptions::new().with_user("app", "s3cret");
     let mut app = Client::connect([&addr], Some(options)).await.unwrap();

@@ -1,0 +1,222 @@
+//! How a member is, asked every second.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::Tunnel;
+use super::upstream::{Protocol, Stream};
+use crate::health;
+
+const EVERY: Duration = Duration::from_secs(1);
+/// A member that says nothing for so long is left.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// A member that does not offer `/health` is asked for it again after so many pings.
+const ASK_AGAIN: u32 = 60;
+/// etcd's answers are a few hundred bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Probes member `n` for ever.
+pub(super) async fn run(tunnel: Arc<Tunnel>, n: usize) {
+    let mut probe = Probe { tunnel, n, kept: None, pings: 0 };
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(PATIENCE, probe.ask()).await.unwrap_or_else(|_| {
+            probe.kept = None;
+            Err(format!("it is silent for {} s", PATIENCE.as_secs_f32()))
+        });
+        probe.tunnel.report(n, asked, answer);
+    }
+}
+
+struct Probe {
+    tunnel: Arc<Tunnel>,
+    n: usize,
+    /// The connection of the last probe.
+    kept: Option<Box<dyn Stream>>,
+    /// While above 0, the member is pinged instead.
+    pings: u32,
+}
+
+/// What came of one question.
+enum Answer {
+    Well,
+    Ill(String),
+    /// There is no `/health` on this port.
+    NotOffered,
+}
+
+impl Probe {
+    async fn ask(&mut self) -> Result<(), String> {
+        if self.pings == 0 {
+            match self.ask_health().await? {
+                Answer::Well => return Ok(()),
+                Answer::Ill(why) => return Err(why),
+                Answer::NotOffered => {
+                    self.kept = None;
+                    self.pings = ASK_AGAIN;
+                }
+            }
+        }
+        self.pings -= 1;
+        let pinged = self.ping().await;
+        if self.pings == 0 || pinged.is_err() {
+            self.kept = None;
+        }
+        pinged
+    }
+
+    async fn ask_health(&mut self) -> Result<Answer, String> {
+        // A connection that was kept may have been closed meanwhile: that says nothing of the member.
+        if let Some(mut stream) = self.kept.take()
+            && let Some(answer) = get_health(&mut stream).await
+        {
+            self.kept = Some(stream);
+            return Ok(answer);
+        }
+        let mut stream = self.connect(Protocol::Http1).await?;
+        match get_health(&mut stream).await {
+            Some(answer) => {
+                self.kept = Some(stream);
+                Ok(answer)
+            }
+            None => Ok(Answer::NotOffered),
+        }
+    }
+
+    async fn ping(&mut self) -> Result<(), String> {
+        if let Some(mut stream) = self.kept.take()
+            && ping(&mut stream).await.is_some()
+        {
+            self.kept = Some(stream);
+            return Ok(());
+        }
+        let mut stream = self.connect(Protocol::Http2).await?;
+        stream.write_all(PREFACE).await.map_err(|err| crate::log::words_of(&err))?;
+        ping(&mut stream).await.ok_or("what answers is not etcd: it does not speak HTTP/2")?;
+        self.kept = Some(stream);
+        Ok(())
+    }
+
+    async fn connect(&self, protocol: Protocol) -> Result<Box<dyn Stream>, String> {
+        let endpoint = &self.tunnel.members.list[self.n].endpoint;
+        self.tunnel.upstream.connect(endpoint, protocol).await.map_err(|failure| failure.words)
+    }
+}
+
+/// One question on a connection that stays open; `None` when what comes is no answer to it.
+async fn get_health(stream: &mut Box<dyn Stream>) -> Option<Answer> {
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: etcd\r\n\r\n").await.ok()?;
+    stream.flush().await.ok()?;
+    let mut bytes = Vec::new();
+    loop {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        match parse(&bytes) {
+            Parsed::More if bytes.len() < MAX_ANSWER => {}
+            Parsed::More | Parsed::Nonsense => return None,
+            Parsed::Answer(status @ (200 | 503), body) => {
+                return Some(health::judge(status, body).reason.map_or(Answer::Well, Answer::Ill));
+            }
+            Parsed::Answer(..) => return Some(Answer::NotOffered),
+        }
+    }
+}
+
+/// An HTTP/1.1 answer with a length.
+#[derive(Debug, PartialEq, Eq)]
+enum Parsed<'a> {
+    More,
+    Nonsense,
+    Answer(u16, &'a [u8]),
+}
+
+fn parse(bytes: &[u8]) -> Parsed<'_> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut headers);
+    let start = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(start)) => start,
+        Ok(httparse::Status::Partial) => return Parsed::More,
+        Err(_) => return Parsed::Nonsense,
+    };
+    let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
+    match (head.code, length) {
+        (Some(code), Some(length)) if length <= MAX_ANSWER => match bytes[start..].get(..length) {
+            Some(body) => Parsed::Answer(code, body),
+            None => Parsed::More,
+        },
+        _ => Parsed::Nonsense,
+    }
+}
+
+/// An HTTP/2 client's preface and an empty SETTINGS frame (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// A PING frame (section 6.7), and the flag that makes it, or SETTINGS, an acknowledgement.
+const PING: [u8; 17] = *b"\0\0\x08\x06\0\0\0\0\0etcdpxy\0";
+const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
+const ACK: u8 = 1;
+
+/// Asks for a sign of life; `None` when there is none on this connection.
+async fn ping(stream: &mut Box<dyn Stream>) -> Option<()> {
+    stream.write_all(&PING).await.ok()?;
+    stream.flush().await.ok()?;
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).await.ok()?;
+        let [a, b, c, kind, flags, ..] = header;
+        let length = u64::from(u32::from_be_bytes([0, a, b, c]));
+        tokio::io::copy(&mut (&mut *stream).take(length), &mut tokio::io::sink()).await.ok()?;
+        match (kind, flags & ACK) {
+            (6, ACK) => return Some(()),
+            (4, 0) => {
+                stream.write_all(SETTINGS_ACK).await.ok()?;
+                stream.flush().await.ok()?;
+            }
+            // GOAWAY: the member closes this connection.
+            (7, _) => return None,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn answers() {
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(parse(ok), Parsed::Answer(200, b"{}"));
+        assert_eq!(parse(&ok[..ok.len() - 1]), Parsed::More);
+        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"), Parsed::Answer(404, b""));
+        for nonsense in [
+            &b"SSH-2.0"[..],
+            b"\0\0\x12\x04",
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
+        ] {
+            assert_eq!(parse(nonsense), Parsed::Nonsense, "{}", nonsense.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_answer_is_a_panic(start in 0..3usize, tail: Vec<u8>) {
+            let beginnings: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 503 x\r\nContent-Length: 5\r\n\r\n"];
+            let bytes = [beginnings[start], &tail].concat();
+            if let Parsed::Answer(status, body) = parse(&bytes) {
+                crate::health::judge(status, body);
+            }
+        }
+    }
+}
