@@ -57,7 +57,7 @@ pub(crate) struct Events(Receiver<Event>);
 impl Events {
     /// Of the `wanted` signals, those that this process was not started to ignore (as by `nohup`); and ends of children.
     pub(crate) fn new(wanted: &[Signal]) -> io::Result<Self> {
-        let ignored = Process::myself().and_then(|process| process.status()).map_or(0, |status| status.sigign);
+        let ignored = Process::myself().and_then(|process| process.stat()).map_or(0, |stat| stat.sigignore);
         let heard = wanted.iter().map(|signal| *signal as i32).filter(|signal| ignored & (1 << (signal - 1)) == 0);
         let mut signals = SignalsInfo::<WithOrigin>::new(heard.chain([Signal::SIGCHLD as i32]))?;
         let (sender, receiver) = mpsc::channel();
