@@ -18,7 +18,7 @@ import textwrap
 import time
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 WARM_UPS = 3
 ROUNDS = 100
@@ -42,11 +42,13 @@ class Row(NamedTuple):
     what: str
     measured: str
     target: str
-    met: bool
+    met: Optional[bool]  # None: there is no target
     missed_by: str
 
     def __str__(self):
         verdict = "met" if self.met else f"missed by {self.missed_by}"
+        if self.met is None:
+            verdict = "–"
         return f"| {self.what} | {self.measured} | {self.target} | {verdict} |"
 
 

@@ -256,16 +256,16 @@ class Lab:
 
 
 class Member:
+    SCHEME = "http"  # of its clients
+
     def __init__(self, lab, number):
         self.lab = lab
         self.name = f"m{number}"
         # Below the ports that the system gives to clients
         self.address = f"{lab.host}:{20000 + number}"
-        # Of its own, to be cut off by: what it sends its peers comes from there.
-        # For that etcd takes no loopback address; these are on lo all the same.
-        self.peer_host = f"10.0.0.{number}"
-        self.peer = f"http://{self.peer_host}:{30000 + number}"
-        self.client = f"http://{self.address}"
+        self.peer = f"http://{lab.host}:{30000 + number}"
+        self.client = f"{self.SCHEME}://{self.address}"
+        self.flags = ()
         self.process = None
 
     def start(self, cluster=None):
@@ -276,12 +276,14 @@ class Member:
             "--listen-client-urls", self.client,
             "--advertise-client-urls", self.client,
             "--listen-peer-urls", self.peer,
-            "--initial-advertise-peer-urls", self.peer,
-            "--feature-gates=SetMemberLocalAddr=true",
+            "--initial-advertise-peer-urls", self.peer, *self.flags,
         ]
         if cluster:
             argv += ["--initial-cluster", cluster]
         self.process = self.lab.start(self.name, *argv)
+
+    def wait_ready(self):
+        self.lab.wait_ready(self.address)
 
     def kill(self):
         self.process.kill()
@@ -298,18 +300,31 @@ class Member:
         return float(sent[1]) if sent else 0
 
 
+class Separable(Member):
+    """With an address for its peers, to be cut off by: what it sends them
+    comes from there. For that etcd takes no loopback address; these are on lo
+    all the same.
+    """
+
+    def __init__(self, lab, number):
+        super().__init__(lab, number)
+        self.peer_host = f"10.0.0.{number}"
+        self.peer = f"http://{self.peer_host}:{30000 + number}"
+        self.flags = ("--feature-gates=SetMemberLocalAddr=true",)
+
+
 class Cluster:
     """Three members, which answer."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, member=Member):
         self.lab = lab
-        self.members = [Member(lab, number) for number in (1, 2, 3)]
+        self.members = [member(lab, number) for number in (1, 2, 3)]
         self.endpoints = ",".join(m.client for m in self.members)
         initial = ",".join(f"{m.name}={m.peer}" for m in self.members)
         for member in self.members:
             member.start(initial)
         for member in self.members:
-            lab.wait_ready(member.address)
+            member.wait_ready()
 
     def make_leader(self, member):
         number = str(self.members.index(member) + 1)
@@ -403,7 +418,7 @@ def longest_gap(successes, since, ended):
 
 
 def run(way, scenario, lab):
-    cluster = Cluster(lab)
+    cluster = Cluster(lab, Separable)
     load = Load(lab, open_way(way, lab, cluster))
     load.settles()
     victims = scenario.victims(cluster)

@@ -28,7 +28,7 @@ for purpose in "${@:-build}"; do
         need shellcheck shellcheck; need setpriv util-linux; need unshare util-linux
         need_library python3-pip python3 -m pip --version
         ;;
-    bench) need_library python3-pip python3 -m pip --version ;;
+    bench) need openssl openssl; need_library python3-pip python3 -m pip --version ;;
     chaos) need python3 python3; need ip iproute2; need unshare util-linux ;;
     integration)
         need setpriv util-linux; need unshare util-linux; need ip iproute2; need rackup ruby-rack

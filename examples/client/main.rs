@@ -2,9 +2,11 @@
 //!
 //! `client load ADDR,…` writes, reads and watches until its standard input ends, then reports what was lost.
 //! With `--json` each line of output is JSON: what was done so far, ten times a second, and at the end the report.
+//! `client bench ADDR,… --clients N --seconds S --call put|get [--ca FILE]` measures calls; `--ca` is for `https`.
 //! `client leader ADDR,ADDR,…` prints the number (from 1) of the member that leads, and
 //! `client make-leader NUMBER ADDR,ADDR,…` makes that member lead.
 
+mod bench;
 #[allow(dead_code, reason = "shared with the tests")]
 mod load;
 
@@ -12,6 +14,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bench::Bench;
 use etcd_client::{Client, Error, ResponseHeader};
 use load::Load;
 
@@ -22,11 +25,13 @@ async fn main() -> ExitCode {
     let done = match args[..] {
         ["load", addrs] => load(addrs, false).await,
         ["load", "--json", addrs] => load(addrs, true).await,
+        ["bench", ref args @ ..] => bench(args).await,
         ["leader", addrs] => leader(addrs).await,
         ["make-leader", number, addrs] => make_leader(number, addrs).await,
         _ => {
             eprintln!(
-                "usage: client load [--json] ADDR,… | client leader ADDR,ADDR,… | client make-leader NUMBER ADDR,ADDR,…"
+                "usage: client load [--json] ADDR,… | client bench ADDR,… [--clients N] [--seconds S] [--call put|get] \
+                 [--ca FILE] | client leader ADDR,ADDR,… | client make-leader NUMBER ADDR,ADDR,…"
             );
             return ExitCode::from(2);
         }
@@ -60,6 +65,11 @@ async fn load(addrs: &str, json: bool) -> Result<ExitCode, Error> {
         println!("{report}");
     }
     Ok(if report.nothing_lost() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn bench(args: &[&str]) -> Result<ExitCode, Error> {
+    println!("{}", Bench::parse(args)?.run().await?);
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn leader(addrs: &str) -> Result<ExitCode, Error> {
