@@ -250,7 +250,7 @@ SECTION = """\
 
 Three real etcd members, the ways to them and the client run on this one
 machine, on loopback. The members' data is in {place}, so that etcd does not
-wait for a disk: a disk would make all ways look alike. Load average {load} at
+wait for a disk, which would make all ways look more alike. Load average {load} at
 the start. The client is the Rust crate etcd-client, one connection to each
 caller, which puts (256 bytes, its own key) or gets (linearizable) without a
 pause; 1 s to warm up, then {seconds} s that count.
@@ -283,7 +283,7 @@ def section(subject):
     table += map(str, measure(subject))
     return SECTION.format(
         heading=HEADING,
-        place="memory (tmpfs)" if in_memory else "files on a disk, for want of tmpfs",
+        place="memory (tmpfs)" if in_memory else "files, for want of memory",
         load=f"{load:.1f}",
         seconds=SECONDS,
         many=MANY_CLIENTS,
