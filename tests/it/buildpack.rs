@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::{Process, binary, command, etcdproxy, eventually, fails_with, finish, free_addr, own_host};
+use crate::support::{
+    Cluster, Process, binary, command, etcdproxy, eventually, fails_with, finish, free_addr, own_host, wait_ready,
+};
 
 /// The unpacked buildpack, and the directories of one staging.
 struct Staging {
@@ -102,6 +104,24 @@ fn what_supply_says_and_leaves() {
     fs::copy(staging.path("deps/0/bin/etcdproxy"), &lonely).unwrap();
     let line = fails_with(1, &mut command(&lonely, ["unpack", "/tmp"]));
     assert!(line.contains("this is the small launcher, which has no etcd inside"), "{line}");
+}
+
+#[test]
+fn for_the_tunnel_no_etcd_is_left_and_the_launcher_is_enough() {
+    let staging = Staging::new();
+    let cluster = Cluster::start(1);
+    assert_eq!(finish(&mut staging.supply("0")).0, 0);
+    let mut supply = staging.supply("0");
+    supply.env("BP_ETCDPROXY_MODE", "tunnel").env("BP_ETCDPROXY_SIDECAR", "true").env("BP_ETCDPROXY_MEMORY", "16");
+    let (code, stdout, _) = finish(&mut supply);
+    assert_eq!((code, stdout.lines().nth(1)), (0, Some("-----> Supplying the tunnel, which needs no etcd")));
+    assert_eq!(staging.names("deps/0/bin"), ["etcdproxy"], "that of the earlier supply is gone");
+    assert!(!staging.text("deps/0/config.yml").contains("etcd_version"));
+    assert!(staging.text("deps/0/launch.yml").contains(" --mode tunnel --memory 16"));
+    let addr = free_addr(&own_host());
+    let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
+    let _tunnel = Process::start(staging.launcher(&args).stderr(Stdio::null()));
+    wait_ready(&addr);
 }
 
 #[test]

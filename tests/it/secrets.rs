@@ -55,9 +55,9 @@ fn a_key_and_a_password_are_nowhere_but_in_memory() {
 
     // Everything that could be written is written below this directory.
     let scratch = tempfile::tempdir().unwrap();
-    for supervised in [false, true] {
+    for (mode, supervised) in [("grpc-proxy", false), ("grpc-proxy", true), ("tunnel", true)] {
         let addr = free_addr(&host);
-        let mut run = command(&binary(), ["run", "--mode", "grpc-proxy", "--listen-addr", &addr]);
+        let mut run = command(&binary(), ["run", "--mode", mode, "--listen-addr", &addr]);
         run.env("VCAP_SERVICES", &services).env("TMPDIR", scratch.path()).env("HOME", scratch.path());
         run.env("ETCDPROXY_UNPACK_DIR", scratch.path().join("unpacked")).current_dir(&scratch);
         if supervised {
@@ -72,6 +72,12 @@ fn a_key_and_a_password_are_nowhere_but_in_memory() {
         wait_ready(&addr);
         assert_eq!(command_lines(&secrets), [""; 0]);
         assert_eq!(holders(scratch.path(), &secrets), [""; 0]);
+        if mode == "tunnel" {
+            proxy.kill();
+            let log = proxy.stderr_text();
+            assert!(!secrets.iter().any(|secret| log.contains(secret)), "{log}");
+            continue;
+        }
         // etcd itself has the key's file, which nobody else may open, and no copy of the binding.
         let etcd = etcd(&proxy, supervised);
         let environment = fs::read(format!("/proc/{etcd}/environ")).unwrap();

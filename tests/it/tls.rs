@@ -265,9 +265,11 @@ fn a_member_on_a_unix_socket() {
     command.args(["--advertise-client-urls", &format!("http://{client}")]);
     let _member = Process::start(command.args(["--listen-peer-urls", &format!("http://{peer}")]));
     wait_ready(&client);
-    let args = ["run", "--preflight", "strict", "--endpoints", &socket, "--listen-addr", &addr];
-    let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
-    wait_ready(&addr);
+    for mode in ["grpc-proxy", "tunnel"] {
+        let args = ["run", "--mode", mode, "--preflight", "strict", "--endpoints", &socket, "--listen-addr", &addr];
+        let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
+        wait_ready(&addr);
+    }
     let words = verdict("unix:///no/such.sock", &mut empty());
     assert_eq!(words, "it cannot be reached: No such file or directory");
 }

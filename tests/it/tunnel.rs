@@ -338,6 +338,26 @@ fn it_drains_and_obeys_and_its_port_is_not_shared() {
 }
 
 #[test]
+fn a_member_that_offers_no_health_on_its_port_is_pinged() {
+    let host = own_host();
+    let http = format!("http://{}", free_addr(&host));
+    let cluster = Cluster::start_with(&["--listen-client-http-urls", &http]);
+    let addr = free_addr(&host);
+    let tunnel = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
+    wait_ready(&addr);
+    let is_ready = || finish(&mut etcdproxy(["health", "--listen-addr", &addr])).0 == 0;
+    std::thread::sleep(Duration::from_millis(2500)); // two more pings, on the same connection
+    assert!(is_ready());
+    cluster.signal_member(0, Signal::SIGSTOP);
+    eventually("it is down", || !is_ready());
+    cluster.signal_member(0, Signal::SIGCONT);
+    eventually("it is up", is_ready);
+    let log = log_of(tunnel);
+    assert_eq!(log.matches("is up").count(), 2, "{log}");
+    assert!(log.contains("is down: it is silent for 1.5 s"), "{log}");
+}
+
+#[test]
 fn exec_uses_it_too() {
     let cluster = Cluster::start(1);
     let addr = free_addr(&own_host());
