@@ -188,7 +188,7 @@ pub(crate) fn wait(
     }
     log.warn_all(&words);
     if !good {
-        log.warn("no endpoint can be used yet; etcd's proxy goes on trying");
+        log.warn("no endpoint can be used yet: starting all the same, and trying on");
     }
     Ok(Verdict::Start(bad.into_iter().map(|(endpoint, _)| endpoint).collect()))
 }
