@@ -5,7 +5,7 @@ use std::time::Duration;
 use etcd_client::{Compare, CompareOp, EventType, PutOptions, Txn, TxnOp, WatchOptions};
 
 use crate::load::{self, Load};
-use crate::support::{Cluster, free_addr, own_host, start_proxy, wait_ready};
+use crate::support::{Cluster, free_addr, goes_on, own_host, start_proxy, wait_ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_call_works_through_the_proxy() {
@@ -70,15 +70,4 @@ async fn follower_and_leader_die_under_load_and_nothing_is_lost() {
     println!("{report}");
     assert!(report.nothing_lost(), "{report}");
     assert!(report.puts.done() >= 150, "{report}");
-}
-
-/// Until 50 more writes are acknowledged.
-async fn goes_on(load: &Load) {
-    let goal = load.writes() + 50;
-    let progress = async {
-        while load.writes() < goal {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), progress).await.expect("the client goes on within 30 s");
 }

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::load::Load;
 use crate::pki::{self, Pair};
 
 /// The binary under test.
@@ -158,6 +159,17 @@ pub(crate) fn free_addr(host: &str) -> String {
 pub(crate) fn wait_ready(addr: &str) {
     let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--timeout", "60s", "--listen-addr", addr]));
     assert_eq!(code, 0, "{stderr}");
+}
+
+/// Until 50 more writes are acknowledged.
+pub(crate) async fn goes_on(load: &Load) {
+    let goal = load.writes() + 50;
+    let progress = async {
+        while load.writes() < goal {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), progress).await.expect("the client goes on within 30 s");
 }
 
 /// The one etcd proxy of a test, started by `etcdproxy run`.
