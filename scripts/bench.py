@@ -352,19 +352,25 @@ its rounds, a ratio that of the medians.
 """
 
 
+def circumstances(path):
+    """When and on what it is measured, with files below the path."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu_model(),
+        "kernel": os.uname().release,
+        "file_system": output("df", "--output=fstype", path).split()[-1],
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
 def document(subject):
     how = (
         inspect.getdoc(m).replace("{staging_rounds}", str(STAGING_ROUNDS))
         for m in MEASUREMENTS
     )
-    file_system = output("df", "--output=fstype", subject.work).split()[-1]
     facts = {
-        "date": datetime.date.today().isoformat(),
-        "cores": len(os.sched_getaffinity(0)),
-        "cpu": cpu_model(),
-        "kernel": os.uname().release,
-        "file_system": file_system,
-        "load": f"{os.getloadavg()[0]:.1f}",
+        **circumstances(subject.work),
         "warm_ups": WARM_UPS,
         "rounds": ROUNDS,
         "how": "\n".join("- " + textwrap.indent(t, "  ")[2:] for t in how),

@@ -5,11 +5,9 @@ usage: chaos.py BINARY CLIENT SCRATCH_DIR DOCUMENT [WORD...]
 """
 
 import ctypes
-import datetime
 import inspect
 import itertools
 import json
-import os
 import random
 import re
 import shutil
@@ -23,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from bench import ENV, STOPPING, cpu_model, output
+from bench import ENV, STOPPING, circumstances, output
 
 CALLS_PER_SECOND = 50  # the client's pace, of each kind
 SETTLE_SECONDS = 2
@@ -616,14 +614,8 @@ def facts(subject):
     client_version = re.search(
         r'name = "etcd-client"\nversion = "(.*)"', lock.read_text()
     )
-    file_system = output("df", "--output=fstype", subject.work).split()[-1]
     return {
-        "date": datetime.date.today().isoformat(),
-        "cores": len(os.sched_getaffinity(0)),
-        "cpu": cpu_model(),
-        "kernel": os.uname().release,
-        "file_system": file_system,
-        "load": f"{os.getloadavg()[0]:.1f}",
+        **circumstances(subject.work),
         "version": output(subject.binary, "version"),
         "client_version": client_version[1],
         "settle": SETTLE_SECONDS,

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Measures what an application sees while members die, hang and come back, and prints the table; about 20 minutes.
+# Measures what an application sees while members die, hang and come back, and prints the table; about half an hour.
 # With words as arguments, only the rows that have one of them in their names, as in "leader, grpc-proxy"; without,
 # all, and it writes docs/reliability.md. ETCDPROXY_TEST_BINARY names a binary to take instead of building one.
 set -euo pipefail
