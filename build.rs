@@ -77,9 +77,20 @@ struct Frame {
 }
 
 fn main() {
+    leave_unwind_tables_out();
     if let Err(err) = pack() {
         println!("cargo::error={}", format!("{err:#}").replace('\n', " "));
         std::process::exit(1);
+    }
+}
+
+/// A third of a megabyte that nothing reads: in the release profiles a panic aborts.
+fn leave_unwind_tables_out() {
+    const SCRIPT: &str = ".cargo/no-unwind-tables.ld";
+    println!("cargo::rerun-if-changed={SCRIPT}");
+    let var = |name| std::env::var(name).unwrap_or_default();
+    if var("CARGO_CFG_TARGET_ENV") == "musl" && var("PROFILE") == "release" {
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}/{SCRIPT}", var("CARGO_MANIFEST_DIR"));
     }
 }
 
