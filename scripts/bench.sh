@@ -31,4 +31,4 @@ if [ "${1:-}" != throughput ]; then
 
     bounded 600 python3 -B scripts/bench.py "$binary" "target/three/$triple/release/etcdproxy" "$work" docs/benchmarks.md
 fi
-bounded 900 python3 -B scripts/throughput.py "$binary" target/client/release/examples/client "$work" docs/benchmarks.md
+bounded 1200 python3 -B scripts/throughput.py "$binary" target/client/release/examples/client "$work" docs/benchmarks.md

@@ -778,6 +778,22 @@ for manifest, unpack, others in itertools.product(
     )(rubyapp)
 
 
+@case("rubyapp, by the tunnel")
+def tunnel(lab):
+    env = {"BP_ETCDPROXY_MODE": "tunnel"}
+    with Cluster(lab) as cluster:
+        instance = lab.push("rubyapp", cluster.endpoints, **env)
+        programs = [path.name for path in instance.deps.glob("*/bin/*")]
+        same(programs, ["etcdproxy"])
+        instance.start()
+        same([instance.get(), instance.get()], VIEWS)
+        log = instance.process("etcd-proxy").text()
+        assert "the tunnel (pid " in log, log
+        instance.ssh("etcdproxy wait --timeout 10s")
+        instance.stop()
+        same(instance.process("etcd-proxy").popen.returncode, 0)
+
+
 def bound_rubyapp(lab, how):
     staged = bind(lab, how, ENDPOINTS_AT_STAGING)
     unpack = {"BP_ETCDPROXY_UNPACK": "launch"}

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
@@ -21,6 +22,14 @@ pub(crate) fn die_with_parent(command: &mut Command) {
             // The parent may have ended before the line above.
             if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
         });
+    }
+}
+
+/// Gives the child this limit of open files, soft and hard, not the one its parent has raised for itself.
+pub(crate) fn with_file_limit(command: &mut Command, (soft, hard): (u64, u64)) {
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?));
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 use crate::child::{Events, FOR_COMMANDS};
@@ -15,7 +16,7 @@ use crate::log::Log;
 use crate::settings::{Setting, Settings, Sources};
 use crate::sidecar::preflight::{self, Verdict};
 use crate::sidecar::{self, Attempt, Carrier, Claim};
-use crate::{child, cli, exec};
+use crate::{child, cli, exec, sys};
 
 use super::{Prepared, in_format, proxy_flags, start_preflight};
 
@@ -44,6 +45,7 @@ fn with_proxy(
     env: &Env,
     log: Log,
 ) -> Result<ExitCode> {
+    let file_limit = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
     let waiting = Waiting::new(timeout);
     let mut beside = Beside { carrier: None, claim: None, env, log };
@@ -64,12 +66,10 @@ fn with_proxy(
     }
     let (program, program_args) = command.split_first().context("no command")?;
     let addr = settings.listen_addr.to_string();
-    let command = Command::new(program)
-        .args(program_args)
-        .env(Setting::ListenAddr.variable(), &addr)
-        .env("ETCDCTL_ENDPOINTS", &addr)
-        .spawn()
-        .map_err(|cause| exec::Error::new(program, cause))?;
+    let mut command = Command::new(program);
+    command.args(program_args).env(Setting::ListenAddr.variable(), &addr).env("ETCDCTL_ENDPOINTS", &addr);
+    sys::with_file_limit(&mut command, file_limit);
+    let command = command.spawn().map_err(|cause| exec::Error::new(program, cause))?;
     let status = child::run_to_end(command, &events, || beside.tend_or_say(&settings))?;
     Ok(child::exit_code(status))
 }

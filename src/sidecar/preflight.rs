@@ -125,7 +125,7 @@ impl fmt::Display for Problem {
             }
             Self::Tls(why) => write!(f, "the TLS handshake fails: {why}"),
             Self::Own => f.write_str("that is the address the proxy itself listens on: name the cluster's members"),
-            Self::CannotTry(why) => write!(f, "it cannot be tried before the start, though etcd may reach it: {why}"),
+            Self::CannotTry(why) => write!(f, "it cannot be tried before the start: {why}"),
         }
     }
 }

@@ -351,12 +351,14 @@ fn a_member_that_offers_no_health_on_its_port_is_pinged() {
 }
 
 #[test]
-fn exec_uses_it_too() {
+fn exec_uses_it_too_and_the_command_has_the_limit_of_files_that_was_there() {
     let cluster = Cluster::start(1);
     let addr = free_addr(&own_host());
-    let args = ["exec", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"];
-    let (code, stdout, stderr) = finish(etcdproxy(args).arg(crate::support::binary()).arg("health"));
-    assert_eq!((code, stdout), (0, format!("{addr} is ready\n")), "{stderr}");
+    let script = "ulimit -Sn 1000; exec \"$0\" exec --mode tunnel --endpoints \"$1\" --listen-addr \"$2\" -- \
+        /bin/sh -c '\"$0\" health && ulimit -Sn' \"$0\"";
+    let mut shell = crate::support::command("/bin/sh".as_ref(), ["-c", script]);
+    let (code, stdout, stderr) = finish(shell.arg(crate::support::binary()).args([&cluster.endpoints(), &addr]));
+    assert_eq!((code, stdout), (0, format!("{addr} is ready\n1000\n")), "{stderr}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod relay;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::net::TcpListener as StdTcpListener;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -70,7 +71,7 @@ struct Tunnel {
     over_limit: AtomicU64,
     garbage: AtomicU64,
     failures: Mutex<BTreeMap<&'static str, u64>>,
-    limit_said: Mutex<Option<Instant>>,
+    trouble_said: Mutex<Option<Instant>>,
 }
 
 /// A running tunnel. Dropping it ends it, with all its connections.
@@ -97,7 +98,7 @@ pub(crate) fn start(settings: &Settings, failing: &[Endpoint], log: Log) -> Resu
         over_limit: AtomicU64::new(0),
         garbage: AtomicU64::new(0),
         failures: Mutex::default(),
-        limit_said: Mutex::default(),
+        trouble_said: Mutex::default(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -200,7 +201,7 @@ impl Tunnel {
                 }
                 Err(err) => {
                     // Out of files or memory: what is open goes on, and gives back what is missing.
-                    self.log.warn(format_args!("cannot accept a connection: {}", words_of(&err)));
+                    self.say_now_and_then(format_args!("cannot accept a connection: {}", words_of(&err)));
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -299,13 +300,17 @@ impl Tunnel {
 
     fn refuse(&self) {
         self.over_limit.fetch_add(1, Ordering::Relaxed);
-        let mut said = self.limit_said.lock().unwrap_or_else(PoisonError::into_inner);
+        self.say_now_and_then(format_args!(
+            "a connection is refused: {} are open, and more than {MAX_CONNECTIONS}, or half of ulimit -n, are not carried",
+            self.limit
+        ));
+    }
+
+    fn say_now_and_then(&self, words: impl Display) {
+        let mut said = self.trouble_said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_none_or(|when| when.elapsed() >= REPEAT) {
             *said = Some(Instant::now());
-            self.log.warn(format_args!(
-                "a connection is refused: {} are open, and there are files for no more (ulimit -n)",
-                self.limit
-            ));
+            self.log.warn(words);
         }
     }
 }
