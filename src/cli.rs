@@ -30,8 +30,11 @@ pub(crate) enum Command {
     Dev(Dev),
     Unpack(Unpack),
     Verify(Verify),
-    /// List the etcd programs inside this binary and where they are unpacked
-    List,
+    List(List),
+    Install(Install),
+    Uninstall(Uninstall),
+    Rollback(Rollback),
+    Prune(Prune),
     Package(Package),
     /// Print the versions of etcdproxy and of the etcd it carries
     Version,
@@ -226,11 +229,134 @@ pub(crate) struct Unpack {
 #[command(after_help = "\
 Examples:
   etcdproxy verify
-  etcdproxy verify ./bin")]
+  etcdproxy verify ./bin
+  etcdproxy verify --json")]
 pub(crate) struct Verify {
     /// Check the programs in this directory, where `unpack` wrote them
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", conflicts_with_all = ["prefix", "root", "user"])]
     pub dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where an installation is.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Place {
+    /// Where the versions are [default: /opt/etcdproxy, with --user ~/.local/opt/etcdproxy]
+    #[arg(long, value_name = "DIR")]
+    pub prefix: Option<PathBuf>,
+    /// The image or chroot that it is in; all other paths are as seen from there
+    #[arg(long, value_name = "DIR", conflicts_with = "user")]
+    pub root: Option<PathBuf>,
+    /// For this user alone, below ~/.local
+    #[arg(long)]
+    pub user: bool,
+}
+
+/// Whether something is done, or only shown.
+#[derive(Debug, Args)]
+pub(crate) struct DryRun {
+    /// Show what would be done, as text or json, instead of doing it
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text",
+        value_parser = ["text", "json"])]
+    pub dry_run: Option<String>,
+}
+
+/// Put etcd and the proxy in place on this host, with a service, without a network
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy install --dry-run
+  etcdproxy install                      # then set ETCDPROXY_ENDPOINTS in /etc/etcdproxy/etcdproxy.env
+  etcdproxy install --enable --start
+  etcdproxy install --user
+  etcdproxy install --root ./image --enable
+
+The same command again does what is left to do, if anything. A newer etcdproxy's install is the upgrade.")]
+#[allow(clippy::struct_excessive_bools, reason = "they are flags")]
+pub(crate) struct Install {
+    #[command(flatten)]
+    pub place: Place,
+    /// Where links to the programs go [default: /usr/local/bin, with --user ~/.local/bin]
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// With a service for systemd [default: if systemd is there]
+    #[arg(long, overrides_with = "no_systemd")]
+    pub systemd: bool,
+    /// Without a service
+    #[arg(long, conflicts_with_all = ["enable", "start"])]
+    pub no_systemd: bool,
+    /// Start the service at boot; with --user, at login
+    #[arg(long)]
+    pub enable: bool,
+    /// Start the service now; one that runs is restarted
+    #[arg(long, conflicts_with = "root")]
+    pub start: bool,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+    /// Move away what is in the way, and a receipt that cannot be read
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Remove what install has put in place, and put back what was there
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy uninstall --dry-run
+  etcdproxy uninstall
+
+What was changed since it was installed stays, and is listed.")]
+pub(crate) struct Uninstall {
+    #[command(flatten)]
+    pub place: Place,
+    /// Remove also what was changed since, as the service's settings
+    #[arg(long)]
+    pub purge: bool,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+}
+
+/// Make an installed version the current one again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy list
+  etcdproxy rollback
+  etcdproxy rollback 0.1.0")]
+pub(crate) struct Rollback {
+    /// Its name, or the beginning of it [default: what was current before]
+    #[arg(value_name = "VERSION")]
+    pub version: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+}
+
+/// Remove old versions; never the current one, nor one that a process runs
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy prune --keep 2")]
+pub(crate) struct Prune {
+    /// How many of the newest are left, the current one included
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub keep: u16,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+}
+
+/// List the etcd programs inside this binary, where they are unpacked, and the versions that are installed
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Write the offline Cloud Foundry buildpack, a zip, from this binary

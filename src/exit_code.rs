@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::{exec, file, health, release, settings, sidecar};
+use crate::{exec, file, health, install, place, release, settings, sidecar};
 
 /// Why the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<file::Error>() {
         return Some(of_file(err));
     }
+    if let Some(err) = cause.downcast_ref::<install::Error>() {
+        return Some(of_install(err));
+    }
     if let Some(err) = cause.downcast_ref::<exec::Error>() {
         return Some(of_exec(err));
     }
@@ -60,7 +63,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             sidecar::preflight::Error::Thread(_) => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() || cause.is::<sidecar::Unusable>() {
+    if cause.is::<settings::Error>() || cause.is::<sidecar::Unusable>() || cause.is::<place::Unusable>() {
         return Some(Code::BadSetting);
     }
     cause.is::<health::Unreachable>().then_some(Code::Unreachable)
@@ -93,6 +96,33 @@ fn of_release(err: &release::Error) -> Code {
         | Error::Damaged { .. }
         | Error::CannotRead { .. }
         | Error::NoMemory { .. } => Code::Failed,
+    }
+}
+
+fn of_install(err: &install::Error) -> Code {
+    use install::Error;
+    match err {
+        Error::File(err) => of_file(err),
+        Error::Release(err) => of_release(err),
+        Error::Settings(_) | Error::NotConfigured { .. } => Code::BadSetting,
+        Error::Foreign { .. }
+        | Error::Changed { .. }
+        | Error::SavedTwice { .. }
+        | Error::NoDirectory { .. }
+        | Error::Special { .. }
+        | Error::Busy { .. } => Code::CannotWrite,
+        Error::NotOurs { .. } | Error::Shared { .. } | Error::LeavesRoot { .. } | Error::NoExec { .. } => {
+            Code::NotPermitted
+        }
+        Error::Receipt { .. }
+        | Error::NewerReceipt { .. }
+        | Error::CannotRead { .. }
+        | Error::NothingThere { .. }
+        | Error::NoVersion { .. }
+        | Error::Ambiguous { .. }
+        | Error::NoPrevious { .. }
+        | Error::Damaged { .. }
+        | Error::Service { .. } => Code::Failed,
     }
 }
 

@@ -13,6 +13,7 @@ mod exec;
 mod exit_code;
 mod file;
 mod health;
+mod install;
 mod log;
 mod place;
 mod release;
@@ -67,7 +68,11 @@ fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> 
         Command::Detect { .. } => Ok(commands::buildpack::detect()),
         Command::Supply { args } => commands::buildpack::supply(&args, env, out),
         Command::Compile { args } => Ok(commands::buildpack::compile(&args)),
-        Command::List => commands::list::run(env, out),
+        Command::Install(args) => commands::install::run(&args, env, out),
+        Command::Uninstall(args) => commands::uninstall::run(&args, env, out),
+        Command::Rollback(args) => commands::rollback::run(&args, env, out),
+        Command::Prune(args) => commands::prune::run(&args, env, out),
+        Command::List(args) => commands::list::run(&args, env, out),
         Command::Version => commands::version::run(out),
     }
 }

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cli;
 use crate::env::Env;
-use crate::release::{self, Home, Store};
+use crate::install::{Layout, Receipt};
+use crate::release::{Home, Store};
 
 /// Where the programs of the release are, or will be.
 pub(crate) fn store(env: &Env) -> Store {
-    // A launcher has nothing to unpack: supply put the programs next to it.
-    let beside = if release::is_carried() { None } else { env.exe.parent() };
+    // Where supply and install have put them.
+    let beside = env.exe.parent();
     Store::new(beside.map(Path::to_owned), home(env))
 }
 
@@ -41,6 +43,87 @@ fn cache_dir(env: &Env) -> Option<PathBuf> {
     env.path("XDG_CACHE_HOME")
         .filter(|dir| dir.is_absolute())
         .or_else(|| Some(env.path("HOME").filter(|dir| dir.is_absolute())?.join(".cache")))
+}
+
+/// Where the installation is, or will be: as the user says, else that which this binary is part of, else the usual
+/// place.
+///
+/// # Errors
+/// When the place cannot be one.
+pub(crate) fn installation(place: &cli::Place, bin_dir: Option<&Path>, env: &Env) -> Result<Layout, Unusable> {
+    let root = place.root.as_deref().map(|root| absolute("--root", root)).transpose()?;
+    let mut layout = if place.user { of_user(env)? } else { of_system() };
+    layout.root = root.unwrap_or(layout.root);
+    if let Some(prefix) = &place.prefix {
+        layout.prefix = absolute("--prefix", prefix)?;
+    } else if layout.is_live() && !place.user {
+        if let Some(own) = prefix_of_own(env) {
+            layout.prefix = own;
+        } else if let Ok(user) = of_user(env)
+            && !env.is_root
+            && user.is_installed()
+        {
+            layout = user;
+        }
+    }
+    // What it was made with, whatever this binary would take.
+    if let Ok(Some(receipt)) = Receipt::load(&layout) {
+        layout = receipt.adopt(layout);
+    }
+    if let Some(bin_dir) = bin_dir {
+        layout.bin_dir = absolute("--bin-dir", bin_dir)?;
+    }
+    Ok(layout)
+}
+
+fn of_system() -> Layout {
+    Layout {
+        root: "/".into(),
+        prefix: "/opt/etcdproxy".into(),
+        bin_dir: "/usr/local/bin".into(),
+        unit_dir: "/etc/systemd/system".into(),
+        config_dir: "/etc/etcdproxy".into(),
+        user: false,
+    }
+}
+
+/// As the XDG base directory specification and file-hierarchy(7) have it.
+fn of_user(env: &Env) -> Result<Layout, Unusable> {
+    let home = env.path("HOME").filter(|home| home.is_absolute()).ok_or(Unusable::NoHome)?;
+    let xdg = |name, default: &str| env.path(name).filter(|dir| dir.is_absolute()).unwrap_or(home.join(default));
+    Ok(Layout {
+        root: "/".into(),
+        prefix: home.join(".local/opt/etcdproxy"),
+        bin_dir: home.join(".local/bin"),
+        unit_dir: xdg("XDG_DATA_HOME", ".local/share").join("systemd/user"),
+        config_dir: xdg("XDG_CONFIG_HOME", ".config").join("etcdproxy"),
+        user: true,
+    })
+}
+
+/// The prefix, when this binary runs from `versions/VERSION/bin` of one.
+fn prefix_of_own(env: &Env) -> Option<PathBuf> {
+    let versions = env.exe.parent()?.parent()?.parent()?;
+    let prefix = versions.parent()?;
+    (versions.ends_with("versions") && prefix.join("receipt.json").exists()).then(|| prefix.to_owned())
+}
+
+/// A place that cannot be one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("--user: the environment has no HOME: set it to the directory of the user")]
+    NoHome,
+    #[error(
+        "{flag}: {path:?} has a part that a unit of systemd cannot have (a space, a quotation mark, ..): choose another"
+    )]
+    Odd { flag: &'static str, path: PathBuf },
+}
+
+fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, Unusable> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "\"'\\".contains(c);
+    let is_plain = path.to_str().is_some_and(|text| !text.contains(odd)) && !path.iter().any(|part| part == "..");
+    if is_plain { Ok(path) } else { Err(Unusable::Odd { flag, path }) }
 }
 
 #[cfg(test)]

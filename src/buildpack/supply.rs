@@ -95,7 +95,7 @@ fn install(task: &Supply<'_>, staging: &Staging, release: &'static Release, bin:
     match staging.unpack {
         Unpack::Stage => {
             for program in release.programs {
-                unpack_fresh(program, bin)?;
+                unpack_fresh(program, bin, "make room for it")?;
             }
             Ok(write_launcher(bin, LAUNCHER)?)
         }

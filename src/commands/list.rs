@@ -6,16 +6,31 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::env::Env;
-use crate::place;
+use crate::install::{Receipt, running};
 use crate::release::RELEASE;
+use crate::{cli, place};
 
-pub(crate) fn run(env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+pub(crate) fn run(args: &cli::List, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let store = place::store(env);
     writeln!(out, "etcd {} linux-{} from {}", RELEASE.version, RELEASE.arch, RELEASE.origin)?;
     for program in RELEASE.programs {
         let place =
             store.find(program).map_or_else(|| "not unpacked yet".to_owned(), |path| path.display().to_string());
         writeln!(out, "{:<8} {:>9} bytes  sha256 {}  {place}", program.name, program.size, program.sha256)?;
+    }
+    let Ok(layout) = place::installation(&args.place, None, env) else { return Ok(ExitCode::SUCCESS) };
+    let Some(receipt) = Receipt::load(&layout)? else { return Ok(ExitCode::SUCCESS) };
+    writeln!(out, "installed in {}:", layout.real(&layout.prefix).display())?;
+    for version in &receipt.versions {
+        let mut marks = Vec::new();
+        if receipt.current.as_ref() == Some(&version.name) {
+            marks.push("current".to_owned());
+        }
+        let pids: Vec<String> = running(&layout, version).iter().map(ToString::to_string).collect();
+        if !pids.is_empty() {
+            marks.push(format!("runs as process {}", pids.join(", ")));
+        }
+        writeln!(out, "{} with etcd {}, {}  {}", version.name, version.etcd, version.installed, marks.join(", "))?;
     }
     Ok(ExitCode::SUCCESS)
 }

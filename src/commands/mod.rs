@@ -1,12 +1,17 @@
 //! One verb, one file: each turns parsed arguments into calls of the core and its results into output.
 
 pub(crate) mod buildpack;
+mod change;
 pub(crate) mod dev;
 pub(crate) mod exec;
 pub(crate) mod health;
+pub(crate) mod install;
 pub(crate) mod list;
 pub(crate) mod multicall;
+pub(crate) mod prune;
+pub(crate) mod rollback;
 pub(crate) mod run;
+pub(crate) mod uninstall;
 pub(crate) mod unpack;
 pub(crate) mod verify;
 pub(crate) mod version;

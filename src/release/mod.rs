@@ -151,7 +151,7 @@ pub(crate) fn unpack_into(program: &'static Program, dir: &Path) -> Result<(Path
     })
 }
 
-/// Leaves `program` in `dir`, replacing whatever is there.
-pub(crate) fn unpack_fresh(program: &'static Program, dir: &Path) -> Result<PathBuf, Error> {
-    unpack::publish(program, dir, "name another directory", &|_| Ok(false)).map(|(path, _)| path)
+/// Leaves `program` in `dir`, replacing whatever is there. `remedy` is for who cannot have it there.
+pub(crate) fn unpack_fresh(program: &'static Program, dir: &Path, remedy: &'static str) -> Result<PathBuf, Error> {
+    unpack::publish(program, dir, remedy, &|_| Ok(false)).map(|(path, _)| path)
 }

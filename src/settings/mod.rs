@@ -9,6 +9,7 @@ mod endpoint;
 #[cfg(test)]
 mod generated;
 mod resolved;
+mod service;
 pub(crate) mod staging;
 mod tls;
 
@@ -19,6 +20,7 @@ use std::fmt;
 pub(crate) use addr::ListenAddr;
 pub(crate) use endpoint::{Endpoint, Scheme};
 pub(crate) use resolved::{Mode, Preflight, Settings, duration};
+pub(crate) use service::Needs;
 #[cfg(test)]
 pub(crate) use tls::Identity;
 pub(crate) use tls::{Pem, Tls};

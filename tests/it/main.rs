@@ -13,6 +13,7 @@ mod command_line;
 mod dev;
 mod drain;
 mod exec;
+mod install;
 mod pki;
 mod run;
 mod secrets;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::{command, finish};
 
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("ETCDPROXY_TEST_THREE").expect("ETCDPROXY_TEST_THREE is set by scripts/test.sh").into()
 }
 

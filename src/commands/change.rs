@@ -1,0 +1,124 @@
+//! What the commands that change an installation have in common: plans are shown or carried out.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::env::Env;
+use crate::install::{self, Layout, Lock, Plan, Progress, Receipt, Step, apply, host};
+use crate::{cli, place};
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    steps: &'a [Step],
+    notes: &'a [String],
+}
+
+/// An installation that is there, and nobody else's until this is dropped.
+pub(super) struct Existing {
+    pub layout: Layout,
+    pub receipt: Receipt,
+    _lock: Option<Lock>,
+}
+
+impl Existing {
+    /// # Errors
+    /// When nothing is installed there.
+    pub(super) fn open(place: &cli::Place, dry_run: &cli::DryRun, env: &Env) -> Result<Self> {
+        let layout = place::installation(place, None, env)?;
+        let lock = if dry_run.dry_run.is_some() { None } else { Some(Lock::take_existing(&layout)?) };
+        let nothing = || install::Error::NothingThere { path: layout.real(&layout.prefix) };
+        let receipt = Receipt::load(&layout)?.ok_or_else(nothing)?;
+        Ok(Self { layout, receipt, _lock: lock })
+    }
+
+    /// Shows the plan or carries it out. Gives whether it was carried out.
+    pub(super) fn change(&self, plan: &Plan, dry_run: &cli::DryRun, out: &mut impl Write) -> Result<bool> {
+        match &dry_run.dry_run {
+            Some(format) => show(plan, &self.layout, format, out)?,
+            None => carry_out(plan, &self.layout, out)?,
+        }
+        Ok(dry_run.dry_run.is_none())
+    }
+}
+
+/// What would be done.
+pub(super) fn show(plan: &Plan, layout: &Layout, format: &str, out: &mut impl Write) -> Result<()> {
+    if format == "json" {
+        writeln!(out, "{}", serde_json::to_string_pretty(&Shown { steps: &plan.steps, notes: &plan.notes })?)?;
+        return Ok(());
+    }
+    for step in &plan.steps {
+        writeln!(out, "would {}", words(step, layout))?;
+    }
+    if plan.steps.is_empty() {
+        writeln!(out, "nothing to do")?;
+    }
+    notes(plan, out)
+}
+
+/// Does it, and tells the system.
+pub(super) fn carry_out(plan: &Plan, layout: &Layout, out: &mut impl Write) -> Result<()> {
+    let mut lines = Lines { layout, out, is_terminal: io::stdout().is_terminal(), failed: Ok(()) };
+    apply(layout, plan, &mut lines)?;
+    lines.failed?;
+    notes(plan, out)?;
+    if !plan.steps.is_empty() {
+        host::restore_labels(layout);
+    }
+    if plan.steps.iter().any(|step| step.path().starts_with(&layout.unit_dir)) && host::is_managed(layout) {
+        host::reload(layout)?;
+    }
+    Ok(())
+}
+
+fn notes(plan: &Plan, out: &mut impl Write) -> Result<()> {
+    for note in &plan.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    Ok(())
+}
+
+/// A line for each step; on a terminal also for the one at work.
+struct Lines<'a, W> {
+    layout: &'a Layout,
+    out: &'a mut W,
+    is_terminal: bool,
+    failed: io::Result<()>,
+}
+
+impl<W: Write> Progress for Lines<'_, W> {
+    fn begin(&mut self, step: &Step) {
+        if self.is_terminal {
+            self.print(&format!("{} …", words(step, self.layout)), "");
+        }
+    }
+
+    fn done(&mut self, step: &Step) {
+        let start = if self.is_terminal { "\r\x1b[K" } else { "" };
+        self.print(&format!("{start}{}", words(step, self.layout)), "\n");
+    }
+}
+
+impl<W: Write> Lines<'_, W> {
+    /// What is not seen is no reason to leave the work half done.
+    fn print(&mut self, text: &str, end: &str) {
+        if self.failed.is_ok() {
+            self.failed = write!(self.out, "{text}{end}").and_then(|()| self.out.flush());
+        }
+    }
+}
+
+fn words(step: &Step, layout: &Layout) -> String {
+    let real = |path| layout.real(path).display().to_string();
+    match step {
+        Step::Directory { path } => format!("make {}/", real(path)),
+        Step::Write { path, .. } => format!("write {}", real(path)),
+        Step::Link { path, target } => format!("link {} -> {}", real(path), target.display()),
+        Step::Save { path, to } => format!("move {} to {}", real(path), real(to)),
+        Step::Restore { path, from } => format!("move {} back to {}", real(from), real(path)),
+        Step::Remove { path } => format!("remove {}", real(path)),
+        Step::RemoveDirectory { path } => format!("remove {}/", real(path)),
+    }
+}

@@ -1,0 +1,21 @@
+//! `etcdproxy prune`
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli;
+use crate::env::Env;
+use crate::install::plan_prune;
+
+use super::change::Existing;
+
+pub(crate) fn run(args: &cli::Prune, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let there = Existing::open(&args.place, &args.dry_run, env)?;
+    let plan = plan_prune(&there.layout, &there.receipt, args.keep.into())?;
+    if there.change(&plan, &args.dry_run, out)? && plan.steps.is_empty() {
+        writeln!(out, "nothing to do")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
