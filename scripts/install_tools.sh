@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a fresh Debian or Ubuntu with Rust lacks. What for, as arguments: build (the default),
-# clients (the example client and the tests), test, bench, chaos, integration. Elsewhere it says what to install.
+# clients (the example client and the tests), test, bench, chaos, integration, service. Elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -35,7 +35,11 @@ for purpose in "${@:-build}"; do
         for library in grpc sinatra webrick; do need_library ruby-$library /usr/bin/ruby -e "gem '$library'"; done
         need_library python3-yaml /usr/bin/python3 -c 'import yaml'
         ;;
-    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench, chaos, integration" >&2; exit 2 ;;
+    service)
+        need debootstrap debootstrap; need systemd-nspawn systemd-container; need dbus-daemon dbus; need ip iproute2
+        need nsenter util-linux; need setpriv util-linux; need openssl openssl; need python3 python3
+        ;;
+    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench, chaos, integration, service" >&2; exit 2 ;;
     esac
 done
 

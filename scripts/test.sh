@@ -24,8 +24,10 @@ export ETCDPROXY_TEST_THREE="$PWD/target/three/debug/etcdproxy"
 if [ "$(id -u)" = 0 ]; then
     echo "== stagings and launches as Cloud Foundry does them"
     ./scripts/integration.sh
+    echo "== a Debian with systemd, and etcdproxy installed there"
+    ./scripts/service.sh
 else
-    echo "== SKIPPED: scripts/integration.sh needs root"
+    echo "== SKIPPED: scripts/integration.sh and scripts/service.sh need root"
 fi
 
 echo "== tests"

@@ -76,13 +76,14 @@ def ca_key(lab):
     return f"{lab.work}/ca.key"
 
 
-def certificate(cert, key, name, *signed_by):
-    kind = ("IP:" + name, "FALSE") if signed_by else ("DNS:ca", "TRUE")
+def certificate(cert, key, name, *signed_by, kind=None):
+    """For the host `name`, or for what `kind` says."""
+    kind = (kind or f"IP:{name}", "FALSE") if signed_by else ("DNS:ca", "TRUE")
     subprocess.run(
         [
             "openssl", "req", "-x509", "-days", "2", "-nodes",
             "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-subj", f"/CN={name}", "-addext", f"subjectAltName={kind[0]}",
+            "-subj", f"/CN={name}" if name else "/O=etcdproxy", "-addext", f"subjectAltName={kind[0]}",
             "-addext", f"basicConstraints=critical,CA:{kind[1]}",
             "-out", cert, "-keyout", key, *signed_by,
         ],

@@ -122,6 +122,7 @@ fn of_install(err: &install::Error) -> Code {
         | Error::Ambiguous { .. }
         | Error::NoPrevious { .. }
         | Error::Damaged { .. }
+        | Error::NoManager
         | Error::Service { .. } => Code::Failed,
     }
 }

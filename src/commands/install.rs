@@ -52,6 +52,8 @@ pub(crate) fn run(args: &cli::Install, env: &Env, out: &mut impl Write) -> Resul
     }
     if request.systemd && host::is_managed(&layout) {
         serve(args, &layout, plan.steps.is_empty(), out)?;
+    } else if args.start {
+        return Err(install::Error::NoManager.into());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
+
 use super::layout::Layout;
 use super::{Error, UNIT};
 
@@ -21,9 +23,11 @@ pub(crate) fn has_systemd(layout: &Layout) -> bool {
     ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].iter().any(|path| layout.real(Path::new(path)).exists())
 }
 
-/// Whether there is a service manager to be told of changes.
+/// Whether there is a service manager to be told of changes. A user has one who is logged in, or whom loginctl lets
+/// linger.
 pub(crate) fn is_managed(layout: &Layout) -> bool {
-    layout.is_live() && has_systemd(layout)
+    let of_user = || Path::new("/run/user").join(Uid::effective().to_string()).join("systemd").exists();
+    layout.is_live() && has_systemd(layout) && (!layout.user || of_user())
 }
 
 /// `systemctl` as a person would call it.

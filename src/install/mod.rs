@@ -101,6 +101,9 @@ pub(crate) enum Error {
     #[error("the service is not started: set ETCDPROXY_ENDPOINTS in {path}, then try again")]
     NotConfigured { path: PathBuf },
 
+    #[error("the service is not started: no service manager runs here that could do it")]
+    NoManager,
+
     #[error("{command}: {why}")]
     Service { command: String, why: String },
 

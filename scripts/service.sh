@@ -1,0 +1,34 @@
+#!/bin/bash
+# Installs etcdproxy on a bare Debian with a real systemd, in a container, and lives with it: start, stop, boot, upgrade,
+# the README's chapter on air-gapped hosts. With words as arguments, only the cases that have one of them in their names.
+# ETCDPROXY_TEST_BINARY and ETCDPROXY_TEST_THREE name binaries to take: this one, and another version.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "$(id -u)" != 0 ]; then
+    echo "service.sh: needs root, for a container" >&2
+    exit 77
+fi
+./scripts/install_tools.sh clients service
+
+# Made once; each case boots a copy.
+image=$PWD/target/service/bookworm
+if [ ! -e "$image.complete" ]; then
+    rm -rf "$image"
+    mkdir -p "$image"
+    timeout 600 debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus bookworm "$image" >"$image.log" ||
+        { tail -n 5 "$image.log" >&2; exit 1; }
+    : >"$image.complete"
+fi
+
+mkdir -p target
+template=$PWD/target/service/work.XXXXXX
+. scripts/job.sh
+
+binary=${ETCDPROXY_TEST_BINARY:-}
+if [ -z "$binary" ]; then binary=$(./scripts/build.sh); fi
+other=${ETCDPROXY_TEST_THREE:?is set by scripts/test.sh}
+bounded 1800 cargo build --locked --quiet --example client
+client=${CARGO_TARGET_DIR:-target}/debug/examples/client
+
+bounded 900 python3 -B scripts/service.py "$binary" "$other" "$client" "$work" "$image" "$@"
