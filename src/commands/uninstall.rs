@@ -13,8 +13,11 @@ use super::change::Existing;
 
 pub(crate) fn run(args: &cli::Uninstall, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let there = Existing::open(&args.place, &args.dry_run, env)?;
-    if there.receipt.systemd && host::is_managed(&there.layout) && args.dry_run.dry_run.is_none() {
-        host::disable(&there.layout)?;
+    if args.dry_run.dry_run.is_none()
+        && host::has_unit(&there.layout)
+        && let Err(err) = host::disable(&there.layout)
+    {
+        writeln!(out, "note: {err}")?;
     }
     let plan = plan_uninstall(&there.layout, &there.receipt, args.purge)?;
     if there.change(&plan, &args.dry_run, out)? {

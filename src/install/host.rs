@@ -54,6 +54,11 @@ pub(crate) fn restart(layout: &Layout) -> Result<bool, Error> {
     run(layout, &["restart", UNIT])
 }
 
+/// Whether the service manager has a unit of ours.
+pub(crate) fn has_unit(layout: &Layout) -> bool {
+    is_managed(layout) && layout.unit().exists()
+}
+
 /// Ends the service, for good.
 pub(crate) fn disable(layout: &Layout) -> Result<(), Error> {
     run(layout, &["disable", "--quiet", "--now", UNIT]).map(drop)
