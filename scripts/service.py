@@ -126,6 +126,10 @@ class Host:
 
     def kill(self):
         if self.container and self.container.poll() is None:
+            if self.leader:
+                os.kill(self.leader, signal.SIGKILL)  # and all its processes
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.container.wait(10)
             self.container.kill()
             self.container.wait()
 
@@ -218,6 +222,10 @@ def commands(chapter):
     return found
 
 
+def list_files(host):
+    return set(host.call("find /etc /opt /usr /var/cache").splitlines())
+
+
 def shape(text):
     """Without what is different on each host."""
     text = re.sub(r"\d+\.\d+\.\d+-[0-9a-f]{12}", "VERSION", text)
@@ -230,6 +238,7 @@ def shape(text):
 def chapter(host, lab, subject, other):
     with_cluster = Cluster(lab, HostMember)
     assert with_cluster.members
+    before = list_files(host)
     host.put(subject.binary)
     host.put(other, "etcdproxy-new")
     typed = commands("Air-gapped hosts")
@@ -241,8 +250,7 @@ def chapter(host, lab, subject, other):
                 wanted = shape(line)
                 problem = f"{command}: {line!r} is not in {said}"
                 assert wanted in map(shape, said), problem
-    left = host.call("find /etc /opt /usr /var/lib -name '*etcdproxy*'")
-    same(left, "")
+    same(list_files(host) ^ before, set())
 
 
 @case("the sandbox is strict, and systemd has nothing to say")
@@ -257,7 +265,7 @@ def sandbox(host, lab, subject, _):
         assert exposed <= MOST_EXPOSED, text
         same(host.call("systemd-analyze verify etcdproxy.service"), "")
     host.call("etcdproxy uninstall --purge && ./etcdproxy install --user --systemd")
-    unit = "/root/.local/share/systemd/user/etcdproxy.service"
+    unit = "/root/.config/systemd/user/etcdproxy.service"
     verify = f"XDG_RUNTIME_DIR=/tmp systemd-analyze --user verify {unit}"
     same(host.call(verify), "")
 
@@ -275,8 +283,12 @@ def lives(host, lab, subject, _):
         same(host.call(f"cat /proc/{pid}/comm").strip(), name)
         user = host.call(f"stat -c %u /proc/{pid}").strip()
         assert 61184 <= int(user) <= 65519, f"uid {user} is not a dynamic one"
-        host.call(f"kill -9 {pid}")
-        until(lambda: host.main_process().strip() not in ("0", pid), "it is back")
+        # As a crash of a Go program ends, and as the kernel ends one.
+        for number in ("QUIT", "KILL"):
+            pid = host.main_process().strip()
+            host.call(f"kill -{number} {pid}")
+            until(lambda: host.main_process().strip() not in ("0", pid), "it is back")
+            host.call("etcdproxy wait --timeout 10s")
         host.call("etcdproxy wait --timeout 10s")
         host.call("systemctl restart etcdproxy && etcdproxy health")
         host.call("systemctl stop etcdproxy")
@@ -331,6 +343,12 @@ def certificates(host, lab, subject, _):
 
 @case("a late cluster is waited for, and a setting that cannot work is not")
 def late(host, lab, subject, _):
+    # A tunnel without a member is not ready: nothing waits for it.
+    installed(host, subject, "ETCDPROXY_MODE=tunnel")
+    host.call("systemctl start --no-block etcdproxy")
+    host.call("etcdproxy wait --listening --timeout 10s")
+    state = host.call("systemctl show --property ActiveState --value etcdproxy")
+    same(state, "activating\n")
     installed(host, subject)
     host.call("etcdproxy install --start")
     host.fails("etcdproxy health", 69)
@@ -342,6 +360,13 @@ def late(host, lab, subject, _):
     state = host.call("systemctl show --property ActiveState,NRestarts etcdproxy")
     assert "ActiveState=failed" in state and "NRestarts=0" in state, state
     assert "ETCDPROXY_MODE: \"fast\" is no mode" in host.call("journalctl -u etcdproxy")
+    # Settings that nobody reads the answer to are used all the same.
+    configure(host, f"ETCDPROXY_ENDPOINTS={ENDPOINTS}", "ETCDPROXY_LISTEN_ADDR=127.0.0.1:4001")
+    host.call("etcdproxy install --start | true; etcdproxy wait --listen-addr 127.0.0.1:4001")
+    same(host.call("systemctl show --property NeedDaemonReload --value etcdproxy"), "no\n")
+    host.call("etcdproxy install --no-systemd")
+    host.fails("systemctl is-active --quiet etcdproxy", 3)
+    host.call("etcdproxy install")
     configure(host, "")
     said = host.fails("etcdproxy install --start", 78)
     assert f"set ETCDPROXY_ENDPOINTS in {ENV_FILE}" in said, said

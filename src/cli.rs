@@ -251,7 +251,7 @@ pub(crate) struct Place {
     /// The image or chroot that it is in; all other paths are as seen from there
     #[arg(long, value_name = "DIR", conflicts_with = "user")]
     pub root: Option<PathBuf>,
-    /// For this user alone, below ~/.local
+    /// For this user alone, below ~/.local and ~/.config
     #[arg(long)]
     pub user: bool,
 }

@@ -104,7 +104,8 @@ fn of_install(err: &install::Error) -> Code {
     match err {
         Error::File(err) => of_file(err),
         Error::Release(err) => of_release(err),
-        Error::Settings(_) | Error::NotConfigured { .. } => Code::BadSetting,
+        Error::Settings(_) | Error::NotConfigured { .. } | Error::Hidden { .. } => Code::BadSetting,
+        Error::CannotRead { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Code::NotPermitted,
         Error::Foreign { .. }
         | Error::Changed { .. }
         | Error::SavedTwice { .. }

@@ -90,13 +90,17 @@ fn of_system() -> Layout {
 /// As the XDG base directory specification and file-hierarchy(7) have it.
 fn of_user(env: &Env) -> Result<Layout, Unusable> {
     let home = env.path("HOME").filter(|home| home.is_absolute()).ok_or(Unusable::NoHome)?;
-    let xdg = |name, default: &str| env.path(name).filter(|dir| dir.is_absolute()).unwrap_or(home.join(default));
+    let home = absolute("HOME", &home)?;
+    let xdg = |name, default: &str| {
+        let dir = env.path(name).filter(|dir| dir.is_absolute()).unwrap_or(home.join(default));
+        absolute(name, &dir)
+    };
     Ok(Layout {
         root: "/".into(),
         prefix: home.join(".local/opt/etcdproxy"),
         bin_dir: home.join(".local/bin"),
-        unit_dir: xdg("XDG_DATA_HOME", ".local/share").join("systemd/user"),
-        config_dir: xdg("XDG_CONFIG_HOME", ".config").join("etcdproxy"),
+        unit_dir: xdg("XDG_CONFIG_HOME", ".config")?.join("systemd/user"),
+        config_dir: xdg("XDG_CONFIG_HOME", ".config")?.join("etcdproxy"),
         user: true,
     })
 }

@@ -43,6 +43,25 @@ impl Existing {
     }
 }
 
+/// Where commands that change something write to. That nobody reads it is no reason to leave the work half done.
+pub(super) struct Unread<W>(pub W);
+
+impl<W: Write> Write for Unread<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            done => done,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => done,
+        }
+    }
+}
+
 /// What would be done.
 pub(super) fn show(plan: &Plan, layout: &Layout, format: &str, out: &mut impl Write) -> Result<()> {
     if format == "json" {
@@ -60,17 +79,22 @@ pub(super) fn show(plan: &Plan, layout: &Layout, format: &str, out: &mut impl Wr
 
 /// Does it, and tells the system.
 pub(super) fn carry_out(plan: &Plan, layout: &Layout, out: &mut impl Write) -> Result<()> {
-    let mut lines = Lines { layout, out, is_terminal: io::stdout().is_terminal(), failed: Ok(()) };
-    apply(layout, plan, &mut lines)?;
-    lines.failed?;
-    notes(plan, out)?;
-    if !plan.steps.is_empty() {
-        host::restore_labels(layout);
+    let is_managed = host::is_managed(layout);
+    if is_managed
+        && plan.removes_service(layout)
+        && let Err(err) = host::disable(layout)
+    {
+        writeln!(out, "note: {err}")?;
     }
-    if plan.steps.iter().any(|step| step.path().starts_with(&layout.unit_dir)) && host::is_managed(layout) {
+    apply(layout, plan, &mut Lines { layout, out, is_terminal: io::stdout().is_terminal() })?;
+    if let Some(after) = &plan.after {
+        host::restore_labels(layout, after);
+    }
+    // Also when nothing was done now: an earlier run may have been interrupted here.
+    if is_managed && (plan.before.systemd || plan.during.systemd) {
         host::reload(layout)?;
     }
-    Ok(())
+    notes(plan, out)
 }
 
 fn notes(plan: &Plan, out: &mut impl Write) -> Result<()> {
@@ -85,7 +109,6 @@ struct Lines<'a, W> {
     layout: &'a Layout,
     out: &'a mut W,
     is_terminal: bool,
-    failed: io::Result<()>,
 }
 
 impl<W: Write> Progress for Lines<'_, W> {
@@ -104,9 +127,7 @@ impl<W: Write> Progress for Lines<'_, W> {
 impl<W: Write> Lines<'_, W> {
     /// What is not seen is no reason to leave the work half done.
     fn print(&mut self, text: &str, end: &str) {
-        if self.failed.is_ok() {
-            self.failed = write!(self.out, "{text}{end}").and_then(|()| self.out.flush());
-        }
+        let _ = write!(self.out, "{text}{end}").and_then(|()| self.out.flush());
     }
 }
 

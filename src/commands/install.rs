@@ -10,9 +10,10 @@ use crate::install::{self, Layout, Lock, Own, Receipt, Request, host, plan_insta
 use crate::release::RELEASE;
 use crate::{cli, place};
 
-use super::change::{carry_out, show};
+use super::change::{Unread, carry_out, show};
 
 pub(crate) fn run(args: &cli::Install, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let out = &mut Unread(out);
     let layout = place::installation(&args.place, args.bin_dir.as_deref(), env)?;
     let own = Own::new()?;
     let lock = if args.dry_run.dry_run.is_some() { None } else { Some(Lock::take(&layout)?) };
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &cli::Install, env: &Env, out: &mut impl Write) -> Resul
     let usual = || host::has_systemd(&layout) && (env.is_root || layout.user);
     let request = Request {
         systemd: args.systemd || !args.no_systemd && (of_before(|receipt| receipt.systemd) || args.enable || usual()),
-        enable: args.enable || of_before(|receipt| receipt.enabled),
+        enable: args.enable || of_before(|receipt| receipt.enabled) && install::is_enabled(&layout),
         force: args.force,
     };
     let made = lock.as_ref().map_or(&[][..], |lock| &lock.made);

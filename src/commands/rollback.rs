@@ -9,9 +9,10 @@ use crate::cli;
 use crate::env::Env;
 use crate::install::{UNIT, host, plan_rollback};
 
-use super::change::Existing;
+use super::change::{Existing, Unread};
 
 pub(crate) fn run(args: &cli::Rollback, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let out = &mut Unread(out);
     let there = Existing::open(&args.place, &args.dry_run, env)?;
     let plan = plan_rollback(&there.layout, &there.receipt, args.version.as_deref())?;
     if there.change(&plan, &args.dry_run, out)? {

@@ -7,18 +7,13 @@ use anyhow::Result;
 
 use crate::cli;
 use crate::env::Env;
-use crate::install::{host, plan_uninstall};
+use crate::install::plan_uninstall;
 
-use super::change::Existing;
+use super::change::{Existing, Unread};
 
 pub(crate) fn run(args: &cli::Uninstall, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let out = &mut Unread(out);
     let there = Existing::open(&args.place, &args.dry_run, env)?;
-    if args.dry_run.dry_run.is_none()
-        && host::has_unit(&there.layout)
-        && let Err(err) = host::disable(&there.layout)
-    {
-        writeln!(out, "note: {err}")?;
-    }
     let plan = plan_uninstall(&there.layout, &there.receipt, args.purge)?;
     if there.change(&plan, &args.dry_run, out)? {
         writeln!(out, "etcdproxy is no longer installed in {}", there.layout.real(&there.layout.prefix).display())?;

@@ -1,15 +1,18 @@
 //! A plan becomes true, step by step.
 
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
 
 use super::layout::Layout;
 use super::plan::{Plan, Source, Step};
 use super::receipt::What;
 use super::{Error, REMEDY, disk, guard, open_own};
-use crate::release;
+use crate::{file, release};
 
 /// Another run takes a second; one that is stopped must not stop others for ever.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,14 +26,6 @@ pub(crate) struct Lock {
     _held: File,
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        for dir in self.made.iter().rev() {
-            let _ = fs::remove_dir(self.layout.real(dir));
-        }
-    }
-}
-
 impl Lock {
     /// Waits until nobody else works on it; makes the prefix, where it is missing.
     ///
@@ -38,19 +33,34 @@ impl Lock {
     /// When somebody does for 10 s, or the prefix cannot be made.
     pub(crate) fn take(layout: &Layout) -> Result<Self, Error> {
         let start = Instant::now();
-        let path = layout.real(&layout.prefix);
+        let prefix = layout.real(&layout.prefix);
+        let path = layout.real(&layout.lock());
         let mut made = Vec::new();
         loop {
             made.extend(guard::make(layout, &layout.prefix)?);
-            let cannot_read = |cause| Error::CannotRead { path: path.clone(), cause };
-            let dir = File::open(&path).map_err(cannot_read)?;
-            match dir.try_lock() {
-                Ok(()) if is_still(&dir, &path) => return Ok(Self { made, layout: layout.clone(), _held: dir }),
+            // Nobody else can open it, and so hold it.
+            let mut options = File::options();
+            options.create(true).truncate(false).write(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+            let file = match options.open(&path) {
+                Ok(file) => file,
+                // Another run has just removed the directory.
+                Err(err) if err.kind() == io::ErrorKind::NotFound && start.elapsed() < LOCK_PATIENCE => continue,
+                Err(err) => return Err(file::Error::new(&path, &err, REMEDY, None).into()),
+            };
+            match file.try_lock() {
+                Ok(()) if is_still(&file, &path) => {
+                    if made.is_empty() && is_all_there_is(&path) {
+                        made.push(layout.prefix.clone());
+                    }
+                    return Ok(Self { made, layout: layout.clone(), _held: file });
+                }
                 // Another run has just removed it.
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) if start.elapsed() > LOCK_PATIENCE => return Err(Error::Busy { path }),
+                Err(TryLockError::WouldBlock) if start.elapsed() > LOCK_PATIENCE => {
+                    return Err(Error::Busy { path: prefix });
+                }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
-                Err(TryLockError::Error(cause)) => return Err(cannot_read(cause)),
+                Err(TryLockError::Error(cause)) => return Err(Error::CannotRead { path, cause }),
             }
         }
     }
@@ -60,17 +70,30 @@ impl Lock {
     /// # Errors
     /// When it is not there.
     pub(crate) fn take_existing(layout: &Layout) -> Result<Self, Error> {
-        let path = layout.real(&layout.prefix);
         if !guard::check(layout, &layout.prefix)? {
-            return Err(Error::NothingThere { path });
+            return Err(Error::NothingThere { path: layout.real(&layout.prefix) });
         }
         Self::take(layout)
     }
 }
 
-fn is_still(dir: &File, path: &Path) -> bool {
-    match (dir.metadata(), fs::metadata(path)) {
-        (Ok(dir), Ok(path)) => (dir.dev(), dir.ino()) == (path.dev(), path.ino()),
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.layout.real(&self.layout.lock()));
+        for dir in self.made.iter().rev() {
+            let _ = fs::remove_dir(self.layout.real(dir));
+        }
+    }
+}
+
+/// An earlier run was killed before it wrote its receipt, or the directory was made for this one.
+fn is_all_there_is(path: &Path) -> bool {
+    path.parent().and_then(|dir| fs::read_dir(dir).ok()).is_some_and(|entries| entries.count() == 1)
+}
+
+fn is_still(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(path)) => (file.dev(), file.ino()) == (path.dev(), path.ino()),
         _ => false,
     }
 }
@@ -136,9 +159,10 @@ fn take_back(layout: &Layout, plan: &Plan, tried: &[Step]) {
     };
 }
 
-/// The receipt goes last, and then the directories that it stood in.
+/// The receipt goes last, and then the directories that it stood in. Nobody has the lock any more who could need it.
 fn forget(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<(), Error> {
     disk::remove(&layout.real(&layout.receipt()))?;
+    disk::remove(&layout.real(&layout.lock()))?;
     for step in &plan.steps {
         if let Step::RemoveDirectory { path } = step
             && layout.prefix.starts_with(path)

@@ -25,8 +25,12 @@ pub(super) fn make(layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, Error> {
             let real = layout.real(&next);
             let made_now = DirBuilder::new().mode(0o755).create(&real);
             let made_now = made_now.and_then(|()| fs::set_permissions(&real, Permissions::from_mode(0o755)));
-            made_now.map_err(|err| file::Error::new(&real, &err, REMEDY, None))?;
-            made.push(next.clone());
+            match made_now {
+                Ok(()) => made.push(next.clone()),
+                // By another run, at the same time.
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(err) => return Err(file::Error::new(&real, &err, REMEDY, None).into()),
+            }
             check_entry(layout, &next)?;
         }
     }
@@ -80,12 +84,22 @@ fn check_entry(layout: &Layout, path: &Path) -> Result<bool, Error> {
         }
         return Ok(true);
     }
-    let cannot_read = |cause| Error::CannotRead { path: real.clone(), cause };
-    let target = real.canonicalize().map_err(cannot_read)?;
-    let root = layout.root.canonicalize().map_err(cannot_read)?;
-    let Ok(inside) = target.strip_prefix(&root) else { return Err(Error::LeavesRoot { path: real, target }) };
     // A canonical path has no links: this ends.
-    check_way(layout, &Path::new("/").join(inside))
+    check_way(layout, &within_root(layout, &real)?)
+}
+
+/// Where links lead from there, as the root's own system has it.
+///
+/// # Errors
+/// When that is not within the root.
+pub(super) fn within_root(layout: &Layout, real: &Path) -> Result<PathBuf, Error> {
+    let canonical =
+        |path: &Path| path.canonicalize().map_err(|cause| Error::CannotRead { path: path.to_owned(), cause });
+    let (target, root) = (canonical(real)?, canonical(&layout.root)?);
+    match target.strip_prefix(&root) {
+        Ok(inside) => Ok(Path::new("/").join(inside)),
+        Err(_) => Err(Error::LeavesRoot { path: real.to_owned(), target }),
+    }
 }
 
 fn refuse_others(real: &Path, meta: &Metadata) -> Result<(), Error> {

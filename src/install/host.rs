@@ -1,7 +1,7 @@
 //! What the running system has to be told: its service manager, and `SELinux`.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Uid;
 
 use super::layout::Layout;
+use super::receipt::Receipt;
 use super::{Error, UNIT};
 
 /// The cluster may come late, and with it the service.
@@ -26,8 +27,12 @@ pub(crate) fn has_systemd(layout: &Layout) -> bool {
 /// Whether there is a service manager to be told of changes. A user has one who is logged in, or whom loginctl lets
 /// linger.
 pub(crate) fn is_managed(layout: &Layout) -> bool {
-    let of_user = || Path::new("/run/user").join(Uid::effective().to_string()).join("systemd").exists();
-    layout.is_live() && has_systemd(layout) && (!layout.user || of_user())
+    layout.is_live() && has_systemd(layout) && (!layout.user || runtime_dir().join("systemd").exists())
+}
+
+/// The user's own, as `pam_systemd(8)` makes it.
+fn runtime_dir() -> PathBuf {
+    Path::new("/run/user").join(Uid::effective().to_string())
 }
 
 /// `systemctl` as a person would call it.
@@ -54,11 +59,6 @@ pub(crate) fn restart(layout: &Layout) -> Result<bool, Error> {
     run(layout, &["restart", UNIT])
 }
 
-/// Whether the service manager has a unit of ours.
-pub(crate) fn has_unit(layout: &Layout) -> bool {
-    is_managed(layout) && layout.unit().exists()
-}
-
 /// Ends the service, for good.
 pub(crate) fn disable(layout: &Layout) -> Result<(), Error> {
     run(layout, &["disable", "--quiet", "--now", UNIT]).map(drop)
@@ -69,7 +69,12 @@ fn run(layout: &Layout, args: &[&str]) -> Result<bool, Error> {
     let command = systemctl(layout, args);
     let failed = |why: String| Error::Service { command: command.clone(), why };
     let mut words = command.split(' ');
-    let mut child = Command::new(words.next().unwrap_or_default())
+    let mut child = Command::new(words.next().unwrap_or_default());
+    if layout.user {
+        // Not all ways to become a user set it.
+        child.env("XDG_RUNTIME_DIR", runtime_dir());
+    }
+    let mut child = child
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -97,11 +102,10 @@ fn run(layout: &Layout, args: &[&str]) -> Result<bool, Error> {
 }
 
 /// Gives the files the labels that they would have from the system's own packages, where it has labels.
-pub(crate) fn restore_labels(layout: &Layout) {
+pub(crate) fn restore_labels(layout: &Layout, receipt: &Receipt) {
     let tools = ["/usr/sbin/restorecon", "/sbin/restorecon"];
     if let Some(tool) = tools.iter().find(|tool| layout.is_live() && Path::new(tool).exists()) {
-        let places = [&layout.prefix, &layout.bin_dir, &layout.unit(), &layout.config_dir];
-        let there = places.into_iter().filter(|path| path.exists());
-        let _ = Command::new(tool).arg("-R").args(there).stdin(Stdio::null()).status();
+        let paths = receipt.entries.iter().map(|entry| &entry.path);
+        let _ = Command::new(tool).args(paths).arg(layout.receipt()).stdin(Stdio::null()).status();
     }
 }

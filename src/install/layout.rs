@@ -39,6 +39,10 @@ impl Layout {
         self.prefix.join("receipt.json")
     }
 
+    pub(super) fn lock(&self) -> PathBuf {
+        self.prefix.join(".lock")
+    }
+
     /// The link to the version that is in use.
     pub(super) fn current(&self) -> PathBuf {
         self.prefix.join("current")

@@ -42,11 +42,11 @@ const REMEDY: &str = "make room or give permission (--user needs none), or choos
 /// Why something cannot be installed, or removed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{path} is there and is not ours, but {what}: move it away, or use --force, which keeps it as {}",
+    #[error("{path} is there and is not ours, but {what}: move it away, or \"install --force\" keeps it as {}",
         disk::saved(path).display())]
     Foreign { path: PathBuf, what: String },
 
-    #[error("{path} was changed since it was installed: move it away, or use --force, which keeps it as {}",
+    #[error("{path} was changed since it was installed: move it away, or \"install --force\" keeps it as {}",
         disk::saved(path).display())]
     Changed { path: PathBuf },
 
@@ -80,7 +80,7 @@ pub(crate) enum Error {
     #[error("{path} was written by a newer etcdproxy: use that one")]
     NewerReceipt { path: PathBuf },
 
-    #[error("cannot read {path}: {cause}")]
+    #[error("cannot read {path}: {}: give permission, or move it away", crate::log::words_of(cause))]
     CannotRead { path: PathBuf, cause: io::Error },
 
     #[error("nothing is installed in {path}: name the place with --prefix, --user or --root")]
@@ -101,6 +101,9 @@ pub(crate) enum Error {
     #[error("the service is not started: set ETCDPROXY_ENDPOINTS in {path}, then try again")]
     NotConfigured { path: PathBuf },
 
+    #[error("{path}: the service's sandbox hides what is in {hidden}: choose another --prefix, or --no-systemd")]
+    Hidden { path: PathBuf, hidden: &'static str },
+
     #[error("the service is not started: no service manager runs here that could do it")]
     NoManager,
 
@@ -115,6 +118,11 @@ pub(crate) enum Error {
 
     #[error(transparent)]
     Settings(#[from] settings::Error),
+}
+
+/// Whether the link is there that has the service started at boot, or at login.
+pub(crate) fn is_enabled(layout: &Layout) -> bool {
+    layout.real(&layout.enabled()).symlink_metadata().is_ok()
 }
 
 /// What `install` is asked for.
@@ -173,8 +181,17 @@ pub(crate) fn plan_install(
     programs.extend(RELEASE.programs.iter().map(|program| program.name.to_owned()));
 
     let mut planner = Planner::new(layout, before, made, request.force);
-    for version in before.versions.iter().filter(|version| version.name != own.name) {
+    let is_complete = |version: &Version| {
+        let dir = layout.real(&layout.programs(&version.name));
+        version.programs.iter().all(|name| dir.join(name).symlink_metadata().is_ok())
+    };
+    let (kept, unfinished): (Vec<&Version>, Vec<&Version>) =
+        before.versions.iter().partition(|version| version.name == own.name || is_complete(version));
+    for version in kept.iter().filter(|version| version.name != own.name) {
         planner.keep_version(&version.name);
+    }
+    for version in unfinished {
+        planner.note(format!("{} was not complete, and is removed", version.name));
     }
     let dir = layout.programs(&own.name);
     let executable = |name: &str, sha256: &str, source| Item {
@@ -188,15 +205,17 @@ pub(crate) fn plan_install(
         planner.want(executable(program.name, program.sha256, Source::Program(program)))?;
     }
     if request.systemd {
+        refuse_hidden(layout)?;
         want_service(layout, &mut planner, request.enable)?;
     }
     want_links(layout, &mut planner, &own.name, &programs)?;
     planner.remove_rest(false)?;
 
     let mut after = Receipt {
-        versions: before.versions.clone(),
+        versions: kept.into_iter().cloned().collect(),
         systemd: request.systemd,
         enabled: request.systemd && request.enable,
+        current: before.current.clone(),
         previous: before.previous.clone(),
         ..Receipt::new(layout)
     };
@@ -221,8 +240,13 @@ pub(crate) fn save_receipt_away(layout: &Layout) -> Result<(), Error> {
 fn want_service(layout: &Layout, planner: &mut Planner<'_>, enable: bool) -> Result<(), Error> {
     let config = layout.config();
     let real = layout.real(&config);
-    planner.look(&config)?; // nobody else's
+    if let Some(What::Link { .. }) = planner.look(&config)? {
+        guard::within_root(layout, &real)?;
+    }
     let needs = needs(layout)?;
+    for (setting, file) in needs.files.iter().filter(|(_, file)| layout.is_live() && !file.exists()) {
+        planner.note(format!("{}: {} is not there", setting.variable(), file.display()));
+    }
     if needs.holds_key && readable_by_others(&real) {
         planner.note(format!("{} holds a private key, and everybody can read it: chmod 600 it", real.display()));
     }
@@ -241,6 +265,15 @@ fn want_service(layout: &Layout, planner: &mut Planner<'_>, enable: bool) -> Res
         planner.want(link(layout.enabled(), layout.unit()))?;
     }
     Ok(())
+}
+
+/// What `ProtectHome=` and `PrivateTmp=` hide from the service (systemd.exec(5)).
+fn refuse_hidden(layout: &Layout) -> Result<(), Error> {
+    let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+    match hidden.into_iter().find(|dir| !layout.user && layout.prefix.starts_with(dir)) {
+        Some(hidden) => Err(Error::Hidden { path: layout.prefix.clone(), hidden }),
+        None => Ok(()),
+    }
 }
 
 fn needs(layout: &Layout) -> Result<Needs, Error> {
@@ -308,7 +341,7 @@ pub(crate) fn plan_rollback(layout: &Layout, receipt: &Receipt, wanted: Option<&
         planner.keep_version(&version.name);
     }
     for entry in receipt.entries.iter().filter(|entry| is_of_service(layout, &entry.path)) {
-        planner.keep(entry);
+        planner.keep(entry)?;
     }
     want_links(layout, &mut planner, &version.name, &version.programs)?;
     planner.remove_rest(false)?;
@@ -330,7 +363,7 @@ pub(crate) fn plan_prune(layout: &Layout, receipt: &Receipt, keep: usize) -> Res
     }
     for entry in &receipt.entries {
         if layout.version_of(&entry.path).is_none_or(|version| !gone.iter().any(|gone| gone == version)) {
-            planner.keep(entry);
+            planner.keep(entry)?;
         }
     }
     planner.remove_rest(true)?;

@@ -92,6 +92,13 @@ pub(crate) struct Plan {
     pub is_known: bool,
 }
 
+impl Plan {
+    /// Whether the service is no more after it.
+    pub(crate) fn removes_service(&self, layout: &Layout) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Remove { path } if *path == layout.unit()))
+    }
+}
+
 /// Brings what is there to what is wanted.
 pub(super) struct Planner<'a> {
     layout: &'a Layout,
@@ -125,9 +132,17 @@ impl<'a> Planner<'a> {
         disk::look(&self.layout.real(path))
     }
 
-    /// What it is of stays as it is.
-    pub(super) fn keep(&mut self, entry: &Entry) {
-        self.entries.push(entry.clone());
+    /// What it is of stays as it is, which after an interrupted run may be as it was.
+    pub(super) fn keep(&mut self, entry: &Entry) -> Result<(), Error> {
+        let mut entry = entry.clone();
+        if !entry.was.is_empty()
+            && let Some(found) = self.look(&entry.path)?
+            && entry.is(&found)
+        {
+            entry.what = found;
+        }
+        self.entries.push(entry);
+        Ok(())
     }
 
     /// All of that version stays as it is.
@@ -195,6 +210,11 @@ impl<'a> Planner<'a> {
         self.entries.extend(entry);
         if offered {
             self.entries.extend(self.receipt.entry(&beside).cloned());
+            return Ok(());
+        }
+        let is_ours = |found: &What| self.receipt.entry(&beside).is_some_and(|entry| entry.is(found));
+        if self.look(&beside)?.is_some_and(|found| found != item.what && !is_ours(&found)) {
+            self.notes.push(format!("{} and {} are yours and stay", item.path.display(), beside.display()));
             return Ok(());
         }
         self.notes.push(format!("{} is yours and stays: see {}", item.path.display(), beside.display()));
@@ -294,9 +314,13 @@ impl<'a> Planner<'a> {
         during.versions.extend(new);
         during.current.clone_from(&self.receipt.current);
         during.previous.clone_from(&self.receipt.previous);
+        during.old_bin_dirs.clone_from(&self.receipt.old_bin_dirs);
+        during.old_bin_dirs.push(self.receipt.bin_dir.clone());
         during.entries = self.entries.iter().chain(&self.leaving).cloned().collect();
-        let settled = |entry: &Entry| Entry { was: Vec::new(), ..entry.clone() };
-        let after = after.map(|after| Receipt { entries: self.entries.iter().map(settled).collect(), ..after });
+        let settled = |entry: Entry| Entry { was: Vec::new(), ..entry };
+        let mut entries: Vec<Entry> = self.entries.into_iter().map(settled).collect();
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let after = after.map(|after| Receipt { entries, old_bin_dirs: Vec::new(), ..after });
         let is_known = after.as_ref() == Some(self.receipt);
         Plan { steps: self.steps, notes: self.notes, before: self.receipt.clone(), during, after, is_known }
     }

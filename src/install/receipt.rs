@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +19,14 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Receipt {
     pub(super) format: u32,
+    pub prefix: PathBuf,
     pub bin_dir: PathBuf,
     pub unit_dir: PathBuf,
     pub config_dir: PathBuf,
     pub user: bool,
+    /// Where links may still be, because the work was interrupted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub old_bin_dirs: Vec<PathBuf>,
     /// With a unit for systemd.
     pub systemd: bool,
     /// Started at boot, or at login.
@@ -33,6 +37,12 @@ pub(crate) struct Receipt {
     /// In the order of their installation.
     pub versions: Vec<Version>,
     pub entries: Vec<Entry>,
+}
+
+/// What all forms of the file have.
+#[derive(Deserialize)]
+struct Form {
+    format: u32,
 }
 
 /// One version that is installed.
@@ -105,10 +115,12 @@ impl Receipt {
     pub(super) fn new(layout: &Layout) -> Self {
         Self {
             format: FORMAT,
+            prefix: layout.prefix.clone(),
             bin_dir: layout.bin_dir.clone(),
             unit_dir: layout.unit_dir.clone(),
             config_dir: layout.config_dir.clone(),
             user: layout.user,
+            old_bin_dirs: Vec::new(),
             systemd: false,
             enabled: false,
             current: None,
@@ -132,26 +144,41 @@ impl Receipt {
             }
             Err(cause) => return Err(Error::CannotRead { path, cause }),
         };
-        let receipt: Self =
-            serde_json::from_str(&text).map_err(|err| Error::Receipt { path: path.clone(), why: err.to_string() })?;
-        if receipt.format != FORMAT {
+        let is_no_receipt = |why: String| Error::Receipt { path: path.clone(), why };
+        let Form { format } = serde_json::from_str(&text).map_err(|err| is_no_receipt(err.to_string()))?;
+        if format > FORMAT {
             return Err(Error::NewerReceipt { path });
         }
-        receipt.check(layout).map_err(|why| Error::Receipt { path, why })?;
+        let mut receipt: Self = serde_json::from_str(&text).map_err(|err| is_no_receipt(err.to_string()))?;
+        receipt.check(layout).map_err(is_no_receipt)?;
+        receipt.look_at_current(layout);
         Ok(Some(receipt))
     }
 
-    /// No path of a receipt, whoever wrote it, is outside of what is ours.
+    /// It has no path that is outside of the directories it names, and no prefix but the one it is in.
     fn check(&self, layout: &Layout) -> Result<(), String> {
-        let dirs = [&layout.prefix, &self.bin_dir, &self.unit_dir, &self.config_dir];
+        let canonical = |prefix: &Path| layout.real(prefix).canonicalize().ok();
+        if self.prefix != layout.prefix && canonical(&self.prefix) != canonical(&layout.prefix) {
+            return Err(format!("it is that of {}", self.prefix.display()));
+        }
+        let dirs = [&self.prefix, &self.bin_dir, &self.unit_dir, &self.config_dir];
         for path in self.entries.iter().flat_map(|entry| std::iter::once(&entry.path).chain(&entry.saved)) {
-            let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
-            let ours = dirs.iter().any(|dir| path.starts_with(dir) || dir.starts_with(path));
-            if !plain || !ours {
+            let is_plain = path.components().all(|part| part != Component::ParentDir);
+            let is_ours = |dir: &PathBuf| path.starts_with(dir) || dir.starts_with(path);
+            if !is_plain || !dirs.into_iter().chain(&self.old_bin_dirs).any(is_ours) {
                 return Err(format!("{} is no path of an installation", path.display()));
             }
         }
         Ok(())
+    }
+
+    /// An upgrade that was interrupted may have made another version the current one.
+    fn look_at_current(&mut self, layout: &Layout) {
+        let Ok(target) = fs::read_link(layout.real(&layout.current())) else { return };
+        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if self.version(name).is_some() {
+            self.set_current(name);
+        }
     }
 
     pub(super) fn save(&self, layout: &Layout) -> Result<(), Error> {
@@ -177,6 +204,7 @@ impl Receipt {
     /// The layout it was made with.
     pub(crate) fn adopt(&self, layout: Layout) -> Layout {
         Layout {
+            prefix: self.prefix.clone(),
             bin_dir: self.bin_dir.clone(),
             unit_dir: self.unit_dir.clone(),
             config_dir: self.config_dir.clone(),

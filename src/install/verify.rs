@@ -1,6 +1,6 @@
 //! Whether everything is as it was installed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -30,13 +30,20 @@ impl Finding {
 pub(crate) fn verify(layout: &Layout, receipt: &Receipt) -> Vec<Finding> {
     let finding = |entry: &Entry| {
         let mut finding = Finding::new(layout.real(&entry.path), problem(layout, receipt, entry));
-        if entry.path.starts_with(&layout.config_dir) && finding.problem.is_some() {
+        if entry.path.starts_with(&layout.config_dir) && finding.problem.is_some() && is_only_edited(&finding.path) {
             finding.yours = true;
             finding.problem = None;
         }
         finding
     };
     receipt.entries.iter().map(finding).collect()
+}
+
+/// A regular file that nobody else can write to; or one for the user to look at, who has done so and removed it.
+fn is_only_edited(path: &Path) -> bool {
+    let was_offered = path.extension().is_some_and(|extension| extension == "new");
+    was_offered && matches!(disk::look(path), Ok(None))
+        || matches!(disk::look(path), Ok(Some(What::File { mode: Mode(mode), .. })) if mode & 0o022 == 0)
 }
 
 /// # Errors

@@ -30,6 +30,11 @@ impl ListenAddr {
         Ok(Self { host: host.to_owned(), port })
     }
 
+    /// As [`parse`](Self::parse), for where metrics are served: etcd has a URL there.
+    pub(super) fn parse_metrics(text: &str) -> Result<Self, String> {
+        Self::parse(text.strip_prefix("http://").unwrap_or(text))
+    }
+
     /// Loopback and the given port.
     pub(crate) fn loopback(port: u16) -> Self {
         Self { port, ..Self::default() }

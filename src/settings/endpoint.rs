@@ -13,6 +13,13 @@ pub(crate) enum Scheme {
     Unix,
 }
 
+impl Scheme {
+    /// Of endpoints that have none: what certificates are for, where there are any.
+    pub(super) fn usual(tls: bool) -> Self {
+        if tls { Self::Https } else { Self::Http }
+    }
+}
+
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -129,7 +129,7 @@ impl Sources {
             tls,
             namespace,
             metrics_addr: self.parsed(Setting::MetricsAddr, |text| {
-                let addr = ListenAddr::parse(text.strip_prefix("http://").unwrap_or(text))?;
+                let addr = ListenAddr::parse_metrics(text)?;
                 if addr == listen_addr {
                     return Err(format!("{addr} is the address the application connects to: choose another"));
                 }
@@ -173,8 +173,8 @@ impl Sources {
                 ),
             });
         };
-        let default = if tls { Scheme::Https } else { Scheme::Http };
-        let endpoints = endpoint::parse_list(value.text()?, default).map_err(|problem| value.error(problem))?;
+        let endpoints =
+            endpoint::parse_list(value.text()?, Scheme::usual(tls)).map_err(|problem| value.error(problem))?;
         match endpoints.iter().find(|endpoint| listen_addr.is_reached_by(endpoint)) {
             Some(endpoint) => Err(value.error(format_args!(
                 "{endpoint} is the address the proxy itself listens on: name the cluster's members, or change {}",

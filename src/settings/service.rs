@@ -1,8 +1,10 @@
 //! What a service's sandbox must let through, from the file that has its settings.
 
 use std::collections::BTreeSet;
+use std::iter::Peekable;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::Chars;
 
 use super::endpoint::parse_list;
 use super::{Error, ListenAddr, Scheme, Setting};
@@ -40,17 +42,20 @@ impl Needs {
         let mut needs = Self::default();
         let listen =
             get(Setting::ListenAddr).map(ListenAddr::parse).transpose().map_err(failed(Setting::ListenAddr))?;
-        let metrics =
-            get(Setting::MetricsAddr).map(ListenAddr::parse).transpose().map_err(failed(Setting::MetricsAddr))?;
+        let metrics = get(Setting::MetricsAddr)
+            .map(ListenAddr::parse_metrics)
+            .transpose()
+            .map_err(failed(Setting::MetricsAddr))?;
         for addr in std::iter::once(listen.unwrap_or_default()).chain(metrics) {
             let (host, port) = addr.target();
             needs.reach(host);
             needs.ports.insert(port);
         }
+        let tls = [Setting::CaCert, Setting::Cert, Setting::Key].into_iter().any(|setting| get(setting).is_some());
         match get(Setting::Endpoints) {
             Some(endpoints) => {
                 needs.configured = true;
-                for endpoint in parse_list(endpoints, Scheme::Http).map_err(failed(Setting::Endpoints))? {
+                for endpoint in parse_list(endpoints, Scheme::usual(tls)).map_err(failed(Setting::Endpoints))? {
                     if let Some((host, _)) = endpoint.host_port() {
                         needs.reach(host);
                     }
@@ -79,34 +84,64 @@ impl Needs {
 }
 
 /// Names and values in their order; else the line that is none, and why.
+///
+/// Quotation marks count at the beginning of a value only, and a backslash takes the meaning from what follows.
 fn variables(text: &str) -> Result<Vec<(String, String)>, (usize, String)> {
     let mut found = Vec::new();
-    let mut lines = text.lines().enumerate();
-    while let Some((number, line)) = lines.next() {
-        let mut line = line.trim_start().to_owned();
-        if line.is_empty() || line.starts_with(['#', ';']) {
+    let mut rest = text.chars().peekable();
+    let mut line = 1;
+    while let Some(first) = rest.peek() {
+        if first.is_whitespace() {
+            line += usize::from(rest.next() == Some('\n'));
             continue;
         }
-        // A value goes on behind a backslash, and until its quotation mark.
-        let words = loop {
-            let goes_on = line.ends_with('\\') && !line.ends_with("\\\\");
-            match shlex::split(&line).filter(|_| !goes_on) {
-                Some(words) => break words,
-                None => match lines.next() {
-                    Some((_, next)) if goes_on => line.replace_range(line.len() - 1.., next),
-                    Some((_, next)) => line.extend(["\n", next]),
-                    None => return Err((number + 1, "a quotation mark has no other".to_owned())),
-                },
-            }
-        };
-        match words.join(" ").split_once('=') {
-            Some((name, value)) if !name.contains(char::is_whitespace) => {
-                found.push((name.to_owned(), value.to_owned()));
-            }
-            _ => return Err((number + 1, "is not NAME=VALUE".to_owned())),
+        let begin = line;
+        if "#;".contains(*first) {
+            line += value(&mut rest, false).1;
+            continue;
         }
+        let mut name = String::new();
+        while let Some(c) = rest.next_if(|c| !"=\n".contains(*c)) {
+            name.push(c);
+        }
+        if rest.next() != Some('=') || name.trim().contains(char::is_whitespace) {
+            return Err((begin, "is not NAME=VALUE".to_owned()));
+        }
+        let (text, lines, is_whole) = value(&mut rest, true);
+        if !is_whole {
+            return Err((begin, "a quotation mark has no other".to_owned()));
+        }
+        line += lines;
+        found.push((name.trim().to_owned(), text));
     }
     Ok(found)
+}
+
+/// A value, or a comment, to the end of its line; how many line ends are in it; whether its quotation marks are closed.
+fn value(rest: &mut Peekable<Chars<'_>>, may_be_quoted: bool) -> (String, usize, bool) {
+    let (mut text, mut lines, mut quoted, mut is_plain) = (String::new(), 0, None, !may_be_quoted);
+    while let Some(c) = rest.next() {
+        lines += usize::from(c == '\n');
+        match (quoted, c) {
+            (Some(mark), c) if c == mark => quoted = None,
+            (Some('"') | None, '\\') => match rest.next() {
+                Some('\n') => lines += 1,
+                Some(c) if quoted.is_none() || "\"\\`$".contains(c) => text.push(c),
+                Some(c) => text.extend(['\\', c]),
+                None => {}
+            },
+            (Some(_), c) => text.push(c),
+            (None, '\n') => return (text.trim_end().to_owned(), lines, true),
+            (None, '\'' | '"') if !is_plain => quoted = Some(c),
+            (None, c) => {
+                is_plain |= !c.is_whitespace();
+                if is_plain {
+                    text.push(c);
+                }
+            }
+        }
+    }
+    (text.trim_end().to_owned(), lines, quoted.is_none())
 }
 
 #[cfg(test)]
@@ -139,6 +174,30 @@ mod tests {
         assert!(!needs.ipv4 && needs.ipv6 && needs.holds_key);
         assert_eq!(needs.ports, [2, 3].into());
         assert_eq!(needs.files, [(Setting::CaCert, "/etc/ca.pem".into())]);
+    }
+
+    /// As systemd 252 reads it (`systemd-run --property EnvironmentFile=`).
+    #[test]
+    fn values_as_systemd_reads_them() {
+        for (text, wanted) in [
+            ("A=it's/", "it's/"),
+            ("A= 'b c' # d", "b c# d"),
+            ("A=b # c \n", "b # c"),
+            ("A=\"b\\\"\\c\\\nd\"", "b\"\\cd"),
+            ("A=b\\ c\\\n d", "b c d"),
+            ("A='b\nc'\nB=", "b\nc"),
+            ("# c\\\nA=x\n;\n  A=b", "b"),
+            ("A=", ""),
+        ] {
+            assert_eq!(variables(text).unwrap()[0].1, wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_run_takes_is_taken() {
+        let text = "ETCDPROXY_CACERT=/ca.pem\nETCDPROXY_ENDPOINTS=https://a:1,b:1\n\
+            ETCDPROXY_METRICS_ADDR=http://127.0.0.1:9\n";
+        assert_eq!(read(text).unwrap().ports, [9, 2379].into());
     }
 
     #[test]

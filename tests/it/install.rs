@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -140,7 +141,8 @@ fn what_is_shown_is_done_and_can_be_undone() {
     let new: Vec<&String> = after.keys().filter(|path| !before.contains_key(*path)).collect();
     for path in &new {
         let real = host.path(path).display().to_string();
-        let is_listed = |text: &str| text.contains(&format!(" {real}\n")) || text.contains(&format!(" {real}"));
+        let is_listed =
+            |text: &str| text.lines().any(|line| line.split(' ').any(|word| word.trim_end_matches('/') == real));
         if !path.ends_with("receipt.json") && !path.ends_with("opt/etcdproxy") {
             assert!(is_listed(&shown) && is_listed(&done), "{path} is not in\n{shown}{done}");
             let in_json = |step: &Value| host.path("").join(&step["path"].as_str().unwrap()[1..]) == host.path(path);
@@ -214,6 +216,16 @@ fn killed_at_200_random_moments_the_same_command_does_the_rest() {
     upgraded.run(&["install"]);
     assert_ne!(old.current(), upgraded.current());
 
+    let timed = |host: &Host, args: &[&str]| {
+        let start = Instant::now();
+        host.run(args);
+        start.elapsed()
+    };
+    let whole = [
+        timed(&plain.copy(), &["install", "--enable"]),
+        timed(&old.copy(), &["install"]),
+        timed(&upgraded.copy(), &["uninstall"]),
+    ];
     let mut unfinished = 0;
     for round in 0..200u32 {
         let (start, args, wanted) = [
@@ -225,8 +237,7 @@ fn killed_at_200_random_moments_the_same_command_does_the_rest() {
         let host = start.copy();
         let mut process = Process::start(host.command(args).stdout(Stdio::null()).stderr(Stdio::null()));
         // Spread over the whole run and a little beyond, in an order that is not the runs' own.
-        let whole = if args[0] == "install" { 160.0 } else { 25.0 };
-        std::thread::sleep(Duration::from_secs_f64(whole / 1000.0 * f64::from(round * 73 % 200) / 180.0));
+        std::thread::sleep(whole[(round % 3) as usize].mul_f64(f64::from(round * 73 % 200) / 180.0));
         process.kill();
         unfinished += u32::from(host.tree() != wanted);
         let (code, stdout, stderr) = finish(&mut host.command(args));
@@ -272,7 +283,7 @@ fn what_is_in_the_way_is_an_error_and_with_force_it_is_kept_and_comes_back() {
         let before = host.tree();
         let line = fails_with(73, &mut host.command(&["install"]));
         assert!(line.contains(&format!("{} is there and is not ours", etcd.display())), "{line}");
-        assert!(line.contains("use --force, which keeps it as"), "{line}");
+        assert!(line.contains("\"install --force\" keeps it as"), "{line}");
         assert_eq!(host.tree(), before, "nothing was changed");
 
         host.run(&["install", "--force"]);
@@ -361,6 +372,9 @@ fn the_sandbox_lets_through_what_the_settings_need() {
     );
     assert!(text.contains(" --cacert ${CREDENTIALS_DIRECTORY}/cacert --key ${CREDENTIALS_DIRECTORY}/key\n"), "{text}");
 
+    let line = fails_with(78, &mut Host::new().command(&["install", "--prefix", "/home/x"]));
+    assert!(line.contains("/home/x: the service's sandbox hides what is in /home: choose another --prefix"), "{line}");
+
     fs::write(host.path(ENV), "").unwrap();
     host.run(&["install"]);
     assert!(!drop_in.parent().unwrap().exists(), "no certificates, no drop-in");
@@ -444,6 +458,56 @@ fn a_version_that_was_damaged_is_found_not_gone_back_to_and_repaired() {
     assert!(code == 1 && stdout.contains("bin/etcd: it has 8 bytes, not "), "{stdout}");
 }
 
+/// Ends it, without a word, as soon as it has said so many lines.
+fn kill_after(host: &Host, args: &[&str], lines: usize) {
+    let mut process = Process::start(host.command(args).stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut said = BufReader::new(process.stdout());
+    for _ in 0..lines {
+        said.read_line(&mut String::new()).unwrap();
+    }
+    process.kill();
+}
+
+#[test]
+fn programs_move_to_another_directory_whenever_that_is_interrupted() {
+    let host = Host::new();
+    let before = host.tree();
+    host.run(&["install"]);
+    let move_them = ["install", "--bin-dir", "/usr/bin"];
+    for lines in 0..6 {
+        let host = host.copy();
+        kill_after(&host, &move_them, lines);
+        if lines % 2 == 0 {
+            host.run(&move_them);
+            assert!(host.path("usr/bin/etcd").symlink_metadata().is_ok());
+            assert!(host.path("usr/local/bin/etcd").symlink_metadata().is_err());
+            host.run(&["verify"]);
+        }
+        host.run(&["uninstall"]);
+        assert_eq!(host.tree(), before, "{lines}");
+    }
+}
+
+#[test]
+fn what_an_interrupted_upgrade_made_current_is_current() {
+    let host = Host::new();
+    succeeds(&mut host.with(&three_programs::binary(), &["install"]));
+    let old = host.current();
+    let mut seen = false;
+    for lines in 0..10 {
+        let host = host.copy();
+        kill_after(&host, &["install"], lines);
+        seen |= host.current() != old;
+        let listed = host.run(&["list"]);
+        assert!(listed.lines().any(|line| line.starts_with(&host.current()) && line.ends_with("current")), "{listed}");
+        host.run(&["prune", "--keep", "1"]);
+        assert!(succeeds(&mut command(&host.current_program("etcd"), ["--version"])).starts_with("etcd Version"));
+        host.run(&["install"]);
+        host.run(&["verify"]);
+    }
+    assert!(seen, "it was never killed after that");
+}
+
 #[test]
 fn two_at_once_do_not_disturb_each_other() {
     let host = Host::new();
@@ -460,7 +524,7 @@ fn two_at_once_do_not_disturb_each_other() {
 fn another_that_hangs_is_an_error_after_ten_seconds() {
     let host = Host::new();
     host.run(&["install"]);
-    let lock = fs::File::open(host.path("opt/etcdproxy")).unwrap();
+    let lock = fs::File::create(host.path("opt/etcdproxy/.lock")).unwrap();
     lock.lock().unwrap();
     let start = Instant::now();
     let line = fails_with(73, &mut host.command(&["uninstall"]));
@@ -470,12 +534,7 @@ fn another_that_hangs_is_an_error_after_ten_seconds() {
 
 #[test]
 fn a_receipt_that_cannot_be_read_is_an_error_and_with_force_a_new_one_is_written() {
-    for (text, why) in [
-        ("{", "EOF while parsing"),
-        ("{}", "missing field"),
-        ("\u{fffd}", "expected value"),
-        (r#"{"format":2}"#, "missing field"),
-    ] {
+    for (text, why) in [("{", "EOF while parsing"), ("{}", "missing field"), ("\u{fffd}", "expected value")] {
         let host = Host::new();
         let before = host.tree();
         host.run(&["install"]);
@@ -492,6 +551,17 @@ fn a_receipt_that_cannot_be_read_is_an_error_and_with_force_a_new_one_is_written
         host.run(&["uninstall"]);
         let left: Vec<String> = host.tree().into_keys().filter(|path| !before.contains_key(path)).collect();
         assert!(left.iter().all(|path| host.path(path).is_dir()), "only directories, which may be anybody's: {left:?}");
+    }
+}
+
+#[test]
+fn the_receipt_of_a_newer_etcdproxy_is_left_to_that() {
+    let host = Host::new();
+    host.run(&["install"]);
+    fs::write(host.path("opt/etcdproxy/receipt.json"), r#"{"format":2,"all":"new"}"#).unwrap();
+    for args in [&["install"][..], &["install", "--force"], &["uninstall"]] {
+        let line = fails_with(1, &mut host.command(args));
+        assert!(line.contains("receipt.json was written by a newer etcdproxy: use that one"), "{line}");
     }
 }
 
@@ -615,7 +685,7 @@ fn for_one_user_all_is_in_their_home() {
     };
     let told = succeeds(&mut run(&["install", "--user", "--systemd", "--enable"]));
     assert!(told.contains(&format!("note: {}/.local/bin is not in PATH", home.display())), "{told}");
-    let unit = fs::read_to_string(home.join(".local/share/systemd/user/etcdproxy.service")).unwrap();
+    let unit = fs::read_to_string(home.join(".config/systemd/user/etcdproxy.service")).unwrap();
     assert!(unit.contains(&format!("ExecStart={}/.local/opt/etcdproxy/current/bin/etcdproxy run", home.display())));
     assert!(unit.contains("WantedBy=default.target") && !unit.contains("DynamicUser"), "{unit}");
     let is_filled_in = |part: &str| !part.starts_with(|c: char| c.is_ascii_uppercase());
