@@ -262,9 +262,8 @@ pause; 1 s to warm up, then {seconds} s that count.
 
 - **direct**: the clients have the address of one member, in each round that of
   another. **direct, spread**: they have one each in turn, and so a member
-  serves a third of them, as it does behind the tunnel. A follower asks the
-  leader before it answers, which costs the machine more than what the tunnel
-  itself does. **grpc-proxy** and **tunnel**: `etcdproxy run` with that `--mode`
+  serves a third of them, as it does behind the tunnel; a follower asks the
+  leader before it answers a get. **grpc-proxy** and **tunnel**: `etcdproxy run` with that `--mode`
   and the addresses of all three; the client has the proxy's, and speaks
   plaintext to it. **TLS**: members take TLS only; directly, the client speaks
   it itself.
