@@ -2,6 +2,7 @@
 //! same types: completions and manual pages.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::support::{binary, command, etcdproxy, fails_with, finish};
 
@@ -93,7 +94,7 @@ fn a_manual_page_for_each_command() {
     let expected =
         ["etcdproxy".to_owned()].into_iter().chain(shown_commands().into_iter().map(|n| format!("etcdproxy-{n}")));
     let expected: Vec<_> = expected.map(|name| man1.join(name + ".1")).collect();
-    assert_eq!(stdout.lines().map(Into::into).collect::<Vec<_>>(), expected);
+    assert_eq!(stdout.lines().map(PathBuf::from).collect::<Vec<_>>(), expected);
     for path in expected {
         assert_eq!(groff_complaints(&fs::read_to_string(&path).unwrap()), "", "{}", path.display());
     }
