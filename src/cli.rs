@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Rollback(Rollback),
     Prune(Prune),
     Package(Package),
+    Completions(Completions),
+    Man(Man),
     /// Print the versions of etcdproxy and of the etcd it carries
     Version,
     /// What the buildpack's bin/detect calls
@@ -373,4 +375,35 @@ pub(crate) struct Package {
     /// Where it goes [default: etcdproxy_buildpack-cached[-STACK]-vVERSION.zip]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// Print the completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy completions bash >/etc/bash_completion.d/etcdproxy
+  etcdproxy completions zsh >/usr/local/share/zsh/site-functions/_etcdproxy
+  etcdproxy completions fish >~/.config/fish/completions/etcdproxy.fish")]
+pub(crate) struct Completions {
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Print the manual page, or write the pages of all commands into a directory
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy man | man -l -
+  etcdproxy man /usr/local/share/man/man1")]
+pub(crate) struct Man {
+    /// Made when missing
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }

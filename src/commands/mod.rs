@@ -2,11 +2,13 @@
 
 pub(crate) mod buildpack;
 mod change;
+pub(crate) mod completions;
 pub(crate) mod dev;
 pub(crate) mod exec;
 pub(crate) mod health;
 pub(crate) mod install;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod multicall;
 pub(crate) mod prune;
 pub(crate) mod rollback;

@@ -9,7 +9,7 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::support::finish;
+use crate::support::{finish, in_manifest};
 
 /// The newest build script of this package beside the `OUT_DIR` that this test was compiled with.
 fn build_script() -> PathBuf {
@@ -82,18 +82,30 @@ impl Build {
     }
 }
 
-const AMD64: &str = "7a0c00e4ee33bea9bdec0c8abd771ef4e1685deb134a17cf58c11985d2fe51ca";
-const TARBALL: &str = "3a3679bc51a4ee9d30bccea1da7cd4fe62c6fc1d2ca1255068d2c53bf3026135";
+fn version() -> String {
+    in_manifest("  version:")
+}
+
+/// Its hash of the amd64 etcd.
+fn amd64() -> String {
+    in_manifest("    sha256:")
+}
+
+/// The name of the tarball's top directory.
+fn top() -> String {
+    format!("etcd-v{}-linux-amd64", version())
+}
 
 #[test]
 fn an_etcd_that_is_not_the_manifests() {
     let zeros = "0".repeat(64);
-    let error = Build::with_manifest(|manifest| manifest.replace(AMD64, &zeros)).refused();
+    let (version, amd64) = (version(), amd64());
+    let error = Build::with_manifest(|manifest| manifest.replace(&amd64, &zeros)).refused();
     assert_eq!(
         error,
         format!(
-            "etcd from the package etcd-bin-vendored-linux-amd64 is not the etcd 3.7.2 linux-amd64 of manifest.yml: \
-             sha256 {AMD64}, expected {zeros}"
+            "etcd from the package etcd-bin-vendored-linux-amd64 is not the etcd {version} linux-amd64 of \
+             manifest.yml: sha256 {amd64}, expected {zeros}"
         )
     );
 }
@@ -114,11 +126,12 @@ fn both_architectures_are_packed_and_no_other() {
 
 #[test]
 fn a_tarball_that_nobody_vouches_for() {
-    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball("etcd-v3.7.2-linux-amd64", &["etcd"]);
+    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(&top(), &["etcd"]);
     let error = build.refused();
     let expected = format!(
-        "has sha256 {sha256}, which manifest.yml does not know for etcd 3.7.2 linux-amd64; to build from it all the \
-         same, set ETCD_RELEASE_SHA256 to that hash"
+        "has sha256 {sha256}, which manifest.yml does not know for etcd {} linux-amd64; to build from it all the \
+         same, set ETCD_RELEASE_SHA256 to that hash",
+        version()
     );
     assert!(error.ends_with(&expected), "{error}");
 
@@ -142,13 +155,27 @@ fn a_tarball_that_the_user_vouches_for_brings_all_its_programs() {
 
 #[test]
 fn the_manifests_tarball_must_hold_the_manifests_etcd() {
-    let name = "etcd-v3.7.2-linux-amd64";
-    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(name, &["etcd"]);
-    let manifest = build.dir.path().join("manifest.yml");
-    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace(TARBALL, &sha256)).unwrap();
-    let error = build.refused();
-    assert!(error.starts_with("etcd from etcd-v3.7.2-linux-amd64.tar.gz is not the etcd 3.7.2"), "{error}");
-    assert!(error.ends_with(&format!("expected {AMD64}")), "{error}");
+    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(&top(), &["etcd"]);
+    let path = build.dir.path().join("manifest.yml");
+    let mut manifest = String::new();
+    for line in fs::read_to_string(&path).unwrap().lines().filter(|line| !line.starts_with("  sha256:")) {
+        let known = if line.starts_with("  uri:") { format!("\n  sha256: {sha256}") } else { String::new() };
+        manifest += &format!("{line}{known}\n");
+    }
+    fs::write(&path, manifest).unwrap();
+    is_not_the_manifests_etcd(&build.refused());
+}
+
+#[test]
+fn whoever_vouches_for_a_tarball_of_the_manifests_version_it_must_hold_the_manifests_etcd() {
+    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(&top(), &["etcd"]);
+    is_not_the_manifests_etcd(&build.env("ETCD_RELEASE_SHA256", &sha256).refused());
+}
+
+#[track_caller]
+fn is_not_the_manifests_etcd(error: &str) {
+    assert!(error.starts_with(&format!("etcd from {}.tar.gz is not the etcd {}", top(), version())), "{error}");
+    assert!(error.ends_with(&format!("expected {}", amd64())), "{error}");
 }
 
 #[test]
@@ -157,10 +184,10 @@ fn tarballs_that_are_none() {
         let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(name, files);
         build.env("ETCD_RELEASE_SHA256", &sha256).refused()
     };
-    let error = refused("etcd-v3.7.2-linux-amd64", &["etcdctl"]);
-    assert!(error.ends_with("holds no etcd-v3.7.2-linux-amd64/etcd"), "{error}");
-    let error = refused("etcd-v3.7.2-linux-arm64", &["etcd"]);
-    assert!(error.ends_with("\"etcd-v3.7.2-linux-arm64\" is not etcd-vVERSION-linux-amd64"), "{error}");
+    let error = refused("etcd-v3.9.0-linux-amd64", &["etcdctl"]);
+    assert!(error.ends_with("holds no etcd-v3.9.0-linux-amd64/etcd"), "{error}");
+    let error = refused("etcd-v3.9.0-linux-arm64", &["etcd"]);
+    assert!(error.ends_with("\"etcd-v3.9.0-linux-arm64\" is not etcd-vVERSION-linux-amd64"), "{error}");
 
     let build = Build::with_manifest(|manifest| manifest).env("ETCD_RELEASE_TARBALL", "/no/such/file");
     let error = build.refused();

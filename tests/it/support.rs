@@ -21,6 +21,12 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("ETCDPROXY_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_etcdproxy").into(), PathBuf::from)
 }
 
+/// What stands behind the first `key`, with the spaces before it, in manifest.yml.
+pub(crate) fn in_manifest(key: &str) -> String {
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/manifest.yml")).unwrap();
+    manifest.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned()
+}
+
 /// Where tests that do not test unpacking keep the unpacked etcd, for all of them.
 pub(crate) fn unpack_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("unpacked")
