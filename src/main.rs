@@ -73,6 +73,8 @@ fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> 
         Command::Rollback(args) => commands::rollback::run(&args, env, out),
         Command::Prune(args) => commands::prune::run(&args, env, out),
         Command::List(args) => commands::list::run(&args, env, out),
+        Command::Sbom(args) => commands::sbom::run(&args, out),
+        Command::Licenses => commands::licenses::run(out),
         Command::Version => commands::version::run(out),
     }
 }

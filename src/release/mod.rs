@@ -32,6 +32,7 @@ pub(crate) struct Release {
     pub id: &'static str,
     /// `etcd` first, then `etcdctl` and `etcdutl` when the release carries them.
     pub programs: &'static [Program],
+    documents: Documents,
 }
 
 /// One program of a release.
@@ -43,6 +44,25 @@ pub(crate) struct Program {
     /// sha256 of the unpacked program, in lower-case hex.
     pub sha256: &'static str,
     frames: &'static [Frame],
+}
+
+/// All texts in one frame, and which part of them is which.
+#[derive(Debug)]
+struct Documents {
+    frame: Frame,
+    cyclonedx: Range<usize>,
+    spdx: Range<usize>,
+    licenses: Range<usize>,
+}
+
+/// A text that tells what this binary is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Document {
+    /// Bill of materials, `CycloneDX` 1.6.
+    CycloneDx,
+    /// Bill of materials, SPDX 2.3.
+    Spdx,
+    Licenses,
 }
 
 #[derive(Debug)]
@@ -92,6 +112,9 @@ pub(crate) enum Error {
     )]
     Launcher { name: &'static str },
 
+    #[error("this is the small launcher, which has no {what} inside: ask the whole etcdproxy")]
+    NoDocument { what: &'static str },
+
     #[error("cannot make the small launcher from this binary: {detail}")]
     NoLauncher { detail: String },
 
@@ -133,6 +156,22 @@ impl Error {
 pub(crate) fn check(program: &Program) -> Result<(), Error> {
     payload::decode(program, |_, _| Ok(()))
         .map_err(|err| Error::of_decode(program, err, |cause| Error::NoMemory { name: program.name, cause }))
+}
+
+/// The document, checked.
+pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
+    let Documents { frame, cyclonedx, spdx, licenses } = &RELEASE.documents;
+    let (what, part) = match document {
+        Document::CycloneDx => ("bill of materials", cyclonedx),
+        Document::Spdx => ("bill of materials", spdx),
+        Document::Licenses => ("licence texts", licenses),
+    };
+    match payload::decode_frame(frame) {
+        Ok(all) => Ok(all[part.clone()].to_owned()),
+        Err(DecodeError::Absent) => Err(Error::NoDocument { what }),
+        Err(DecodeError::Damaged(detail)) => Err(Error::Damaged { name: what, detail }),
+        Err(DecodeError::Sink(err)) => Err(Error::Damaged { name: what, detail: err.to_string() }),
+    }
 }
 
 /// Leaves `program` in `dir` for the user; a file that is there already is kept if it is that program,
