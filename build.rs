@@ -2,7 +2,7 @@
 //!
 //! Takes etcd from the pinned build-dependency, or from the official tarball that
 //! `ETCD_RELEASE_TARBALL` names; checks it against `manifest.yml`; compresses it; and leaves
-//! `payload/release.zst` and `release.rs` (the table of what is inside) in `OUT_DIR`.
+//! `payload/release.zst`, `release.rs` and `documents.rs` (the tables of what is inside) in `OUT_DIR`.
 //! Nothing is downloaded. `build/` tells what the binary is made of.
 //!
 //! Format of `release.zst`: independent zstd frames, [`FRAMES`] to a program, so that they can be unpacked
@@ -306,9 +306,10 @@ fn embed(found: &Found, documents: &Documents, arch: &str, out: &Path) -> Result
     let frame = compress_frame(all.as_bytes(), &[], level)?.append_to(&mut payload);
     let (spdx, licenses) = (cyclonedx.len(), cyclonedx.len() + spdx.len());
     let documents = format!(
-        "Documents {{ frame: {frame}, cyclonedx: 0..{spdx}, spdx: {spdx}..{licenses}, licenses: {licenses}..{} }}",
+        "Documents {{ frame: {frame}, cyclonedx: 0..{spdx}, spdx: {spdx}..{licenses}, licenses: {licenses}..{} }}\n",
         all.len()
     );
+    fs::write(out.join("documents.rs"), documents)?;
     // Empty: everything in this directory is embedded, what an earlier build left included.
     let dir = out.join("payload");
     let _ = fs::remove_dir_all(&dir);
@@ -318,8 +319,7 @@ fn embed(found: &Found, documents: &Documents, arch: &str, out: &Path) -> Result
     let id = format!("{}-{}", found.version, &sha256_hex(listing.as_bytes())[..16]);
     let Found { version, origin, .. } = found;
     let release = format!(
-        "Release {{ version: {version:?}, arch: {arch:?}, origin: {origin:?}, id: {id:?}, programs: &[\n{programs}],\n\
-         documents: {documents} }}\n"
+        "Release {{ version: {version:?}, arch: {arch:?}, origin: {origin:?}, id: {id:?}, programs: &[\n{programs}] }}\n"
     );
     fs::write(out.join("release.rs"), release)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The bill of materials: what is in the binary, as CycloneDX 1.6 and as SPDX 2.3.
+//! The bill of materials: what is in the binary, as `CycloneDX` 1.6 and as SPDX 2.3.
 //!
 //! The same build gives the same bytes: nothing in it is a time, a path or by chance, unless `SOURCE_DATE_EPOCH` gives
 //! a time.
@@ -35,7 +35,7 @@ pub(crate) struct Bom {
     pub(crate) arch: &'static str,
     /// By package URL.
     pub(crate) components: BTreeMap<String, Component>,
-    /// As CycloneDX and SPDX write it.
+    /// As `CycloneDX` and SPDX write it.
     pub(crate) time: Option<String>,
 }
 

@@ -88,12 +88,10 @@ fn parse(tree: &str) -> Result<BTreeMap<Key, Crate>> {
             user.uses.insert(key.clone());
         }
         path.push(key.clone());
-        if !crates.contains_key(&key) {
-            let license = spdx::Expression::canonicalize(license)?.unwrap_or_else(|| license.to_owned());
-            ensure!(!license.is_empty(), "{name} {version} does not name its licence");
-            let (name, version) = key.clone();
-            crates.insert(key, Crate { name, version, license, sha256: None, uses: BTreeSet::new() });
-        }
+        let license = spdx::Expression::canonicalize(license)?.unwrap_or_else(|| license.to_owned());
+        ensure!(!license.is_empty(), "{name} {version} does not name its licence");
+        let (name, version) = key.clone();
+        crates.entry(key).or_insert(Crate { name, version, license, sha256: None, uses: BTreeSet::new() });
     }
     Ok(crates)
 }

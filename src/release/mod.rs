@@ -32,7 +32,6 @@ pub(crate) struct Release {
     pub id: &'static str,
     /// `etcd` first, then `etcdctl` and `etcdutl` when the release carries them.
     pub programs: &'static [Program],
-    documents: Documents,
 }
 
 /// One program of a release.
@@ -77,6 +76,9 @@ struct Frame {
 /// The release this binary was built with.
 #[allow(clippy::unreadable_literal, reason = "generated")]
 pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));
+
+#[allow(clippy::unreadable_literal, reason = "generated")]
+static DOCUMENTS: Documents = include!(concat!(env!("OUT_DIR"), "/documents.rs"));
 
 /// Names of the programs an etcd release can hold, carried by this build or not.
 pub(crate) const PROGRAM_NAMES: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
@@ -160,7 +162,7 @@ pub(crate) fn check(program: &Program) -> Result<(), Error> {
 
 /// The document, checked.
 pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
-    let Documents { frame, cyclonedx, spdx, licenses } = &RELEASE.documents;
+    let Documents { frame, cyclonedx, spdx, licenses } = &DOCUMENTS;
     let (what, part) = match document {
         Document::CycloneDx => ("bill of materials", cyclonedx),
         Document::Spdx => ("bill of materials", spdx),
