@@ -2,13 +2,17 @@
 //!
 //! Takes etcd from the pinned build-dependency, or from the official tarball that
 //! `ETCD_RELEASE_TARBALL` names; checks it against `manifest.yml`; compresses it; and leaves
-//! `payload/release.zst` and `release.rs` (the table of what is inside) in `OUT_DIR`.
-//! Nothing is downloaded.
+//! `payload/release.zst`, `release.rs` and `documents.rs` (the tables of what is inside) in `OUT_DIR`.
+//! Nothing is downloaded. `build/` tells what the binary is made of.
 //!
 //! Format of `release.zst`: independent zstd frames, [`FRAMES`] to a program, so that they can be unpacked
 //! on several threads, in bounded memory, each checked against its own sha256. The first program
 //! (etcd) stands alone. Each later one (etcdctl, etcdutl) is packed with all before it as its
-//! zstd prefix: they are built from the same Go packages, and this makes them four times smaller.
+//! zstd prefix: they are built from the same Go packages, and this makes them four times smaller. The last frame holds
+//! the documents: bills of materials and licences.
+
+#[path = "build/inventory.rs"]
+mod inventory;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,6 +23,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use inventory::Documents;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
@@ -53,6 +58,7 @@ struct Dependency {
     name: String,
     version: String,
     arch: String,
+    uri: String,
     sha256: Option<String>,
     binaries: Vec<Binary>,
 }
@@ -67,6 +73,8 @@ struct Binary {
 struct Found {
     version: String,
     origin: String,
+    /// Where upstream has it, if it is the release of the manifest.
+    uri: Option<String>,
     programs: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -113,8 +121,16 @@ fn pack() -> Result<()> {
         check_elf(name, bytes, arch)?;
     }
 
+    let documents = inventory::documents(&found, arch, &sources()?)?;
+
     let out = PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    embed(&found, arch, &out)
+    embed(&found, &documents, arch, &out)
+}
+
+/// The directory where Cargo, or `cargo vendor`, has put the sources of all crates: that of any of them is in it.
+fn sources() -> Result<PathBuf> {
+    let one = etcd_bin_vendored_linux_amd64::etcd_bin_path()?;
+    Ok(one.ancestors().nth(3).context("the package of etcd is not in a directory with others")?.to_owned())
 }
 
 fn target_arch() -> Result<&'static str> {
@@ -177,7 +193,7 @@ fn from_package(known: &Dependency, arch: &str) -> Result<Found> {
         known.version
     );
     known.check("etcd", &bytes, &origin)?;
-    Ok(Found { version: known.version.clone(), origin, programs: vec![("etcd", bytes)] })
+    Ok(Found { version: known.version.clone(), origin, uri: Some(known.uri.clone()), programs: vec![("etcd", bytes)] })
 }
 
 fn from_tarball(path: &Path, known: &Dependency, arch: &str) -> Result<Found> {
@@ -231,7 +247,7 @@ fn from_tarball(path: &Path, known: &Dependency, arch: &str) -> Result<Found> {
         }
     }
     let origin = format!("the tarball {file_name}, sha256 {actual}");
-    Ok(Found { version, origin, programs })
+    Ok(Found { version, origin, uri: in_manifest.then(|| known.uri.clone()), programs })
 }
 
 /// Gives the version in the top directory's name, and the files in it.
@@ -269,7 +285,7 @@ fn check_elf(name: &str, bytes: &[u8], arch: &str) -> Result<()> {
     Ok(())
 }
 
-fn embed(found: &Found, arch: &str, out: &Path) -> Result<()> {
+fn embed(found: &Found, documents: &Documents, arch: &str, out: &Path) -> Result<()> {
     // The strongest level costs seconds per build: a debug build does not wait for it.
     let level = if std::env::var("PROFILE").as_deref() == Ok("release") { 22 } else { 3 };
 
@@ -283,13 +299,20 @@ fn embed(found: &Found, arch: &str, out: &Path) -> Result<()> {
         let sha256 = sha256_hex(bytes);
         writeln!(listing, "{sha256}  {name}")?;
         writeln!(programs, "Program {{ name: {name:?}, size: {}, sha256: {sha256:?}, frames: &[", bytes.len())?;
-        for Frame { packed, size, sha256 } in &frames {
-            let start = payload.len();
-            payload.extend_from_slice(packed);
-            writeln!(programs, "Frame {{ packed: {start}..{}, size: {size}, sha256: {sha256:?} }},", payload.len())?;
+        for frame in &frames {
+            writeln!(programs, "{},", frame.append_to(&mut payload))?;
         }
         writeln!(programs, "] }},")?;
     }
+    let Documents { cyclonedx, spdx, licenses } = documents;
+    let all = [cyclonedx.as_str(), spdx, licenses].concat();
+    let frame = compress_frame(all.as_bytes(), &[], level)?.append_to(&mut payload);
+    let (spdx, licenses) = (cyclonedx.len(), cyclonedx.len() + spdx.len());
+    let documents = format!(
+        "Documents {{ frame: {frame}, cyclonedx: 0..{spdx}, spdx: {spdx}..{licenses}, licenses: {licenses}..{} }}\n",
+        all.len()
+    );
+    fs::write(out.join("documents.rs"), documents)?;
     // Empty: everything in this directory is embedded, what an earlier build left included.
     let dir = out.join("payload");
     let _ = fs::remove_dir_all(&dir);
@@ -303,6 +326,15 @@ fn embed(found: &Found, arch: &str, out: &Path) -> Result<()> {
     );
     fs::write(out.join("release.rs"), release)?;
     Ok(())
+}
+
+impl Frame {
+    /// Gives its entry in the table.
+    fn append_to(&self, payload: &mut Vec<u8>) -> String {
+        let start = payload.len();
+        payload.extend_from_slice(&self.packed);
+        format!("Frame {{ packed: {start}..{}, size: {}, sha256: {:?} }}", payload.len(), self.size, self.sha256)
+    }
 }
 
 fn compress(bytes: &[u8], prefix: &[u8], level: i32) -> Result<Vec<Frame>> {

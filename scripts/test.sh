@@ -21,6 +21,10 @@ ETCD_RELEASE_TARBALL=$tarball ETCD_RELEASE_SHA256=$(sha256sum "$tarball" | cut -
     cargo build --locked --quiet --target-dir target/three
 export ETCDPROXY_TEST_THREE="$PWD/target/three/debug/etcdproxy"
 
+echo "== validators for bills of materials"
+ETCDPROXY_TEST_SBOM_VALIDATORS=$(./scripts/sbom_validators.sh)
+export ETCDPROXY_TEST_SBOM_VALIDATORS
+
 if [ "$(id -u)" = 0 ]; then
     echo "== stagings and launches as Cloud Foundry does them"
     ./scripts/integration.sh

@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Package(Package),
     Completions(Completions),
     Man(Man),
+    Sbom(Sbom),
+    /// Print the licence texts of everything that is in this binary
+    Licenses,
     /// Print the versions of etcdproxy and of the etcd it carries
     Version,
     /// What the buildpack's bin/detect calls
@@ -406,4 +409,18 @@ pub(crate) struct Man {
     /// Made when missing
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// Print the bill of materials: every crate, and etcd with its Go modules, with versions and hashes
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy sbom > etcdproxy.cdx.json
+  etcdproxy sbom --format spdx > etcdproxy.spdx.json
+
+CycloneDX 1.6 or SPDX 2.3, as JSON. It was made when this binary was built, and is the same each time.")]
+pub(crate) struct Sbom {
+    /// cyclonedx or spdx
+    #[arg(long, value_name = "FORMAT", default_value = "cyclonedx", value_parser = ["cyclonedx", "spdx"])]
+    pub format: String,
 }

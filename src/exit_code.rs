@@ -92,6 +92,7 @@ fn of_release(err: &release::Error) -> Code {
         Error::Foreign { .. } | Error::NoExec { .. } => Code::NotPermitted,
         Error::NotCarried { .. }
         | Error::Launcher { .. }
+        | Error::NoDocument { .. }
         | Error::NoLauncher { .. }
         | Error::Damaged { .. }
         | Error::CannotRead { .. }

@@ -45,6 +45,25 @@ pub(crate) struct Program {
     frames: &'static [Frame],
 }
 
+/// All texts in one frame, and which part of them is which.
+#[derive(Debug)]
+struct Documents {
+    frame: Frame,
+    cyclonedx: Range<usize>,
+    spdx: Range<usize>,
+    licenses: Range<usize>,
+}
+
+/// A text that tells what this binary is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Document {
+    /// Bill of materials, `CycloneDX` 1.6.
+    CycloneDx,
+    /// Bill of materials, SPDX 2.3.
+    Spdx,
+    Licenses,
+}
+
 #[derive(Debug)]
 struct Frame {
     /// Where it stands in the payload.
@@ -57,6 +76,9 @@ struct Frame {
 /// The release this binary was built with.
 #[allow(clippy::unreadable_literal, reason = "generated")]
 pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));
+
+#[allow(clippy::unreadable_literal, reason = "generated")]
+static DOCUMENTS: Documents = include!(concat!(env!("OUT_DIR"), "/documents.rs"));
 
 /// Names of the programs an etcd release can hold, carried by this build or not.
 pub(crate) const PROGRAM_NAMES: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
@@ -91,6 +113,9 @@ pub(crate) enum Error {
         "this is the small launcher, which has no {name} inside: put it beside {name} again, or use the whole etcdproxy"
     )]
     Launcher { name: &'static str },
+
+    #[error("this is the small launcher, which has no {what} inside: ask the whole etcdproxy")]
+    NoDocument { what: &'static str },
 
     #[error("cannot make the small launcher from this binary: {detail}")]
     NoLauncher { detail: String },
@@ -133,6 +158,22 @@ impl Error {
 pub(crate) fn check(program: &Program) -> Result<(), Error> {
     payload::decode(program, |_, _| Ok(()))
         .map_err(|err| Error::of_decode(program, err, |cause| Error::NoMemory { name: program.name, cause }))
+}
+
+/// The document, checked.
+pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
+    let Documents { frame, cyclonedx, spdx, licenses } = &DOCUMENTS;
+    let (what, part) = match document {
+        Document::CycloneDx => ("bill of materials", cyclonedx),
+        Document::Spdx => ("bill of materials", spdx),
+        Document::Licenses => ("licence texts", licenses),
+    };
+    match payload::decode_frame(frame) {
+        Ok(all) => Ok(all[part.clone()].to_owned()),
+        Err(DecodeError::Absent) => Err(Error::NoDocument { what }),
+        Err(DecodeError::Damaged(detail)) => Err(Error::Damaged { name: what, detail }),
+        Err(DecodeError::Sink(err)) => Err(Error::Damaged { name: what, detail: err.to_string() }),
+    }
 }
 
 /// Leaves `program` in `dir` for the user; a file that is there already is kept if it is that program,

@@ -1,6 +1,7 @@
 //! From the compressed bytes in this binary to checked, plain ones.
 
 use std::io;
+use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -56,7 +57,7 @@ fn decode_with(
     prefix: &[u8],
     sink: impl Fn(u64, &[u8]) -> io::Result<()> + Sync,
 ) -> Result<(), DecodeError> {
-    let pieces = pieces(program)?;
+    let pieces = pieces(program.frames)?;
     let next = AtomicUsize::new(0);
     let work = || -> Result<(), DecodeError> {
         let mut zstd = DCtx::create();
@@ -83,6 +84,15 @@ fn decode_with(
     })
 }
 
+/// Unpacks a frame that stands alone.
+pub(super) fn decode_frame(frame: &'static Frame) -> Result<Vec<u8>, DecodeError> {
+    let mut plain = Vec::new();
+    for piece in pieces(slice::from_ref(frame))? {
+        piece.decode(&mut DCtx::create(), &[], &mut plain)?;
+    }
+    Ok(plain)
+}
+
 fn decode_to_memory(program: &Program, prefix: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let whole = Mutex::new(vec![0; program.frames.iter().map(|frame| frame.size).sum()]);
     decode_with(program, prefix, |offset, bytes| {
@@ -101,13 +111,12 @@ struct Piece {
     offset: u64,
 }
 
-fn pieces(program: &Program) -> Result<Vec<Piece>, DecodeError> {
+fn pieces(frames: &'static [Frame]) -> Result<Vec<Piece>, DecodeError> {
     if !is_carried() {
         return Err(DecodeError::Absent);
     }
     let mut offset = 0;
-    program
-        .frames
+    frames
         .iter()
         .map(|frame| {
             let packed = payload().get(frame.packed.clone());

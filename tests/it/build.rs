@@ -67,6 +67,7 @@ impl Build {
         script.current_dir(self.dir.path()).env("OUT_DIR", self.dir.path().join("out")).env("PROFILE", "debug");
         fs::create_dir_all(self.dir.path().join("out")).unwrap();
         script.env("CARGO_CFG_TARGET_OS", "linux").env("CARGO_CFG_TARGET_ARCH", self.arch);
+        script.env("TARGET", format!("{}-unknown-linux-musl", self.arch)).env("CARGO_CFG_TARGET_ENV", "musl");
         let (code, stdout, _) = finish(script.envs(self.env.iter().cloned()));
         (code, stdout)
     }
@@ -125,6 +126,20 @@ fn both_architectures_are_packed_and_no_other() {
 }
 
 #[test]
+fn the_same_build_gives_the_same_payload_and_another_time_gives_another() {
+    let made = |build: Build| {
+        let (code, stdout) = build.run();
+        assert_eq!(code, 0, "{stdout}");
+        ["out/release.rs", "out/documents.rs", "out/payload/release.zst"]
+            .map(|file| fs::read(build.dir.path().join(file)).unwrap())
+    };
+    let build = || Build::with_manifest(|manifest| manifest);
+    let one = made(build());
+    assert!(one == made(build()));
+    assert!(one != made(build().env("SOURCE_DATE_EPOCH", "1000000000")));
+}
+
+#[test]
 fn a_tarball_that_nobody_vouches_for() {
     let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(&top(), &["etcd"]);
     let error = build.refused();
@@ -147,6 +162,7 @@ fn a_tarball_that_the_user_vouches_for_brings_all_its_programs() {
     let (code, stdout) = build.run();
     assert_eq!(code, 0, "{stdout}");
     assert!(stdout.contains("cargo::warning=etcd 3.9.0 is taken from etcd-v3.9.0-linux-amd64.tar.gz on the word of"));
+    assert!(stdout.contains("cargo::warning=the bill of materials will list no Go modules of etcdctl: "), "{stdout}");
     let table = fs::read_to_string(build.dir.path().join("out/release.rs")).unwrap();
     let names: Vec<&str> =
         table.split("Program { name: ").skip(1).map(|rest| rest.split(',').next().unwrap()).collect();

@@ -104,6 +104,8 @@ fn what_supply_says_and_leaves() {
     fs::copy(staging.path("deps/0/bin/etcdproxy"), &lonely).unwrap();
     let line = fails_with(1, &mut command(&lonely, ["unpack", "/tmp"]));
     assert!(line.contains("this is the small launcher, which has no etcd inside"), "{line}");
+    let line = fails_with(1, &mut command(&lonely, ["sbom"]));
+    assert!(line.contains("this is the small launcher, which has no bill of materials inside"), "{line}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod exec;
 mod install;
 mod pki;
 mod run;
+mod sbom;
 mod secrets;
 mod support;
 mod three_programs;
