@@ -49,9 +49,10 @@ echo "== tests"
 # Tests that need root carry it in their names; without it they are skipped and counted as such.
 [ "$(id -u)" = 0 ] || skip="$skip needs_root"
 if cargo nextest --version >/dev/null 2>&1; then
-    filter="all()"
-    for name in $skip; do filter="$filter - test($name)"; done
-    exec cargo nextest run --locked "$@" -E "$filter"
+    filter=
+    for name in $skip; do filter="$filter${filter:+ and }not test($name)"; done
+    [ -z "$filter" ] || set -- "$@" -E "$filter"
+    exec cargo nextest run --locked "$@"
 fi
 for name in $skip; do set -- "$@" --skip "$name"; done
 exec cargo test --locked -- --test-threads=2 "$@"
