@@ -23,6 +23,10 @@ x86_64-aarch64)
 aarch64-x86_64) echo "build.sh: on arm64, only builds for arm64 are made" >&2; exit 1 ;;
 esac
 
+# The binary names source files, for its panics: not by where they are on this machine, so that all machines build the
+# same binary. The last that fits counts.
 target=$arch-unknown-linux-musl
-cargo build --locked --release --bin etcdproxy --target "$target" >&2
+sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
+cargo build --locked --release --bin etcdproxy --target "$target" --config "target.$target.rustflags = [
+    '--remap-path-prefix=$PWD=/etcdproxy', '--remap-path-prefix=$sources=/cargo']" >&2
 echo "${CARGO_TARGET_DIR:-$PWD/target}/$target/release/etcdproxy"
