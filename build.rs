@@ -2,7 +2,7 @@
 //!
 //! Takes etcd from the pinned build-dependency, or from the official tarball that
 //! `ETCD_RELEASE_TARBALL` names; checks it against `manifest.yml`; compresses it; and leaves
-//! `payload/release.zst`, `release.rs` and `documents.rs` (the tables of what is inside) in `OUT_DIR`.
+//! `payload/release.zst`, `release.rs` and `documents.rs` (the tables of what is inside) and `label.json` in `OUT_DIR`.
 //! Nothing is downloaded. `build/` tells what the binary is made of.
 //!
 //! Format of `release.zst`: independent zstd frames, [`FRAMES`] to a program, so that they can be unpacked
@@ -325,6 +325,7 @@ fn embed(found: &Found, documents: &Documents, arch: &str, out: &Path) -> Result
         "Release {{ version: {version:?}, arch: {arch:?}, origin: {origin:?}, id: {id:?}, programs: &[\n{programs}] }}\n"
     );
     fs::write(out.join("release.rs"), release)?;
+    fs::write(out.join("label.json"), label(found, arch))?;
     Ok(())
 }
 
@@ -335,6 +336,15 @@ impl Frame {
         payload.extend_from_slice(&self.packed);
         format!("Frame {{ packed: {start}..{}, size: {}, sha256: {:?} }}", payload.len(), self.size, self.sha256)
     }
+}
+
+/// What this binary is, for an etcdproxy that cannot run it: `src/release/label.rs` looks for the first key.
+fn label(found: &Found, arch: &str) -> String {
+    let (etcdproxy, etcd) = (env!("CARGO_PKG_VERSION"), &found.version);
+    let program = |(name, bytes): &(_, Vec<u8>)| format!(r#"{{"name":"{name}","sha256":"{}"}}"#, sha256_hex(bytes));
+    let programs: Vec<String> = found.programs.iter().map(program).collect();
+    let programs = programs.join(",");
+    format!(r#"{{"etcdproxy-label":"{etcdproxy}","etcd":"{etcd}","arch":"{arch}","programs":[{programs}]}}"#)
 }
 
 fn compress(bytes: &[u8], prefix: &[u8], level: i32) -> Result<Vec<Frame>> {

@@ -1,9 +1,32 @@
 #!/bin/sh
-# Builds the static release binary. Its path is the last line of output.
+# Builds the static release binary, for this machine or, with --arch amd64 or --arch arm64, for that kind.
+# Its path is the last line of output.
 set -eu
 cd "$(dirname "$0")/.."
 
+arch=$(uname -m)
+case $* in
+'') ;;
+'--arch amd64') arch=x86_64 ;;
+'--arch arm64') arch=aarch64 ;;
+*) echo "usage: build.sh [--arch amd64|arm64]" >&2; exit 2 ;;
+esac
 ./scripts/install_tools.sh build
-target=$(uname -m)-unknown-linux-musl
-cargo build --locked --release --bin etcdproxy --target "$target" >&2
+
+case $(uname -m)-$arch in
+x86_64-aarch64)
+    ./scripts/install_tools.sh arm64
+    # With glibc's headers, for there are no others: ARCHITECTURE.md says why that is sound.
+    export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_musl=aarch64-linux-gnu-ar
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER="$PWD/scripts/link_arm64.sh"
+    ;;
+aarch64-x86_64) echo "build.sh: on arm64, only builds for arm64 are made" >&2; exit 1 ;;
+esac
+
+# The binary names source files, for its panics: not by where they are on this machine, so that all machines build the
+# same binary. The last that fits counts.
+target=$arch-unknown-linux-musl
+sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
+cargo build --locked --release --bin etcdproxy --target "$target" --config "target.$target.rustflags = [
+    '--remap-path-prefix=$PWD=/etcdproxy', '--remap-path-prefix=$sources=/cargo']" >&2
 echo "${CARGO_TARGET_DIR:-$PWD/target}/$target/release/etcdproxy"

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Installs what a fresh Debian or Ubuntu with Rust lacks. What for, as arguments: build (the default),
-# clients (the example client and the tests), test, bench, chaos, emulator (runs the other architecture), integration,
+# arm64 (a build for arm64 on amd64), clients (the example client and the tests), test, bench, chaos, emulator (runs the
+# other architecture), integration,
 # service. Elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
 packages=
+targets=$(uname -m)-unknown-linux-musl
 need() { # program, Debian package
     command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
 }
@@ -21,12 +23,18 @@ for purpose in "${@:-build}"; do
         need cc gcc; need musl-gcc musl-tools
         need_library libc6-dev test -e /usr/include/stdio.h
         ;;
+    arm64)
+        need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+        need_library libc6-dev-arm64-cross test -e /usr/aarch64-linux-gnu/include/stdio.h
+        targets="$targets aarch64-unknown-linux-musl"
+        ;;
     clients)
         need protoc protobuf-compiler
         need_library libprotobuf-dev test -e /usr/include/google/protobuf/struct.proto
         ;;
     test)
         need shellcheck shellcheck; need groff groff-base; need setpriv util-linux; need unshare util-linux
+        need readelf binutils; need qemu-aarch64-static qemu-user-static
         need_library python3-pip python3 -m pip --version
         ;;
     bench) need openssl openssl; need_library python3-pip python3 -m pip --version ;;
@@ -41,7 +49,7 @@ for purpose in "${@:-build}"; do
         need debootstrap debootstrap; need systemd-nspawn systemd-container; need dbus-daemon dbus; need ip iproute2
         need nsenter util-linux; need setpriv util-linux; need openssl openssl; need python3 python3
         ;;
-    *) echo "install_tools.sh: $purpose: not one of build, clients, test, bench, chaos, emulator, integration, service" >&2; exit 2 ;;
+    *) echo "install_tools.sh: $purpose: not one of build, arm64, clients, test, bench, chaos, emulator, integration, service" >&2; exit 2 ;;
     esac
 done
 
@@ -60,7 +68,8 @@ fi
 if command -v rustup >/dev/null 2>&1; then
     # Also installs the toolchain that rust-toolchain.toml names, where it is missing.
     rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install >&2
-    rustup target add "$(uname -m)-unknown-linux-musl" >&2
+    # shellcheck disable=SC2086 # words are wanted
+    rustup target add $targets >&2
 elif ! command -v cargo >/dev/null 2>&1; then
     echo "install_tools.sh: please install Rust with rustup" >&2
     exit 1

@@ -15,6 +15,21 @@ ETCDPROXY_TEST_BINARY=$(./scripts/build.sh)
 export ETCDPROXY_TEST_BINARY
 echo "$ETCDPROXY_TEST_BINARY: $(wc -c <"$ETCDPROXY_TEST_BINARY") bytes"
 
+skip=
+echo "== the binary for arm64"
+if [ "$(uname -m)" != x86_64 ]; then
+    echo "SKIPPED: on $(uname -m) it is the binary above, or cannot be built"
+    skip="$skip arm64::"
+else
+    ETCDPROXY_TEST_ARM64=$(./scripts/build.sh --arch arm64)
+    export ETCDPROXY_TEST_ARM64
+    echo "$ETCDPROXY_TEST_ARM64: $(wc -c <"$ETCDPROXY_TEST_ARM64") bytes"
+    if ! ./scripts/as_arm64.sh "$ETCDPROXY_TEST_ARM64" version; then
+        echo "SKIPPED: its tests: programs for arm64 cannot be run here (that needs Linux 6.7 and user namespaces)"
+        skip="$skip arm64::"
+    fi
+fi
+
 echo "== a debug build with three programs"
 tarball=$(./scripts/three_binaries.sh)
 ETCD_RELEASE_TARBALL=$tarball ETCD_RELEASE_SHA256=$(sha256sum "$tarball" | cut -d' ' -f1) \
@@ -36,9 +51,12 @@ fi
 
 echo "== tests"
 # Tests that need root carry it in their names; without it they are skipped and counted as such.
+[ "$(id -u)" = 0 ] || skip="$skip needs_root"
 if cargo nextest --version >/dev/null 2>&1; then
-    [ "$(id -u)" = 0 ] || set -- "$@" -E 'not test(needs_root)'
+    filter=
+    for name in $skip; do filter="$filter${filter:+ and }not test($name)"; done
+    [ -z "$filter" ] || set -- "$@" -E "$filter"
     exec cargo nextest run --locked "$@"
 fi
-[ "$(id -u)" = 0 ] || set -- "$@" --skip needs_root
+for name in $skip; do set -- "$@" --skip "$name"; done
 exec cargo test --locked -- --test-threads=2 "$@"

@@ -370,11 +370,18 @@ pub(crate) struct List {
 Examples:
   etcdproxy package
   etcdproxy package --stack cflinuxfs4 --output /tmp/etcdproxy.zip
+  etcdproxy package --arch both --other ./etcdproxy-arm64
   cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 1")]
 pub(crate) struct Package {
     /// Tie it to one stack; a static binary needs none
     #[arg(long, value_name = "STACK")]
     pub stack: Option<String>,
+    /// The machines it is for [default: those that this binary is for]
+    #[arg(long, value_parser = ["amd64", "arm64", "both"])]
+    pub arch: Option<String>,
+    /// The etcdproxy for the architecture that this one is not for
+    #[arg(long, value_name = "FILE", requires = "arch")]
+    pub other: Option<PathBuf>,
     /// Where it goes [default: etcdproxy_buildpack-cached[-STACK]-vVERSION.zip]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -11,7 +11,10 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use super::quoted;
 use crate::VERSION;
 use crate::file;
-use crate::release::{Release, is_carried};
+use crate::release::{Label, Labelled, Release, is_carried};
+
+/// What `bin` calls in a zip for both architectures.
+const CHOOSE: &str = include_str!("../../assets/choose.sh");
 
 const TEXTS: [(&str, &str, u32); 6] = [
     ("LICENSE", include_str!("../../LICENSE"), 0o644),
@@ -27,32 +30,84 @@ const TEXTS: [(&str, &str, u32); 6] = [
 pub(crate) struct Package<'a> {
     /// The one stack it is for; any when not given, for a static binary needs none.
     pub stack: Option<&'a str>,
+    /// What it is for: `amd64`, `arm64` or `both`; as this binary when not given.
+    pub arch: Option<&'a str>,
+    /// The etcdproxy for the other architecture.
+    pub other: Option<&'a Path>,
     /// Where the zip goes; a name as Cloud Foundry's own packager gives it when not given.
     pub output: Option<PathBuf>,
     /// This binary.
     pub exe: &'a Path,
 }
 
-/// Writes the zip and gives its path. The same binary gives the same bytes.
+/// An etcdproxy in the zip.
+struct Binary<'a> {
+    path: &'a Path,
+    label: Label,
+}
+
+/// Writes the zip and gives its path. The same binaries give the same bytes.
 ///
 /// # Errors
-/// When this binary is a launcher, the stack is no name, or the file cannot be written.
+/// When this binary is a launcher, the stack is no name, the binary for an architecture is missing, or the file cannot
+/// be written.
 pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     if !is_carried() {
         bail!("this is the small launcher, which has no etcd inside: package with the whole etcdproxy");
     }
+    let binaries = binaries(&task, release)?;
     let stack = task.stack.unwrap_or_default();
     if !stack.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
         bail!("--stack: {stack:?} is no stack: use a name as in cflinuxfs4");
     }
     let suffix = if stack.is_empty() { String::new() } else { format!("-{stack}") };
     let path = task.output.unwrap_or_else(|| format!("etcdproxy_buildpack-cached{suffix}-v{VERSION}.zip").into());
-    let mut binary = File::open(task.exe).with_context(|| format!("cannot read {}", task.exe.display()))?;
-    file::replace(&path, 0o644, |zip| fill(zip, &mut binary, stack, release).map_err(io::Error::other))?;
+    file::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
     Ok(path)
 }
 
-fn fill(zip: &mut File, binary: &mut File, stack: &str, release: &Release) -> Result<()> {
+/// The binaries for what is asked for: this one, another one, or both, amd64 first.
+fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>> {
+    let this = release.arch;
+    let missing = if this == "amd64" { "arm64" } else { "amd64" };
+    let arch = task.arch.unwrap_or(this);
+    let mut binaries = Vec::new();
+    if arch != missing {
+        binaries.push(Binary { path: task.exe, label: Label::own()? });
+    }
+    match task.other {
+        Some(_) if arch == this => {
+            bail!("--other: a package for {this} alone takes this binary only: leave --other out")
+        }
+        Some(path) => binaries.push(Binary { path, label: other(path, missing)? }),
+        None if arch == this => {}
+        None => bail!("--arch {arch}: this is the etcdproxy for {this}: name that for {missing} with --other"),
+    }
+    binaries.sort_by(|a, b| a.label.arch.cmp(&b.label.arch));
+    Ok(binaries)
+}
+
+/// What the binary for the other architecture is, when it fits this one.
+fn other(path: &Path, missing: &str) -> Result<Label> {
+    let label = Label::read(path).with_context(|| format!("--other: {} cannot be used", path.display()))?;
+    let own = Label::own()?;
+    if label.arch != missing {
+        bail!("--other: {} is for {}: name the etcdproxy for {missing}", path.display(), label.arch);
+    }
+    if (&label.etcdproxy, &label.etcd) != (&own.etcdproxy, &own.etcd) {
+        bail!(
+            "--other: {} is etcdproxy {} with etcd {}, this is {} with {}: use two of the same release",
+            path.display(),
+            label.etcdproxy,
+            label.etcd,
+            own.etcdproxy,
+            own.etcd
+        );
+    }
+    Ok(label)
+}
+
+fn fill(zip: &mut File, binaries: &[Binary<'_>], stack: &str) -> Result<()> {
     // Stored: all but a few percent of it is compressed already.
     let entry = |mode| {
         SimpleFileOptions::default()
@@ -68,25 +123,45 @@ fn fill(zip: &mut File, binary: &mut File, stack: &str, release: &Release) -> Re
     zip.start_file("VERSION", entry(0o644))?;
     writeln!(zip, "{VERSION}")?;
     zip.start_file("manifest.yml", entry(0o644))?;
-    zip.write_all(manifest(stack, release).as_bytes())?;
-    zip.start_file("etcdproxy", entry(0o755))?;
-    io::copy(binary, &mut zip)?;
+    zip.write_all(manifest(stack, binaries).as_bytes())?;
+    let mut add = |name: &str, path: &Path| -> Result<()> {
+        zip.start_file(name, entry(0o755))?;
+        let mut binary = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        io::copy(&mut binary, &mut zip)?;
+        Ok(())
+    };
+    if let [only] = binaries {
+        add("etcdproxy", only.path)?;
+    } else {
+        for binary in binaries {
+            // As `uname -m` has it.
+            let machine = if binary.label.arch == "amd64" { "x86_64" } else { "aarch64" };
+            add(&format!("etcdproxy-{machine}"), binary.path)?;
+        }
+        zip.start_file("etcdproxy", entry(0o755))?;
+        zip.write_all(CHOOSE.as_bytes())?;
+    }
     zip.finish()?;
     Ok(())
 }
 
 /// The platform reads only `stack`; the rest is for people and scanners.
-fn manifest(stack: &str, release: &Release) -> String {
+fn manifest(stack: &str, binaries: &[Binary<'_>]) -> String {
     let stack = if stack.is_empty() { String::new() } else { format!("stack: {}\n", quoted(stack)) };
-    let version = quoted(release.version);
-    let binaries: String = release
-        .programs
-        .iter()
-        .map(|program| format!("  - name: {}\n    sha256: {}\n", program.name, quoted(program.sha256)))
-        .collect();
+    let dependency = |Binary { label, .. }: &Binary<'_>| {
+        let program =
+            |program: &Labelled| format!("  - name: {}\n    sha256: {}\n", program.name, quoted(&program.sha256));
+        let programs: String = label.programs.iter().map(program).collect();
+        format!(
+            "- name: etcd\n  version: {}\n  arch: {}\n  cf_stacks: [cflinuxfs3, cflinuxfs4, cflinuxfs5]\n  \
+             binaries:\n{programs}",
+            quoted(&label.etcd),
+            label.arch
+        )
+    };
+    let version = binaries.first().map(|binary| quoted(&binary.label.etcd)).unwrap_or_default();
+    let dependencies: String = binaries.iter().map(dependency).collect();
     format!(
-        "---\nlanguage: etcdproxy\n{stack}default_versions:\n- name: etcd\n  version: {version}\ndependencies:\n- name: etcd\n  \
-         version: {version}\n  arch: {}\n  cf_stacks: [cflinuxfs3, cflinuxfs4, cflinuxfs5]\n  binaries:\n{binaries}",
-        release.arch
+        "---\nlanguage: etcdproxy\n{stack}default_versions:\n- name: etcd\n  version: {version}\ndependencies:\n{dependencies}"
     )
 }

@@ -49,7 +49,13 @@ pub(crate) fn compile(args: &[OsString]) -> ExitCode {
 }
 
 pub(crate) fn package(args: cli::Package, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let task = Package { stack: args.stack.as_deref(), output: args.output, exe: &env.exe };
+    let task = Package {
+        stack: args.stack.as_deref(),
+        arch: args.arch.as_deref(),
+        other: args.other.as_deref(),
+        output: args.output,
+        exe: &env.exe,
+    };
     let path = buildpack::package(task, &RELEASE)?;
     writeln!(out, "{}", path.display())?;
     Ok(ExitCode::SUCCESS)

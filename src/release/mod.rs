@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the rest of the program. `build.rs` describes the payload format.
 
+mod label;
 mod launcher;
 mod payload;
 mod store;
@@ -11,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+pub(crate) use label::{Label, Labelled};
 pub(crate) use launcher::write_launcher;
 pub(crate) use payload::is_carried;
 pub(crate) use store::{Found, Home, Store};

@@ -13,17 +13,21 @@ use crate::support::{
 };
 
 /// The unpacked buildpack, and the directories of one staging.
-struct Staging {
+pub(crate) struct Staging {
     dir: TempDir,
 }
 
 impl Staging {
-    /// With a space in every path.
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The buildpack that `package` makes with these flags, with a space in every path.
+    pub(crate) fn with(flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("with space ").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let zip = dir.path().join("buildpack.zip");
-        let (code, _, stderr) = finish(etcdproxy(["package", "--output"]).arg(&zip));
+        let (code, _, stderr) = finish(etcdproxy(["package", "--output"]).arg(&zip).args(flags));
         assert_eq!(code, 0, "{stderr}");
         for name in ["build", "cache", "deps"] {
             fs::create_dir(dir.path().join(name)).unwrap();
@@ -36,7 +40,7 @@ impl Staging {
         staging
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -46,11 +50,11 @@ impl Staging {
         command
     }
 
-    fn supply(&self, index: &str) -> Command {
+    pub(crate) fn supply(&self, index: &str) -> Command {
         self.script("supply", &[&self.path("build"), &self.path("cache"), &self.path("deps"), index.as_ref()])
     }
 
-    fn names(&self, dir: &str) -> Vec<String> {
+    pub(crate) fn names(&self, dir: &str) -> Vec<String> {
         let names =
             fs::read_dir(self.path(dir)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
@@ -250,7 +254,64 @@ fn the_same_binary_gives_the_same_zip() {
     assert!(name.starts_with("etcdproxy_buildpack-cached-v") && dir.path().join(name).exists(), "{name}");
 }
 
-/// A `run` whose port opens whether or not its cluster is there.
+/// A copy of a binary whose label has `to` in the place of `from`.
+fn relabelled(binary: &Path, copy: PathBuf, from: &str, to: &str) -> PathBuf {
+    let mut bytes = fs::read(binary).unwrap();
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+    fs::write(&copy, bytes).unwrap();
+    copy
+}
+
+/// What this binary is for, and what it is not for.
+const ARCHS: [&str; 2] = if cfg!(target_arch = "x86_64") { ["amd64", "arm64"] } else { ["arm64", "amd64"] };
+
+#[test]
+fn the_other_architectures_binary_must_be_at_hand_and_of_the_same_release() {
+    let [this, other] = ARCHS;
+    let dir = tempfile::tempdir().unwrap();
+    let package = |args: &[&str], file: &Path| {
+        let mut command = etcdproxy(["package", "--output"]);
+        command.arg(dir.path().join("x.zip")).args(args).args((file != Path::new("")).then_some(file));
+        let line = fails_with(1, &mut command);
+        line.strip_prefix("etcdproxy: error: ").unwrap().replace(dir.path().to_str().unwrap(), "DIR")
+    };
+    let none = Path::new("");
+    for arch in ["both", other] {
+        let line = format!("--arch {arch}: this is the etcdproxy for {this}: name that for {other} with --other");
+        assert_eq!(package(&["--arch", arch], none), line);
+    }
+    let line = format!("--other: a package for {this} alone takes this binary only: leave --other out");
+    assert_eq!(package(&["--arch", this, "--other"], &binary()), line);
+
+    let both = |file: &Path| package(&["--arch", "both", "--other"], file);
+    let line = both(&dir.path().join("missing"));
+    assert!(line.starts_with("--other: DIR/missing cannot be used: cannot read it: No such file"), "{line}");
+    let text = dir.path().join("text");
+    fs::write(&text, r#"{"etcdproxy-label":"0"}"#).unwrap();
+    assert_eq!(both(&text), "--other: DIR/text cannot be used: it is no etcdproxy");
+    assert!(both(Path::new("/bin/sh")).ends_with(" cannot be used: it is no etcdproxy"));
+    let own = binary();
+    assert_eq!(both(&own), format!("--other: {} is for {this}: name the etcdproxy for {other}", own.display()));
+
+    let arch = ARCHS.map(|arch| format!(r#""arch":"{arch}""#));
+    let whole = relabelled(&own, dir.path().join("whole"), &arch[0], &arch[1]);
+    let newer = relabelled(&whole, dir.path().join("newer"), r#"-label":"0."#, r#"-label":"9."#);
+    let line = both(&newer);
+    assert!(line.starts_with("--other: DIR/newer is etcdproxy 9.") && line.ends_with(": use two of the same release"));
+    let cut = dir.path().join("cut");
+    let bytes = fs::read(&whole).unwrap();
+    fs::write(&cut, &bytes[..bytes.len() - 1]).unwrap();
+    let line = "--other: DIR/cut cannot be used: it is cut short, or a small launcher, which has no etcd inside";
+    assert_eq!(both(&cut), line);
+    let staging = Staging::new();
+    assert_eq!(finish(&mut staging.supply("0")).0, 0);
+    let launcher = staging.path("deps/0/bin/etcdproxy");
+    assert!(both(&launcher).ends_with("it is cut short, or a small launcher, which has no etcd inside"));
+    assert!(!dir.path().join("x.zip").exists());
+}
+
+/// A `run` whose port opens/// A `run` whose port opens whether or not its cluster is there.
 fn run(addr: &str) -> Process {
     let mut command = etcdproxy(["run", "--endpoints", &free_addr(&own_host()), "--listen-addr", addr]);
     Process::start(command.stderr(Stdio::piped()))
