@@ -30,9 +30,9 @@ const OWN: (&str, &str) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 
 /// `sources` is the directory that has the sources of all crates in it.
 pub(crate) fn documents(found: &Found, arch: &'static str, sources: &Path) -> Result<Documents> {
-    println!("cargo::rerun-if-changed=Cargo.lock");
-    println!("cargo::rerun-if-changed=LICENSE");
-    println!("cargo::rerun-if-changed=NOTICE");
+    for file in ["Cargo.toml", "Cargo.lock", "LICENSE", "NOTICE"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
 
     let mut texts = Texts::default();
