@@ -9,8 +9,13 @@
 //! on several threads, in bounded memory, each checked against its own sha256. The first program
 //! (etcd) stands alone. Each later one (etcdctl, etcdutl) is packed with all before it as its
 //! zstd prefix: they are built from the same Go packages, and this makes them four times smaller. The last frame holds
-//! the documents: bills of materials and licences.
+//! the documents: bills of materials, licences, completions and manual pages.
 
+#[path = "src/cli.rs"]
+#[allow(dead_code, reason = "nothing is parsed here")]
+mod cli;
+#[path = "build/help.rs"]
+mod help;
 #[path = "build/inventory.rs"]
 mod inventory;
 
@@ -40,6 +45,17 @@ const PROGRAMS: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
 
 const TARBALL: &str = "ETCD_RELEASE_TARBALL";
 const TARBALL_SHA256: &str = "ETCD_RELEASE_SHA256";
+
+/// For `src/cli.rs`, which finds these two in the program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+mod settings {
+    use std::time::Duration;
+
+    #[allow(clippy::unnecessary_wraps, reason = "as the program's")]
+    pub(crate) fn duration(_: &str) -> Result<Duration, String> {
+        Ok(Duration::ZERO)
+    }
+}
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -305,12 +321,18 @@ fn embed(found: &Found, documents: &Documents, arch: &str, out: &Path) -> Result
         writeln!(programs, "] }},")?;
     }
     let Documents { cyclonedx, spdx, licenses } = documents;
-    let all = [cyclonedx.as_str(), spdx, licenses].concat();
+    let mut all = [cyclonedx.as_str(), spdx, licenses].concat();
+    let inventory = all.len();
+    let mut help = String::new();
+    for (name, text) in help::texts()? {
+        writeln!(help, "({name:?}, {}..{}),", all.len(), all.len() + text.len())?;
+        all.push_str(&text);
+    }
     let frame = compress_frame(all.as_bytes(), &[], level)?.append_to(&mut payload);
     let (spdx, licenses) = (cyclonedx.len(), cyclonedx.len() + spdx.len());
     let documents = format!(
-        "Documents {{ frame: {frame}, cyclonedx: 0..{spdx}, spdx: {spdx}..{licenses}, licenses: {licenses}..{} }}\n",
-        all.len()
+        "Documents {{ frame: {frame}, cyclonedx: 0..{spdx}, spdx: {spdx}..{licenses}, licenses: {licenses}..{inventory}, \
+         help: &[\n{help}] }}\n"
     );
     fs::write(out.join("documents.rs"), documents)?;
     // Empty: everything in this directory is embedded, what an earlier build left included.

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 /// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
 #[derive(Debug, Parser)]
@@ -395,15 +395,8 @@ Examples:
   etcdproxy completions zsh >/usr/local/share/zsh/site-functions/_etcdproxy
   etcdproxy completions fish >~/.config/fish/completions/etcdproxy.fish")]
 pub(crate) struct Completions {
-    #[arg(value_name = "SHELL")]
-    pub shell: Shell,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Shell {
-    Bash,
-    Zsh,
-    Fish,
+    #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+    pub shell: String,
 }
 
 /// Print the manual page, or write the pages of all commands into a directory

@@ -54,6 +54,8 @@ struct Documents {
     cyclonedx: Range<usize>,
     spdx: Range<usize>,
     licenses: Range<usize>,
+    /// Completions and manual pages, by name.
+    help: &'static [(&'static str, Range<usize>)],
 }
 
 /// A text that tells what this binary is made of.
@@ -164,18 +166,29 @@ pub(crate) fn check(program: &Program) -> Result<(), Error> {
 
 /// The document, checked.
 pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
-    let Documents { frame, cyclonedx, spdx, licenses } = &DOCUMENTS;
     let (what, part) = match document {
-        Document::CycloneDx => ("bill of materials", cyclonedx),
-        Document::Spdx => ("bill of materials", spdx),
-        Document::Licenses => ("licence texts", licenses),
+        Document::CycloneDx => ("bill of materials", &DOCUMENTS.cyclonedx),
+        Document::Spdx => ("bill of materials", &DOCUMENTS.spdx),
+        Document::Licenses => ("licence texts", &DOCUMENTS.licenses),
     };
-    match payload::decode_frame(frame) {
-        Ok(all) => Ok(all[part.clone()].to_owned()),
-        Err(DecodeError::Absent) => Err(Error::NoDocument { what }),
-        Err(DecodeError::Damaged(detail)) => Err(Error::Damaged { name: what, detail }),
-        Err(DecodeError::Sink(err)) => Err(Error::Damaged { name: what, detail: err.to_string() }),
-    }
+    Ok(all_documents(what)?[part.clone()].to_owned())
+}
+
+/// The completions or manual pages in `dir` with that name, or with any where it is empty.
+pub(crate) fn help(dir: &str, name: &str) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    let all = all_documents("help text")?;
+    let files = DOCUMENTS.help.iter().filter_map(|(path, part)| Some((path.strip_prefix(dir)?, part)));
+    let wanted = files.filter(|(file, _)| name.is_empty() || *file == name);
+    Ok(wanted.map(|(file, part)| (file, all[part.clone()].to_owned())).collect())
+}
+
+/// All of them, in one piece; `what` is for the error.
+fn all_documents(what: &'static str) -> Result<Vec<u8>, Error> {
+    payload::decode_frame(&DOCUMENTS.frame).map_err(|err| match err {
+        DecodeError::Absent => Error::NoDocument { what },
+        DecodeError::Damaged(detail) => Error::Damaged { name: what, detail },
+        DecodeError::Sink(err) => Error::Damaged { name: what, detail: err.to_string() },
+    })
 }
 
 /// Leaves `program` in `dir` for the user; a file that is there already is kept if it is that program,

@@ -1,0 +1,40 @@
+//! What is made from the command line's types: completions and manual pages. Here, for in the binary the code for it
+//! would be larger than its result.
+
+use anyhow::Result;
+use clap::{Command, CommandFactory as _};
+use clap_complete::{Generator, shells};
+use clap_mangen::Man;
+
+use crate::VERSION;
+use crate::cli::Cli;
+
+/// The texts, by name; the main manual page is the first of all pages.
+pub(crate) fn texts() -> Result<Vec<(String, String)>> {
+    let mut texts = Vec::new();
+
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    // Without what the help texts hide: that would be offered, too.
+    let mut cli = Command::new("etcdproxy").version(VERSION).subcommands(shown);
+    cli.set_bin_name("etcdproxy");
+    cli.build();
+    let shells: [(&str, &dyn Generator); 3] = [("bash", &shells::Bash), ("zsh", &shells::Zsh), ("fish", &shells::Fish)];
+    for (name, shell) in shells {
+        let mut script = Vec::new();
+        shell.try_generate(&cli, &mut script)?;
+        texts.push((format!("completions/{name}"), String::from_utf8(script)?));
+    }
+
+    let mut cli = all.disable_help_subcommand(true);
+    // Gives the commands the names of their pages, as in etcdproxy-run.
+    cli.build();
+    let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    for command in std::iter::once(&cli).chain(shown) {
+        let page = Man::new(command.clone()).source(format!("etcdproxy {VERSION}"));
+        let mut roff = Vec::new();
+        page.render(&mut roff)?;
+        texts.push((format!("man/{}", page.get_filename()), String::from_utf8(roff)?));
+    }
+    Ok(texts)
+}
