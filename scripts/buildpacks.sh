@@ -22,4 +22,4 @@ for machine in x86_64 aarch64; do
     $run "$work/$name/etcdproxy" package --output "$out/etcdproxy_buildpack-cached-$arch.zip"
 done
 cd $out
-sha256sum ./*.zip
+sha256sum etcdproxy_*.zip | tee etcdproxy_buildpacks.sha256

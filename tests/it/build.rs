@@ -177,8 +177,10 @@ fn the_manifests_tarball_must_hold_the_manifests_etcd() {
     let path = build.dir.path().join("manifest.yml");
     let mut manifest = String::new();
     for line in fs::read_to_string(&path).unwrap().lines().filter(|line| !line.starts_with("  sha256:")) {
-        let known = if line.starts_with("  uri:") { format!("\n  sha256: {sha256}") } else { String::new() };
-        manifest += &format!("{line}{known}\n");
+        manifest.extend([line, "\n"]);
+        if line.starts_with("  uri:") {
+            manifest.extend(["  sha256: ", &sha256, "\n"]);
+        }
     }
     fs::write(&path, manifest).unwrap();
     is_not_the_manifests_etcd(&build.refused());
