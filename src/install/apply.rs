@@ -23,7 +23,7 @@ pub(crate) struct Lock {
     /// The directories that were made for it. Those that stay empty go with it.
     pub made: Vec<PathBuf>,
     layout: Layout,
-    _held: File,
+    held: File,
 }
 
 impl Lock {
@@ -52,7 +52,7 @@ impl Lock {
                     if made.is_empty() && is_all_there_is(&path) {
                         made.push(layout.prefix.clone());
                     }
-                    return Ok(Self { made, layout: layout.clone(), _held: file });
+                    return Ok(Self { made, layout: layout.clone(), held: file });
                 }
                 // Another run has just removed it.
                 Ok(()) => {}
@@ -79,7 +79,11 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.layout.real(&self.layout.lock()));
+        let path = self.layout.real(&self.layout.lock());
+        // An uninstall has removed it, and another run may have one of its own by now.
+        if is_still(&self.held, &path) {
+            let _ = fs::remove_file(path);
+        }
         for dir in self.made.iter().rev() {
             let _ = fs::remove_dir(self.layout.real(dir));
         }
