@@ -1,11 +1,13 @@
-//! Writing files so that nobody sees half of one, and saying in words why it cannot be done.
+//! Writing files so that nobody sees half of one, and saying in words why it cannot be done; and what else is asked of
+//! files everywhere.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
+use sha2::{Digest as _, Sha256};
 
 /// A file that could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -71,4 +73,22 @@ pub(crate) fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io
 /// Makes a directory and what is missing above it.
 pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|err| Error::new(path, &err, REMEDY, None))
+}
+
+/// Of all there is to read, in lower-case hex.
+pub(crate) fn sha256(mut from: impl Read) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Whether nothing can be run from the directory, which need not be there yet, because of how it is mounted.
+pub(crate) fn is_noexec(dir: &Path) -> bool {
+    let existing = dir.ancestors().find(|dir| dir.exists());
+    existing.is_some_and(|dir| statvfs(dir).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC)))
 }

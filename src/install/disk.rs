@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use sha2::{Digest as _, Sha256};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::guard::is_trusted;
@@ -44,20 +43,8 @@ pub(super) fn look(path: &Path) -> Result<Option<What>, Error> {
         return Err(Error::Special { path: path.to_owned() });
     }
     let file = File::options().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path).map_err(cannot_read)?;
-    let sha256 = sha256(file).map_err(cannot_read)?;
+    let sha256 = file::sha256(file).map_err(cannot_read)?;
     Ok(Some(What::File { sha256, mode: Mode(meta.mode() & 0o7777) }))
-}
-
-/// In lower-case hex.
-pub(super) fn sha256(mut from: impl Read) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(hex::encode(hash.finalize())),
-            read => hash.update(&buffer[..read]),
-        }
-    }
 }
 
 /// Puts a file at the path, in the place of what is there. It is on the disk when this returns.

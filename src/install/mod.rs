@@ -150,7 +150,7 @@ impl Own {
         if !release::is_carried() {
             return Err(release::Error::Launcher { name: "etcd" }.into());
         }
-        let sha256 = open_own().and_then(disk::sha256);
+        let sha256 = open_own().and_then(file::sha256);
         let sha256 = sha256.map_err(|cause| Error::CannotRead { path: OWN.into(), cause })?;
         Ok(Self { name: format!("{}-{}", crate::VERSION, &sha256[..12]), sha256 })
     }
@@ -311,18 +311,14 @@ fn link(path: PathBuf, target: PathBuf) -> Item {
 }
 
 fn text_item(path: PathBuf, text: String, rule: Rule) -> Item {
-    let sha256 = disk::sha256(text.as_bytes()).unwrap_or_default(); // reading from memory cannot fail
+    let sha256 = file::sha256(text.as_bytes()).unwrap_or_default(); // reading from memory cannot fail
     Item { path, what: What::File { sha256, mode: Mode(0o644) }, source: Source::Text(text), rule }
 }
 
 /// Said before anything is written; a bare "permission denied" at the start of the service would be all there is later.
 fn refuse_noexec(layout: &Layout) -> Result<(), Error> {
-    use nix::sys::statvfs::{FsFlags, statvfs};
-    let prefix = layout.real(&layout.prefix);
-    match prefix.ancestors().find(|dir| dir.exists()).map(statvfs) {
-        Some(Ok(stat)) if stat.flags().contains(FsFlags::ST_NOEXEC) => Err(Error::NoExec { path: prefix }),
-        _ => Ok(()),
-    }
+    let path = layout.real(&layout.prefix);
+    if file::is_noexec(&path) { Err(Error::NoExec { path }) } else { Ok(()) }
 }
 
 /// What must be done for nothing of it to be left; with `purge` also what was changed since.

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
-use nix::sys::statvfs::{FsFlags, statvfs};
-use sha2::{Digest as _, Sha256};
 
 use super::{Error, Program, payload};
 use crate::file;
@@ -52,13 +50,13 @@ pub(super) fn publish(
     }
 }
 
-/// How `file` differs from `program`, in words; `None` when it is the same, byte for byte, and executable.
+/// How the file differs from `program`, in words; `None` when it is the same, byte for byte, and executable.
 ///
 /// # Errors
 /// When the file cannot be read. A file that is not there is a difference, not an error.
-pub(crate) fn difference(program: &Program, file: &Path) -> Result<Option<String>, Error> {
-    let cannot_read = |cause| Error::CannotRead { path: file.to_owned(), cause };
-    let meta = match fs::symlink_metadata(file) {
+pub(crate) fn difference(program: &Program, path: &Path) -> Result<Option<String>, Error> {
+    let cannot_read = |cause| Error::CannotRead { path: path.to_owned(), cause };
+    let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Some("it is missing".to_owned())),
         Err(err) => return Err(cannot_read(err)),
@@ -69,9 +67,7 @@ pub(crate) fn difference(program: &Program, file: &Path) -> Result<Option<String
     if meta.len() != program.size {
         return Ok(Some(format!("it has {} bytes, not {}", meta.len(), program.size)));
     }
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(file).map_err(cannot_read)?, &mut HashWriter(&mut hash)).map_err(cannot_read)?;
-    let actual = hex::encode(hash.finalize());
+    let actual = File::open(path).and_then(file::sha256).map_err(cannot_read)?;
     if actual != program.sha256 {
         return Ok(Some(format!("its sha256 is {actual}, not {}", program.sha256)));
     }
@@ -79,19 +75,6 @@ pub(crate) fn difference(program: &Program, file: &Path) -> Result<Option<String
         return Ok(Some("it is not executable".to_owned()));
     }
     Ok(None)
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// One program on its way into one directory.
@@ -105,13 +88,10 @@ struct Job<'a> {
 impl Job<'_> {
     /// Said before anything is written; a bare "permission denied" at exec would be all there is later.
     fn refuse_noexec(&self) -> Result<(), Error> {
-        let Some(existing) = self.dir.ancestors().find(|dir| dir.exists()) else { return Ok(()) };
-        match statvfs(existing) {
-            Ok(stat) if stat.flags().contains(FsFlags::ST_NOEXEC) => {
-                Err(Error::NoExec { path: self.dir.to_owned(), remedy: self.remedy })
-            }
-            _ => Ok(()),
+        if file::is_noexec(self.dir) {
+            return Err(Error::NoExec { path: self.dir.to_owned(), remedy: self.remedy });
         }
+        Ok(())
     }
 
     /// Makes the directory 0755 whatever the umask. Gives what was made, outermost first.
