@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the buildpack zips of a release from its archives in target/distrib: dist runs it.
+# Makes the buildpack zips of a release, one for each architecture and one for both, from its archives in
+# target/distrib: dist runs it. The binary for this machine writes them all.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,15 +12,21 @@ out=target/buildpacks
 rm -rf $out
 mkdir -p $out
 for machine in x86_64 aarch64; do
-    name=etcdproxy-$machine-unknown-linux-musl
-    tar -xzf "target/distrib/$name.tar.gz" -C "$work"
-    run=
-    if [ $machine != "$(uname -m)" ]; then
-        run=qemu-$machine-static
-        command -v "$run" >/dev/null 2>&1 || ./scripts/install_tools.sh emulator
-    fi
-    case $machine in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; esac
-    $run "$work/$name/etcdproxy" package --output "$out/etcdproxy_buildpack-cached-$arch.zip"
+    tar -xzf "target/distrib/etcdproxy-$machine-unknown-linux-musl.tar.gz" -C "$work"
 done
+case $(uname -m) in
+x86_64) this=amd64 there=arm64 other=aarch64 ;;
+aarch64) this=arm64 there=amd64 other=x86_64 ;;
+*) echo "buildpacks.sh: there is no etcdproxy for $(uname -m)" >&2 && exit 1 ;;
+esac
+package() { # architecture, and further arguments
+    arch=$1
+    shift
+    "$work/etcdproxy-$(uname -m)-unknown-linux-musl/etcdproxy" package \
+        --arch "$arch" --output "$out/etcdproxy_buildpack-cached-$arch.zip" "$@"
+}
+package "$this"
+package "$there" --other "$work/etcdproxy-$other-unknown-linux-musl/etcdproxy"
+package both --other "$work/etcdproxy-$other-unknown-linux-musl/etcdproxy"
 cd $out
 sha256sum etcdproxy_*.zip | tee etcdproxy_buildpacks.sha256

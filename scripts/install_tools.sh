@@ -1,7 +1,6 @@
 #!/bin/sh
 # Installs what a fresh Debian or Ubuntu with Rust lacks. What for, as arguments: build (the default),
-# arm64 (a build for arm64 on amd64), clients (the example client and the tests), test, bench, chaos, emulator (runs the
-# other architecture), integration,
+# arm64 (a build for arm64 on amd64), clients (the example client and the tests), test, bench, chaos, integration,
 # service. Elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
@@ -38,7 +37,6 @@ for purpose in "${@:-build}"; do
         need_library python3-pip python3 -m pip --version
         ;;
     bench) need openssl openssl; need_library python3-pip python3 -m pip --version ;;
-    emulator) need qemu-aarch64-static qemu-user-static ;;
     chaos) need python3 python3; need ip iproute2; need unshare util-linux ;;
     integration)
         need setpriv util-linux; need unshare util-linux; need ip iproute2; need rackup ruby-rack
@@ -49,7 +47,7 @@ for purpose in "${@:-build}"; do
         need debootstrap debootstrap; need systemd-nspawn systemd-container; need dbus-daemon dbus; need ip iproute2
         need nsenter util-linux; need setpriv util-linux; need openssl openssl; need python3 python3
         ;;
-    *) echo "install_tools.sh: $purpose: not one of build, arm64, clients, test, bench, chaos, emulator, integration, service" >&2; exit 2 ;;
+    *) echo "install_tools.sh: $purpose: not one of build, arm64, clients, test, bench, chaos, integration, service" >&2; exit 2 ;;
     esac
 done
 
