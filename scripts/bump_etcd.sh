@@ -88,7 +88,7 @@ awk -v version="$version" -v old="$old" '
         }
     }' "$work/before/CHANGELOG.md" >CHANGELOG.md
 
-sed -i -e "s/\b${old//./\\.}\b/$version/g" -e "s/$old_hash/${etcd[amd64]}/g" README.md
+sed -i -e "s/\b\(v\?\)${old//./\\.}\b/\1$version/g" -e "s/$old_hash/${etcd[amd64]}/g" README.md
 
 cargo metadata --locked --format-version 1 >/dev/null
 trap - EXIT
