@@ -20,10 +20,12 @@ pub(crate) struct Component {
     pub(crate) is_program: bool,
     /// An SPDX expression.
     pub(crate) license: Option<String>,
+    /// Lines for the licence text, where that is not among its sources.
+    pub(crate) notices: String,
     pub(crate) sha256: Option<String>,
     /// The hash of a Go module in `go.sum`. It is one of a list of files, not of a file, so it is no sha256 here.
     pub(crate) go_sum: Option<String>,
-    /// Where it can be downloaded.
+    /// Of the archive it is from, which has another hash.
     pub(crate) uri: Option<String>,
     /// Package URLs of what it uses itself.
     pub(crate) uses: BTreeSet<String>,
@@ -88,8 +90,10 @@ impl Bom {
         let relationship = |from: &str, kind, to: &str| json!({ "spdxElementId": from, "relationshipType": kind, "relatedSpdxElement": to });
         let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", &ids[&*self.root])];
         for component in self.components.values() {
-            let uses = component.uses.iter().map(|used| &ids[&**used]);
-            relationships.extend(uses.map(|used| relationship(&ids[&*component.purl], "DEPENDS_ON", used)));
+            relationships.extend(component.uses.iter().map(|used| {
+                let kind = if self.components[used].is_program { "CONTAINS" } else { "DEPENDS_ON" };
+                relationship(&ids[&*component.purl], kind, &ids[&**used])
+            }));
         }
         let name = format!("{TOOL}-linux-{}", self.arch);
         let mut bom = json!({
@@ -148,7 +152,7 @@ impl Component {
         let mut package = json!({
             "SPDXID": id,
             "name": self.name,
-            "downloadLocation": self.uri.as_deref().unwrap_or("NOASSERTION"),
+            "downloadLocation": "NOASSERTION",
             "filesAnalyzed": false,
             "licenseConcluded": "NOASSERTION",
             "licenseDeclared": self.license.as_deref().unwrap_or("NOASSERTION"),
@@ -158,6 +162,9 @@ impl Component {
         });
         if let Some(version) = &self.version {
             package["versionInfo"] = json!(version);
+        }
+        if let Some(uri) = &self.uri {
+            package["sourceInfo"] = json!(format!("a file of {uri}"));
         }
         if let Some(sha256) = &self.sha256 {
             package["checksums"] = json!([{ "algorithm": "SHA256", "checksumValue": sha256 }]);

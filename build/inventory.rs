@@ -6,13 +6,13 @@ mod crates;
 mod go;
 mod licences;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{Found, sha256_hex};
 use bom::{Bom, Component};
@@ -27,6 +27,8 @@ pub(crate) struct Documents {
 type Components = BTreeMap<String, Component>;
 
 const OWN: (&str, &str) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+/// It is in no registry of crates.
+const OWN_PURL: &str = concat!("pkg:github/etcdproxy/etcdproxy@v", env!("CARGO_PKG_VERSION"));
 
 /// `sources` is the directory that has the sources of all crates in it.
 pub(crate) fn documents(found: &Found, arch: &'static str, sources: &Path) -> Result<Documents> {
@@ -40,7 +42,7 @@ pub(crate) fn documents(found: &Found, arch: &'static str, sources: &Path) -> Re
     let carried = carried(found, &mut texts)?;
     let licenses = licenses(found, arch, &linked, &carried, texts)?;
 
-    let root = cargo_purl(OWN.0, OWN.1);
+    let root = OWN_PURL.to_owned();
     let parts = carried.values().filter(|part| part.is_program).map(|part| part.purl.clone());
     linked.get_mut(&root).context("cargo tree does not list this crate")?.uses.extend(parts);
     let bom = Bom { root, arch, components: linked.into_iter().chain(carried).collect(), time: bom::time()? };
@@ -67,7 +69,7 @@ fn linked(sources: &Path, texts: &mut Texts) -> Result<Components> {
         for (file, text) in found {
             texts.add(format!("{of}: {file}"), &text);
         }
-        let purl = cargo_purl(&part.name, &part.version);
+        let purl = if is_own { OWN_PURL.to_owned() } else { cargo_purl(&part.name, &part.version) };
         let component = Component {
             purl: purl.clone(),
             name: part.name,
@@ -85,7 +87,7 @@ fn linked(sources: &Path, texts: &mut Texts) -> Result<Components> {
     if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl") {
         runtime.push(musl(&target, texts)?);
     }
-    if let Some(own) = components.get_mut(&cargo_purl(OWN.0, OWN.1)) {
+    if let Some(own) = components.get_mut(OWN_PURL) {
         own.uses.extend(runtime.iter().map(|part| part.purl.clone()));
     }
     components.extend(runtime.into_iter().map(|part| (part.purl.clone(), part)));
@@ -105,6 +107,12 @@ fn own_texts() -> Result<BTreeMap<String, String>> {
 fn rustc(args: &[&str]) -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).args(args).output().context("cannot run rustc")?;
+    ensure!(
+        output.status.success(),
+        "rustc {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }
 
@@ -168,36 +176,35 @@ fn carried(found: &Found, texts: &mut Texts) -> Result<Components> {
         }
         components.insert(program.purl.clone(), program);
     }
-    let modules = || components.values().filter(|part| !part.is_program);
-    for license in modules().filter_map(|part| part.license.as_deref()).collect::<BTreeSet<_>>() {
-        texts.add_standard(&format!("Go and Go modules under {license}"), license, "")?;
+    for part in components.values().filter(|part| !part.is_program) {
+        if let Some(license) = &part.license {
+            let of = format!("{} {}", part.name, part.version.as_deref().unwrap_or_default());
+            texts.add_standard(&of, license, &part.notices)?;
+        }
     }
     Ok(components)
 }
 
 fn modules(info: go::BuildInfo, etcd: &str) -> Vec<Component> {
-    let mut parts = vec![Component {
-        purl: format!("pkg:golang/stdlib@{}", info.go),
-        name: "stdlib".to_owned(),
-        version: Some(info.go),
-        license: Some("BSD-3-Clause".to_owned()),
-        ..Component::default()
-    }];
-    parts.extend(info.modules.into_iter().map(|module| {
+    let stdlib = go::Module { path: "stdlib".to_owned(), version: Some(info.go), sum: None };
+    let modules = std::iter::once(stdlib).chain(info.modules);
+    let component = |module: go::Module| {
         // etcd is one source tree of several modules, all of the same version.
         let of_etcd = module.path.starts_with("go.etcd.io/etcd/").then(|| format!("v{etcd}"));
         let version = module.version.or(of_etcd);
         let purl = format!("pkg:golang/{}", module.path.to_lowercase());
+        let known = licences::of_go_module(&module.path);
         Component {
             purl: version.iter().fold(purl, |purl, version| format!("{purl}@{}", version.replace('+', "%2B"))),
-            license: licences::of_go_module(&module.path).map(str::to_owned),
+            license: known.as_ref().map(|(license, _)| (*license).to_owned()),
+            notices: known.map(|(_, notices)| notices).unwrap_or_default(),
             name: module.path,
             version,
             go_sum: module.sum,
             ..Component::default()
         }
-    }));
-    parts
+    };
+    modules.map(component).collect()
 }
 
 fn licenses(found: &Found, arch: &str, linked: &Components, carried: &Components, texts: Texts) -> Result<String> {
@@ -208,9 +215,9 @@ fn licenses(found: &Found, arch: &str, linked: &Components, carried: &Components
     list(carried, &mut out)?;
     writeln!(
         out,
-        "\nThe licence texts of Go and of the Go modules are not part of an etcd release, and so not of this binary. Below\n\
-         stand those of the same licences as SPDX has them, without the names of the copyright holders. The modules' own\n\
-         are in their sources: go mod download MODULE@VERSION"
+        "\nAn etcd release brings no licence texts of Go and of the Go modules. Below stand those of the same licences as SPDX\n\
+         has them, with the copyright notices of the modules. The modules' own files are in their sources:\n\
+         go mod download MODULE@VERSION"
     )?;
     texts.print(&mut out)?;
     Ok(out)

@@ -49,14 +49,15 @@ impl Texts {
     }
 }
 
-/// The licence that the table `go-licences.txt` has for a Go module.
-pub(crate) fn of_go_module(path: &str) -> Option<&'static str> {
+/// What the table `go-licences.txt` has for a Go module: its licence, and the copyright notices in that, a line each.
+pub(crate) fn of_go_module(path: &str) -> Option<(&'static str, String)> {
     let lines = include_str!("go-licences.txt").lines().filter(|line| !line.starts_with('#'));
-    lines
+    let (_, known) = lines
         .filter_map(|line| line.split_once(' '))
         .filter(|(prefix, _)| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-        .max_by_key(|(prefix, _)| prefix.len())
-        .map(|(_, license)| license)
+        .max_by_key(|(prefix, _)| prefix.len())?;
+    let (license, notices) = known.split_once(" | ").unwrap_or((known, ""));
+    Some((license, notices.replace(" | ", "\n")))
 }
 
 /// The line with the blanks for year and owner becomes `holder`.

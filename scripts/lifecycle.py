@@ -546,6 +546,16 @@ class Lab:
         self.ours = shared / "buildpacks/ours"
         self.final = shared / "buildpacks/final"
         self.other = shared / "buildpacks/other"
+        said = subprocess.run(
+            [binary, "version"], check=True, timeout=30, text=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+        etcd = re.search(r"etcd (\d+)\.(\d+)", said)
+        # As the README says: without it, those end after 5 s.
+        self.needed_by_etcd = (
+            " --advertise-client-url=127.0.0.1:2379"
+            if tuple(map(int, etcd.groups())) < (3, 7) else ""
+        )
 
     def write_buildpacks(self, archive):
         unzip(archive, self.ours)
@@ -578,6 +588,8 @@ class Lab:
             path = FIXTURES / fixture / manifest
             application = read_manifest(path, endpoints)
             application["env"] |= {"BP_ETCDPROXY_UNPACK": unpack} | env
+            for sidecar in application.get("sidecars", []):
+                sidecar["command"] += self.needed_by_etcd
             return application
 
         staged = read(ENDPOINTS_AT_STAGING)["env"]
