@@ -14,14 +14,15 @@ esac
 ./scripts/install_tools.sh build
 
 case $(uname -m)-$arch in
-x86_64-aarch64)
-    ./scripts/install_tools.sh arm64
-    # With glibc's headers, for there are no others: ARCHITECTURE.md says why that is sound.
-    export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_musl=aarch64-linux-gnu-ar
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER="$PWD/scripts/link_arm64.sh"
-    ;;
+x86_64-aarch64) ./scripts/install_tools.sh arm64 ;;
 aarch64-x86_64) echo "build.sh: on arm64, only builds for arm64 are made" >&2; exit 1 ;;
 esac
+if [ "$arch" = aarch64 ]; then
+    variables=$(./scripts/arm64_env.sh)
+    while IFS= read -r variable; do export "${variable?}"; done <<EOF
+$variables
+EOF
+fi
 
 # The binary names source files, for its panics: not by where they are on this machine, so that all machines build the
 # same binary. The last that fits counts.

@@ -13,9 +13,16 @@ fail() {
 hash_of() { sha256sum "$1" | cut -d ' ' -f 1; }
 
 version=${1:-}
+newest() { # Not from here: that would give the one in Cargo.lock.
+    (cd / && cargo info --quiet "etcd-bin-vendored-linux-$1") | sed -n 's/^version: \([^ ]*\).*/\1/p'
+}
 if [ "$version" = newest ]; then
-    # Not from here: that would give the one in Cargo.lock.
-    version=$(cd / && cargo info --quiet etcd-bin-vendored-linux-amd64 | sed -n 's/^version: \([^ ]*\).*/\1/p')
+    version=$(newest amd64)
+    arm64=$(newest arm64)
+    if [ "$version" != "$arm64" ]; then
+        echo "the newest package for amd64 is $version, for arm64 $arm64: nothing is changed until they are the same"
+        exit
+    fi
 fi
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "\"$version\" is no version: write one as in 3.7.2, or newest"
 [ -z "$sums" ] || grep -q " .*etcd-v$version-linux-" "$sums" || fail "$sums names no tarball of etcd $version for Linux"
@@ -37,7 +44,7 @@ trap 'exit 130' INT TERM
 
 old_hash=$(hash_of "$(./scripts/packaged_etcd.sh amd64)")
 sed -i "s/^\(etcd-bin-vendored-linux-[a-z0-9]*\) = .*/\1 = \"=$version\"/" Cargo.toml
-cargo fetch --quiet || fail "no packages of etcd $version: nothing was changed"
+cargo fetch --quiet || fail "cannot get packages of etcd $version, for the reason above: nothing was changed"
 
 declare -A etcd=() tarball=()
 for arch in amd64 arm64; do

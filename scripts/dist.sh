@@ -13,4 +13,8 @@ command -v cargo-auditable >/dev/null 2>&1 || cargo install --locked --quiet car
 target=$(uname -m)-unknown-linux-musl
 ./scripts/pages.sh
 dist plan
-RUSTFLAGS=$(./scripts/rustflags.sh "$target") dist build --artifacts=local --target "$target"
+variables=$(./scripts/release_env.sh)
+while IFS= read -r variable; do export "${variable?}"; done <<EOF
+$variables
+EOF
+dist build --artifacts=local --target "$target"

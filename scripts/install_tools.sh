@@ -60,7 +60,7 @@ if [ -n "$packages" ]; then
     echo "install_tools.sh: installing$packages" >&2
     $as_root apt-get update -qq >&2
     # shellcheck disable=SC2086 # words are wanted
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $packages >&2
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >&2
 fi
 
 if command -v rustup >/dev/null 2>&1; then

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Shows that upstream's tarball holds the very etcd that a build without it takes from its Cargo package, and names it for
-# a build from it: official_tarball.sh amd64|arm64 [TARBALL]. Without TARBALL it is downloaded. On stdout are variables
-# for that build. A hash that manifest.yml does not know is looked up in upstream's SHA256SUMS, beside the tarball.
+# a build from it: official_tarball.sh amd64|arm64 [TARBALL]. Without TARBALL it is downloaded. On stdout is the variable
+# for that build.
 set -eu
 arch=$1
 tarball=${2:+$(realpath "$2")}
@@ -21,24 +21,18 @@ known() { # beginning of the line in this architecture's part of manifest.yml
 uri=$(known "  uri: ")
 [ -n "$uri" ] || fail "manifest.yml knows no etcd for $arch"
 name=${uri##*/}
+expected=$(known "  sha256: ")
+tag=${uri%/*}
+[ -n "$expected" ] || fail "manifest.yml has no sha256 of $name: ./scripts/bump_etcd.sh ${tag##*/v} SHA256SUMS takes it from" \
+    "upstream's file of that name; then review and commit it"
 if [ -z "$tarball" ]; then
     tarball=$PWD/target/official/$name
     mkdir -p target/official
-    for url in "$uri" "${uri%/*}/SHA256SUMS"; do
-        curl --fail --silent --show-error --location --retry 3 --output "target/official/${url##*/}" "$url" >&2
-    done
+    curl --fail --silent --show-error --location --retry 3 --output "$tarball" "$uri" >&2
 fi
-
 actual=$(sha256sum "$tarball" | cut -d ' ' -f 1)
-expected=$(known "  sha256: ")
-source=manifest.yml
-if [ -z "$expected" ]; then
-    source=$(dirname "$tarball")/SHA256SUMS
-    [ -f "$source" ] || fail "manifest.yml does not know the hash of $name, and there is no $source"
-    expected=$(awk -v name="$name" '$2 == name || $2 == "*" name { print $1 }' "$source")
-fi
-[ "$actual" = "$expected" ] || fail "$tarball has sha256 $actual, but $source says ${expected:-nothing of $name}"
-echo "$name has the sha256 that $source gives: $actual" >&2
+[ "$actual" = "$expected" ] || fail "$tarball has sha256 $actual, but manifest.yml says $expected"
+echo "$name has the sha256 that manifest.yml gives: $actual" >&2
 
 official=$(tar -xzOf "$tarball" "${name%.tar.gz}/etcd" | sha256sum | cut -d ' ' -f 1)
 package=$(sha256sum "$(./scripts/packaged_etcd.sh "$arch")" | cut -d ' ' -f 1)
@@ -49,4 +43,3 @@ done
 echo "the etcd in it and the one in the Cargo package are the same file, that of manifest.yml: sha256 $official" >&2
 
 echo "ETCD_RELEASE_TARBALL=$tarball"
-[ "$source" = manifest.yml ] || echo "ETCD_RELEASE_SHA256=$actual"
