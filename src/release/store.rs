@@ -59,7 +59,7 @@ impl Store {
 
     /// The program as a file, unpacked now if need be.
     ///
-    /// When it is there this costs one `lstat` and no look at the payload.
+    /// When it is there this costs a look at the file and its directories, and none at the payload.
     pub(crate) fn get(&self, program: &'static Program) -> Result<Found, Error> {
         if let Some(path) = self.find(program) {
             return Ok(Found::File(path));
@@ -85,7 +85,9 @@ impl Store {
 
     /// The program where an earlier [`get`](Self::get) left it.
     pub(crate) fn find(&self, program: &Program) -> Option<PathBuf> {
-        self.places(program).into_iter().find(|path| ready(program, path))
+        // Whoever owns the directory of this binary could replace the binary as well.
+        let is_safe = |path: &Path| path.parent() == self.beside.as_deref() || in_own_directories(path);
+        self.places(program).into_iter().find(|path| ready(program, path) && is_safe(path))
     }
 
     /// Every path where the program may be, there or not.
@@ -112,6 +114,11 @@ fn refuse_foreign(dir: &Path, remedy: &'static str) -> Result<(), Error> {
         Ok(meta) if !trusted(meta.uid()) => Err(Error::Foreign { path: dir.to_owned(), owner: meta.uid(), remedy }),
         _ => Ok(()),
     }
+}
+
+/// Whether the directory of the version and the one above it are what [`put`] would take.
+fn in_own_directories(path: &Path) -> bool {
+    path.ancestors().skip(1).take(2).all(|dir| fs::metadata(dir).is_ok_and(|meta| trusted(meta.uid())))
 }
 
 fn trusted(owner: u32) -> bool {

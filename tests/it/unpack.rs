@@ -265,16 +265,30 @@ fn a_directory_without_permission_needs_root() {
 fn a_directory_of_somebody_else_needs_root() {
     let dir = tempfile::tempdir().unwrap();
     let copy = copy_for_everybody(&dir);
+    let etcd = dir.path().join("etcd");
+    std::os::unix::fs::symlink(&copy, &etcd).unwrap();
     let theirs = dir.path().join("theirs");
     fs::create_dir(&theirs).unwrap();
     fs::set_permissions(&theirs, Permissions::from_mode(0o777)).unwrap();
-    chown(&theirs, Some(12345), None).unwrap();
-    let mut run = as_nobody(&copy, &["run", "--endpoints", "h:1"]);
-    let line = fails_with(77, run.env("ETCDPROXY_UNPACK_DIR", &theirs));
-    let problem =
-        "belongs to uid 12345, who could replace what is run from it: let ETCDPROXY_UNPACK_DIR name another directory";
-    assert_eq!(line, format!("etcdproxy: error: {} {problem}", theirs.display()));
+    let start = || {
+        let mut etcd = as_nobody(&etcd, &["--version"]);
+        etcd.env("ETCDPROXY_UNPACK_DIR", &theirs);
+        etcd
+    };
+    let is_refused = || {
+        chown(&theirs, Some(12345), None).unwrap();
+        let line = fails_with(77, &mut start());
+        let problem = "belongs to uid 12345, who could replace what is run from it: \
+                       let ETCDPROXY_UNPACK_DIR name another directory";
+        assert_eq!(line, format!("etcdproxy: error: {} {problem}", theirs.display()));
+    };
+    is_refused();
     assert!(names(&theirs).is_empty());
+    // Nor is what is there already run from it.
+    chown(&theirs, Some(0), None).unwrap();
+    assert_eq!(finish(&mut start()).0, 0);
+    assert_eq!(names(&theirs).len(), 1);
+    is_refused();
 }
 
 #[test]
