@@ -2,12 +2,19 @@
 //! would be larger than its result.
 
 use anyhow::Result;
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 use clap_complete::{Generator, shells};
 use clap_mangen::Man;
 
 use crate::VERSION;
 use crate::cli::Cli;
+
+/// Values of settings, which are no clap types, for they can be in the environment as well.
+const VALUES: [(&str, [&str; 3]); 3] = [
+    ("mode", ["auto", "grpc-proxy", "tunnel"]),
+    ("preflight", ["warn", "strict", "off"]),
+    ("log_format", ["text", "json", "raw"]),
+];
 
 /// The texts, by name; the main manual page is the first of all pages.
 pub(crate) fn texts() -> Result<Vec<(String, String)>> {
@@ -17,6 +24,10 @@ pub(crate) fn texts() -> Result<Vec<(String, String)>> {
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     // Without what the help texts hide: that would be offered, too.
     let mut cli = Command::new("etcdproxy").version(VERSION).subcommands(shown);
+    for (name, values) in VALUES {
+        let add = |arg: Arg| if arg.get_id() == name { arg.value_parser(values) } else { arg };
+        cli = cli.mut_subcommands(|command| command.mut_args(add));
+    }
     cli.set_bin_name("etcdproxy");
     cli.build();
     let shells: [(&str, &dyn Generator); 3] = [("bash", &shells::Bash), ("zsh", &shells::Zsh), ("fish", &shells::Fish)];
@@ -34,7 +45,11 @@ pub(crate) fn texts() -> Result<Vec<(String, String)>> {
         let page = Man::new(command.clone()).source(format!("etcdproxy {VERSION}"));
         let mut roff = Vec::new();
         page.render(&mut roff)?;
-        texts.push((format!("man/{}", page.get_filename()), String::from_utf8(roff)?));
+        // Sections as man-pages(7) names them.
+        let roff = String::from_utf8(roff)?
+            .replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n")
+            .replace(".SH EXTRA\n", ".SH NOTES\n");
+        texts.push((format!("man/{}", page.get_filename()), roff));
     }
     Ok(texts)
 }

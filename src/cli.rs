@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
 #[derive(Debug, Parser)]
@@ -73,12 +73,15 @@ Examples:
   etcdproxy run --endpoints 10.0.0.1:2379 -- --max-send-bytes=4194304
 
 Flags win over the environment, and that over the service binding (SERVICE_BINDING_ROOT, VCAP_SERVICES_FILE_PATH or
-VCAP_SERVICES). ETCDPROXY_CACERT, _CERT and _KEY may hold PEM, also in base64, instead of a file's name.")]
+VCAP_SERVICES). ETCDPROXY_CACERT, _CERT and _KEY may hold PEM, also in base64, instead of a file's name.
+
+Read from the environment only: ETCDPROXY_NAMESPACE_FROM_BINDING=1 takes the key prefix of the bound service,
+ETCDPROXY_USE_HTTP_PROXY=1 lets etcd obey HTTPS_PROXY and the like, ETCDPROXY_UNPACK_DIR names where etcd is unpacked.")]
 pub(crate) struct Run {
     #[command(flatten)]
     pub proxy: Proxy,
     /// Stay and look after etcd: start it again when it ends, thin its log, and after SIGTERM serve on until no client
-    /// is connected, for so long at most, as in 8s [env: ETCDPROXY_DRAIN] [default: off]
+    /// is connected, for so long at most, as in 8s [env: ETCDPROXY_DRAIN] [default: off; tunnel: 8s]
     #[arg(long, value_name = "DURATION")]
     pub drain: Option<OsString>,
     /// Print what would be done, and the command, instead of doing it
@@ -124,13 +127,13 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "NAME")]
     pub service: Option<OsString>,
     /// Certificate authority of the cluster, instead of the system's [env: ETCDPROXY_CACERT]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub cacert: Option<OsString>,
     /// Client certificate [env: ETCDPROXY_CERT]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub cert: Option<OsString>,
     /// Private key of the client certificate [env: ETCDPROXY_KEY]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<OsString>,
     /// Prefix put before every key [env: ETCDPROXY_NAMESPACE]
     #[arg(long, value_name = "PREFIX")]
@@ -371,7 +374,7 @@ Examples:
   etcdproxy package
   etcdproxy package --stack cflinuxfs4 --output /tmp/etcdproxy.zip
   etcdproxy package --arch both --other ./etcdproxy-arm64
-  cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 1")]
+  cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 99")]
 pub(crate) struct Package {
     /// Tie it to one stack; a static binary needs none
     #[arg(long, value_name = "STACK")]

@@ -51,6 +51,7 @@ fn bash_completes_commands_flags_and_values() {
     assert_eq!(bash_offers(&["etcdproxy", "run", "--end"]), ["--endpoints"]);
     assert_eq!(bash_offers(&["etcdproxy", "dev", "--nodes", ""]), ["1", "3"]);
     assert_eq!(bash_offers(&["etcdproxy", "completions", "z"]), ["zsh"]);
+    assert_eq!(bash_offers(&["etcdproxy", "run", "--mode", ""]), ["auto", "grpc-proxy", "tunnel"]);
 }
 
 #[test]
@@ -58,7 +59,13 @@ fn every_shell_knows_every_command_and_no_hidden_one() {
     for shell in ["bash", "zsh", "fish"] {
         let script = completions(shell);
         for name in shown_commands() {
-            assert!(script.contains(&name), "{shell}: {name}");
+            // As each shell's script writes it where commands are offered.
+            let offer = match shell {
+                "bash" => format!("etcdproxy,{name})"),
+                "zsh" => format!("\n'{name}:"),
+                _ => format!(" -a \"{name}\""),
+            };
+            assert!(script.contains(&offer), "{shell}: {offer}");
         }
         assert!(!script.contains("supply"), "{shell}");
     }
