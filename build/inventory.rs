@@ -14,7 +14,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Found, sha256_hex};
+use crate::sha256_hex;
+use crate::source::Found;
 use bom::{Bom, Component};
 use licences::Texts;
 
