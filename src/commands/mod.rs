@@ -42,7 +42,7 @@ fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
         log.warn(format_args!(
             "{name} runs from memory, which costs {} MB of it: {}",
-            RELEASE.program(name)?.size / 1_000_000,
+            RELEASE.program(name)?.size.div_ceil(1_000_000),
             why.join("; ")
         ));
     }
