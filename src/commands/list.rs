@@ -18,7 +18,7 @@ pub(crate) fn run(args: &cli::List, env: &Env, out: &mut impl Write) -> Result<E
             store.find(program).map_or_else(|| "not unpacked yet".to_owned(), |path| path.display().to_string());
         writeln!(out, "{:<8} {:>9} bytes  sha256 {}  {place}", program.name, program.size, program.sha256)?;
     }
-    let Ok(layout) = place::installation(&args.place, None, env) else { return Ok(ExitCode::SUCCESS) };
+    let layout = place::installation(&args.place, None, env)?;
     let Some(receipt) = Receipt::load(&layout)? else { return Ok(ExitCode::SUCCESS) };
     writeln!(out, "installed in {}:", layout.real(&layout.prefix).display())?;
     for version in &receipt.versions {

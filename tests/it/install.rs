@@ -179,6 +179,18 @@ fn what_is_shown_is_done_and_can_be_undone() {
 }
 
 #[test]
+fn a_root_that_is_not_there_is_an_error_that_says_so() {
+    let host = Host::new();
+    let root = host.path("no/root");
+    for args in [&["install"][..], &["install", "--dry-run"], &["uninstall"], &["verify"], &["list"]] {
+        let mut command = command(&binary(), args);
+        let (code, _, stderr) = finish(command.arg("--root").arg(&root));
+        let problem = format!("--root: there is no directory {}: make it first\n", root.display());
+        assert!(code == 78 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
+    }
+}
+
+#[test]
 fn the_receipt_lists_each_path_with_its_hash_and_mode() {
     let host = Host::new();
     host.run(&["install"]);
