@@ -24,7 +24,7 @@ pub(super) struct Existing {
 
 impl Existing {
     /// # Errors
-    /// When nothing is installed there.
+    /// When there is nothing, not even what an uninstall has left.
     pub(super) fn open(place: &cli::Place, dry_run: &cli::DryRun, env: &Env) -> Result<Self> {
         let layout = place::installation(place, None, env)?;
         let lock = if dry_run.dry_run.is_some() { None } else { Some(Lock::take_existing(&layout)?) };

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &cli::List, env: &Env, out: &mut impl Write) -> Result<E
         writeln!(out, "{:<8} {:>9} bytes  sha256 {}  {place}", program.name, program.size, program.sha256)?;
     }
     let layout = place::installation(&args.place, None, env)?;
-    let Some(receipt) = Receipt::load(&layout)? else { return Ok(ExitCode::SUCCESS) };
+    let Some(receipt) = Receipt::load_installed(&layout)? else { return Ok(ExitCode::SUCCESS) };
     writeln!(out, "installed in {}:", layout.real(&layout.prefix).display())?;
     for version in &receipt.versions {
         let mut marks = Vec::new();

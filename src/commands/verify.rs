@@ -89,7 +89,7 @@ fn installed(place: &cli::Place, env: &Env) -> Result<Vec<Finding>> {
         Err(err) if is_named => return Err(err.into()),
         Err(_) => return Ok(Vec::new()),
     };
-    match Receipt::load(&layout)? {
+    match Receipt::load_installed(&layout)? {
         Some(receipt) => Ok(install::verify(&layout, &receipt)),
         None if is_named => Err(install::Error::NothingThere { path: layout.real(&layout.prefix) }.into()),
         None => Ok(Vec::new()),

@@ -156,7 +156,7 @@ fn take_back(layout: &Layout, plan: &Plan, tried: &[Step]) {
             _ => disk::remove(&real),
         };
     }
-    let _ = if plan.before.versions.is_empty() {
+    let _ = if plan.before.entries.is_empty() {
         disk::remove(&layout.real(&layout.receipt()))
     } else {
         plan.before.save(layout)

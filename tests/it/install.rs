@@ -174,8 +174,14 @@ fn what_is_shown_is_done_and_can_be_undone() {
     assert_eq!(listed.lines().count(), new.len() - 1, "all but the receipt: {listed}");
     host.run(&["uninstall"]);
     assert_eq!(host.tree(), before);
-    let line = fails_with(1, &mut host.command(&["uninstall"]));
-    assert!(line.contains("nothing is installed in") && line.contains("--prefix"), "{line}");
+    let told = host.run(&["uninstall"]);
+    assert!(told.starts_with("nothing to do\nnote: nothing is installed in") && told.contains("--prefix"), "{told}");
+    let json: Value = serde_json::from_str(&host.run(&["uninstall", "--dry-run=json"])).unwrap();
+    assert!(json["steps"].as_array().unwrap().is_empty(), "{json:#}");
+    for verb in ["rollback", "verify"] {
+        let line = fails_with(1, &mut host.command(&[verb]));
+        assert!(line.contains("nothing is installed in") && line.contains("--prefix"), "{line}");
+    }
 }
 
 #[test]
@@ -253,8 +259,7 @@ fn killed_at_200_random_moments_the_same_command_does_the_rest() {
         process.kill();
         unfinished += u32::from(host.tree() != wanted);
         let (code, stdout, stderr) = finish(&mut host.command(args));
-        let was_done = args[0] == "uninstall" && code == 1 && stderr.contains("nothing is installed");
-        assert!(code == 0 || was_done, "round {round}: {stdout}{stderr}");
+        assert_eq!(code, 0, "round {round}: {stdout}{stderr}");
         assert_eq!(host.tree(), wanted, "round {round}");
         if args[0] == "install" && round % 8 == 0 {
             host.run(&["verify"]);
@@ -276,9 +281,7 @@ fn an_installation_that_was_killed_can_be_uninstalled() {
         let mut process = Process::start(host.command(&["install"]).stdout(Stdio::null()).stderr(Stdio::null()));
         std::thread::sleep(Duration::from_millis((round * 7 % 20 * 8).into()));
         process.kill();
-        let (code, stdout, stderr) = finish(&mut host.command(&["uninstall"]));
-        assert!(code == 0 || stderr.contains("nothing is installed"), "{stdout}{stderr}");
-        if code == 0 {
+        if !host.run(&["uninstall"]).contains("nothing is installed") {
             assert_eq!(host.tree(), before, "round {round}");
         }
     }
@@ -343,9 +346,41 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     let line = fails_with(73, &mut host.command(&["install"]));
     assert!(line.contains("etcdproxy.service was changed since it was installed"), "{line}");
     let told = host.run(&["uninstall"]);
-    assert!(told.contains("kept, for it was changed since it was installed: /etc/systemd/system/etcdproxy.service"));
-    fs::remove_file(host.path(UNIT)).unwrap();
-    assert_eq!(host.tree(), before);
+    assert!(told.contains(&format!("kept, for it was changed since it was installed: {}", host.path(UNIT).display())));
+    let theirs = format!("kept, for install has not written it: {}", host.path(ENV).display());
+    assert!(told.contains(&theirs), "{told}");
+    for is_left in [true, false] {
+        let told = host.run(&["uninstall", "--purge"]);
+        assert!(told.contains(&theirs) && told.contains("nothing is installed") != is_left, "{told}");
+        assert_eq!(host.tree(), before);
+    }
+}
+
+/// What uninstall has left is known to be etcdproxy's, whatever comes next.
+#[test]
+fn settings_that_an_uninstall_has_left_are_purged_later() {
+    for between in
+        [&[][..], &["uninstall"], &["install"], &["install", "install --no-systemd"], &["install", "uninstall"]]
+    {
+        let host = Host::new();
+        let before = host.tree();
+        host.run(&["install"]);
+        let mine = "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n";
+        fs::write(host.path(ENV), mine).unwrap();
+        let told = host.run(&["uninstall"]);
+        assert!(told.contains("kept, so that uninstall --purge and install know of it: "), "{told}");
+        assert!(!host.path("opt/etcdproxy/versions").exists() && !host.path(UNIT).exists());
+        let line = fails_with(1, &mut host.command(&["rollback"]));
+        assert!(line.contains("nothing is installed in"), "{line}");
+        assert!(!host.run(&["list"]).contains("installed in"));
+        for command in between {
+            host.run(&command.split(' ').collect::<Vec<_>>());
+            assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
+            assert!(!host.path(ENV).with_extension("env.new").exists(), "it is no stranger's");
+        }
+        host.run(&["uninstall", "--purge"]);
+        assert_eq!(host.tree(), before, "{between:?}");
+    }
 }
 
 #[test]
@@ -358,7 +393,8 @@ fn settings_that_were_changed_stay_unless_all_is_purged() {
         let verified = host.run(&["verify"]);
         assert!(verified.contains("etcdproxy.env, changed by you\n"), "{verified}");
         let told = host.run(args);
-        assert_eq!(told.contains("kept, for it was changed since it was installed: /etc/etcdproxy"), is_left, "{told}");
+        let kept = format!("kept, for it was changed since it was installed: {}", host.path(ENV).display());
+        assert_eq!(told.contains(&kept), is_left, "{told}");
         assert_eq!(host.path(ENV).exists(), is_left);
         assert_eq!(host.tree() == before, !is_left);
     }
