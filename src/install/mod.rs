@@ -251,7 +251,7 @@ fn want_service(layout: &Layout, planner: &mut Planner<'_>, enable: bool) -> Res
         planner.note(format!("{} holds a private key, and everybody can read it: chmod 600 it", real.display()));
     }
     if !needs.configured {
-        planner.note(format!("the service does not start before ETCDPROXY_ENDPOINTS is set in {}", config.display()));
+        planner.note(format!("the service does not start before ETCDPROXY_ENDPOINTS is set in {}", real.display()));
     }
     if let Some(port) = needs.ports.first().filter(|port| **port < 1024 && !layout.user) {
         planner.note(format!("the service's user may not listen on port {port}: choose one from 1024 on"));

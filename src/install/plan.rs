@@ -77,6 +77,25 @@ pub(crate) enum Step {
     },
 }
 
+impl Step {
+    /// With the paths as they are for this process. A link's target is not one of them.
+    pub(crate) fn real(&self, layout: &Layout) -> Self {
+        let mut step = self.clone();
+        let (path, other) = match &mut step {
+            Self::Save { path, to: other } | Self::Restore { path, from: other } => (path, Some(other)),
+            Self::Directory { path }
+            | Self::Write { path, .. }
+            | Self::Link { path, .. }
+            | Self::Remove { path }
+            | Self::RemoveDirectory { path } => (path, None),
+        };
+        for path in std::iter::once(path).chain(other) {
+            *path = layout.real(path);
+        }
+        step
+    }
+}
+
 /// All there is to do, and what the receipt says of it.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -179,7 +198,7 @@ impl<'a> Planner<'a> {
                     return Err(Error::SavedTwice { path: item.path, saved: to });
                 }
                 self.steps.push(Step::Save { path: item.path.clone(), to: to.clone() });
-                self.notes.push(format!("{} is kept as {}", item.path.display(), to.display()));
+                self.note(format!("{} is kept as {}", self.real(&item.path), self.real(&to)));
                 new.saved = Some(to);
             }
             Some(_) if entry.is_some() => return Err(Error::Changed { path: self.layout.real(&item.path) }),
@@ -219,10 +238,10 @@ impl<'a> Planner<'a> {
         }
         let is_ours = |found: &What| self.receipt.entry(&beside).is_some_and(|entry| entry.is(found));
         if self.look(&beside)?.is_some_and(|found| found != item.what && !is_ours(&found)) {
-            self.notes.push(format!("{} and {} are yours and stay", item.path.display(), beside.display()));
+            self.note(format!("{} and {} are yours and stay", self.real(&item.path), self.real(&beside)));
             return Ok(());
         }
-        self.notes.push(format!("{} is yours and stays: see {}", item.path.display(), beside.display()));
+        self.note(format!("{} is yours and stays: see {}", self.real(&item.path), self.real(&beside)));
         self.want(Item { path: beside, rule: Rule::Replace, ..item })
     }
 

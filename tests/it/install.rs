@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::support::{Process, binary, command, eventually, fails_with, finish};
+use crate::support::{Process, binary, command, eventually, fails_with, finish, link};
 use crate::three_programs;
 
 /// A system's root directory, with nothing in it but the usual directories and systemd.
@@ -143,9 +143,9 @@ fn what_is_shown_is_done_and_can_be_undone() {
         let real = host.path(path).display().to_string();
         let is_listed =
             |text: &str| text.lines().any(|line| line.split(' ').any(|word| word.trim_end_matches('/') == real));
-        if !path.ends_with("receipt.json") && !path.ends_with("opt/etcdproxy") {
+        if !path.ends_with("receipt.json") {
             assert!(is_listed(&shown) && is_listed(&done), "{path} is not in\n{shown}{done}");
-            let in_json = |step: &Value| host.path("").join(&step["path"].as_str().unwrap()[1..]) == host.path(path);
+            let in_json = |step: &Value| step["path"] == real;
             assert!(json["steps"].as_array().unwrap().iter().any(in_json), "{path} is not in {json:#}");
         }
         let mode = host.path(path).symlink_metadata().unwrap().mode();
@@ -157,6 +157,14 @@ fn what_is_shown_is_done_and_can_be_undone() {
         };
         assert_eq!(mode & 0o7777, wanted, "{path}");
     }
+    let steps = |text: &str, start: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(start));
+        lines
+            .filter(|line| ["make ", "write ", "link "].iter().any(|verb| line.starts_with(verb)))
+            .map(Into::into)
+            .collect()
+    };
+    assert_eq!(steps(&shown, "would "), steps(&done, ""));
     // The links lead where they should in that system.
     for name in ["etcdproxy", "etcd"] {
         let link = fs::read_link(host.path("usr/local/bin").join(name)).unwrap();
@@ -194,6 +202,49 @@ fn a_root_that_is_not_there_is_an_error_that_says_so() {
         let problem = format!("--root: there is no directory {}: make it first\n", root.display());
         assert!(code == 78 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
     }
+}
+
+/// Every path that is said is one that can be looked at as it is.
+#[test]
+fn all_paths_that_are_said_have_the_root() {
+    let host = Host::new();
+    let root = host.path("").display().to_string();
+    fs::write(host.path("usr/local/bin/etcd"), "mine").unwrap();
+    let mut said = host.run(&["install", "--force", "--dry-run"]) + &host.run(&["install", "--force"]);
+    fs::write(host.path(ENV), "ETCDPROXY_METRICS_ADDR=127.0.0.1:4002\n").unwrap();
+    said += &host.run(&["install"]);
+    // What is unpacked is this host's, and none of that root's.
+    succeeds(&mut command(&link(&host.path("opt"), "etcd"), ["--version"]));
+    said += &host.run(&["verify"]);
+    fs::write(host.path(UNIT), "").unwrap();
+    said += &host.run(&["uninstall"]);
+    said += &host.run(&["uninstall", "--purge"]);
+    said += &host.run(&["uninstall"]);
+    fs::create_dir(host.path("etc/etcdproxy")).unwrap();
+    fs::write(host.path(ENV), "").unwrap();
+    said += &host.run(&["install", "--force"]);
+    said += &host.run(&["uninstall"]);
+    for line in said.lines() {
+        let is_not_a_target = |word: &&str| !line.contains(&format!("-> {word}"));
+        let paths = line.split([' ', ':']).filter(|word| word.starts_with('/')).filter(is_not_a_target);
+        paths.for_each(|path| assert!(path.starts_with(&root), "{line}"));
+    }
+}
+
+#[test]
+fn that_no_service_is_made_is_said_when_nobody_asked_for_that() {
+    let host = Host::new();
+    fs::remove_file(host.path("usr/lib/systemd/systemd")).unwrap();
+    let problem = "\nnote: no service is made, for systemd is not there: --systemd makes one all the same\n";
+    for args in [&["install", "--dry-run"][..], &["install"]] {
+        let told = host.run(args);
+        assert!(told.contains(problem), "{told}");
+    }
+    assert!(!host.path(UNIT).exists());
+    let told = host.run(&["install", "--no-systemd"]);
+    assert!(!told.contains("no service"), "{told}");
+    let told = host.run(&["install", "--systemd"]);
+    assert!(!told.contains("no service is made") && host.path(UNIT).exists(), "{told}");
 }
 
 #[test]
@@ -332,7 +383,8 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     fs::write(host.path(ENV), mine).unwrap();
     let before = host.tree();
     let told = host.run(&["install"]);
-    assert!(told.contains("etcdproxy.env is yours and stays: see /etc/etcdproxy/etcdproxy.env.new"), "{told}");
+    let new = host.path(ENV).with_extension("env.new");
+    assert!(told.contains(&format!("etcdproxy.env is yours and stays: see {}", new.display())), "{told}");
     assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
     assert!(fs::read_to_string(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap().contains("#ETCDPROXY_CACERT"));
     fs::remove_file(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap();
