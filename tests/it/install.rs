@@ -457,6 +457,9 @@ fn the_sandbox_lets_through_what_the_settings_need() {
     let host = Host::new();
     host.run(&["install"]);
     let unit = || fs::read_to_string(host.path(UNIT)).unwrap();
+    for text in [unit(), fs::read_to_string(host.path(ENV)).unwrap()] {
+        assert!(text.contains("etcdproxy install --start\n"), "what to do after a change: {text}");
+    }
     let drop_in = host.path("etc/systemd/system/etcdproxy.service.d/10-certificates.conf");
     assert!(unit().contains("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n") && !drop_in.exists());
     let settings = "ETCDPROXY_ENDPOINTS=https://10.0.0.1:2379\nETCDPROXY_LISTEN_ADDR=127.0.0.1:4001\n\
