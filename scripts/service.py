@@ -229,6 +229,7 @@ def list_files(host):
 def shape(text):
     """Without what is different on each host."""
     text = re.sub(r"\d+\.\d+\.\d+-[0-9a-f]{12}", "VERSION", text)
+    text = re.sub(r"with etcd [\d.]+", "with etcd VERSION", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME", text)
     text = re.sub(r"sha256 [0-9a-f]{64}", "sha256 HASH", text)
     return re.sub(r"process [\d, ]+", "process PID", text)

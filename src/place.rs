@@ -52,6 +52,9 @@ fn cache_dir(env: &Env) -> Option<PathBuf> {
 /// When the place cannot be one.
 pub(crate) fn installation(place: &cli::Place, bin_dir: Option<&Path>, env: &Env) -> Result<Layout, Unusable> {
     let root = place.root.as_deref().map(|root| absolute("--root", root)).transpose()?;
+    if let Some(root) = root.as_ref().filter(|root| !root.is_dir()) {
+        return Err(Unusable::NoRoot { path: root.clone() });
+    }
     let mut layout = if place.user { of_user(env)? } else { of_system() };
     layout.root = root.unwrap_or(layout.root);
     if let Some(prefix) = &place.prefix {
@@ -117,6 +120,8 @@ fn prefix_of_own(env: &Env) -> Option<PathBuf> {
 pub(crate) enum Unusable {
     #[error("--user: the environment has no HOME: set it to the directory of the user")]
     NoHome,
+    #[error("--root: there is no directory {path}: make it first")]
+    NoRoot { path: PathBuf },
     #[error(
         "{flag}: {path:?} has a part that a unit of systemd cannot have (a space, a quotation mark, ..): choose another"
     )]

@@ -11,7 +11,7 @@ use crate::{cli, place};
 
 #[derive(Serialize)]
 struct Shown<'a> {
-    steps: &'a [Step],
+    steps: Vec<Step>,
     notes: &'a [String],
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Existing {
 
 impl Existing {
     /// # Errors
-    /// When nothing is installed there.
+    /// When there is nothing, not even what an uninstall has left.
     pub(super) fn open(place: &cli::Place, dry_run: &cli::DryRun, env: &Env) -> Result<Self> {
         let layout = place::installation(place, None, env)?;
         let lock = if dry_run.dry_run.is_some() { None } else { Some(Lock::take_existing(&layout)?) };
@@ -65,7 +65,8 @@ impl<W: Write> Write for Unread<W> {
 /// What would be done.
 pub(super) fn show(plan: &Plan, layout: &Layout, format: &str, out: &mut impl Write) -> Result<()> {
     if format == "json" {
-        writeln!(out, "{}", serde_json::to_string_pretty(&Shown { steps: &plan.steps, notes: &plan.notes })?)?;
+        let steps = plan.steps.iter().map(|step| step.real(layout)).collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&Shown { steps, notes: &plan.notes })?)?;
         return Ok(());
     }
     for step in &plan.steps {
@@ -132,14 +133,13 @@ impl<W: Write> Lines<'_, W> {
 }
 
 fn words(step: &Step, layout: &Layout) -> String {
-    let real = |path| layout.real(path).display().to_string();
-    match step {
-        Step::Directory { path } => format!("make {}/", real(path)),
-        Step::Write { path, .. } => format!("write {}", real(path)),
-        Step::Link { path, target } => format!("link {} -> {}", real(path), target.display()),
-        Step::Save { path, to } => format!("move {} to {}", real(path), real(to)),
-        Step::Restore { path, from } => format!("move {} back to {}", real(from), real(path)),
-        Step::Remove { path } => format!("remove {}", real(path)),
-        Step::RemoveDirectory { path } => format!("remove {}/", real(path)),
+    match step.real(layout) {
+        Step::Directory { path } => format!("make {}/", path.display()),
+        Step::Write { path, .. } => format!("write {}", path.display()),
+        Step::Link { path, target } => format!("link {} -> {}", path.display(), target.display()),
+        Step::Save { path, to } => format!("move {} to {}", path.display(), to.display()),
+        Step::Restore { path, from } => format!("move {} back to {}", from.display(), path.display()),
+        Step::Remove { path } => format!("remove {}", path.display()),
+        Step::RemoveDirectory { path } => format!("remove {}/", path.display()),
     }
 }

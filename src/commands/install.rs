@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::env::Env;
-use crate::install::{self, Layout, Lock, Own, Receipt, Request, host, plan_install};
+use crate::install::{self, Layout, Lock, Own, Receipt, Request, Step, host, plan_install};
 use crate::release::RELEASE;
 use crate::{cli, place};
 
@@ -35,7 +35,13 @@ pub(crate) fn run(args: &cli::Install, env: &Env, out: &mut impl Write) -> Resul
         force: args.force,
     };
     let made = lock.as_ref().map_or(&[][..], |lock| &lock.made);
-    let plan = plan_install(&layout, receipt.as_ref(), made, &own, &request)?;
+    let mut plan = plan_install(&layout, receipt.as_ref(), made, &own, &request)?;
+    // The lock stands in them, so they are there already.
+    let missing = lock.iter().flat_map(|lock| lock.missing.iter().cloned());
+    plan.steps.splice(0..0, missing.map(|path| Step::Directory { path }));
+    if !request.systemd && !args.no_systemd {
+        plan.notes.push(why_no_service(&layout).to_owned());
+    }
     if let Some(format) = &args.dry_run.dry_run {
         show(&plan, &layout, format, out)?;
         return Ok(ExitCode::SUCCESS);
@@ -57,6 +63,15 @@ pub(crate) fn run(args: &cli::Install, env: &Env, out: &mut impl Write) -> Resul
         return Err(install::Error::NoManager.into());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Said when nobody asked for none.
+fn why_no_service(layout: &Layout) -> &'static str {
+    if host::has_systemd(layout) {
+        "no service is made, for you are not root: --systemd makes one all the same"
+    } else {
+        "no service is made, for systemd is not there: --systemd makes one all the same"
+    }
 }
 
 fn is_in_path(layout: &Layout, env: &Env) -> bool {

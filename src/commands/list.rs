@@ -18,19 +18,19 @@ pub(crate) fn run(args: &cli::List, env: &Env, out: &mut impl Write) -> Result<E
             store.find(program).map_or_else(|| "not unpacked yet".to_owned(), |path| path.display().to_string());
         writeln!(out, "{:<8} {:>9} bytes  sha256 {}  {place}", program.name, program.size, program.sha256)?;
     }
-    let Ok(layout) = place::installation(&args.place, None, env) else { return Ok(ExitCode::SUCCESS) };
-    let Some(receipt) = Receipt::load(&layout)? else { return Ok(ExitCode::SUCCESS) };
+    let layout = place::installation(&args.place, None, env)?;
+    let Some(receipt) = Receipt::load_installed(&layout)? else { return Ok(ExitCode::SUCCESS) };
     writeln!(out, "installed in {}:", layout.real(&layout.prefix).display())?;
     for version in &receipt.versions {
-        let mut marks = Vec::new();
+        let mut words = vec![format!("{} with etcd {}, {}", version.name, version.etcd, version.installed)];
         if receipt.current.as_ref() == Some(&version.name) {
-            marks.push("current".to_owned());
+            words.push("current".to_owned());
         }
         let pids: Vec<String> = running(&layout, version).iter().map(ToString::to_string).collect();
         if !pids.is_empty() {
-            marks.push(format!("runs as process {}", pids.join(", ")));
+            words.push(format!("runs as process {}", pids.join(", ")));
         }
-        writeln!(out, "{} with etcd {}, {}  {}", version.name, version.etcd, version.installed, marks.join(", "))?;
+        writeln!(out, "{}", words.join(", "))?;
     }
     Ok(ExitCode::SUCCESS)
 }

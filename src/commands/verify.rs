@@ -1,10 +1,10 @@
 //! `etcdproxy verify [DIR]`
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::env::Env;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &cli::Verify, env: &Env, out: &mut impl Write) -> Result
             let (name, sha256) = (program.name, program.sha256);
             report.carried.push(Carried { name, version: RELEASE.version, sha256, problem });
         }
-        for path in files(program, args.dir.as_deref(), &store) {
+        for path in files(program, args, &store) {
             let problem = release::difference(program, &path)?;
             report.files.push(Finding::new(path, problem));
         }
@@ -47,6 +47,14 @@ pub(crate) fn run(args: &cli::Verify, env: &Env, out: &mut impl Write) -> Result
         let installed = installed(&args.place, env)?;
         report.files.retain(|file| installed.iter().all(|other| other.path != file.path));
         report.files.extend(installed);
+    }
+    if report.carried.is_empty() && report.files.is_empty() {
+        let looked_for = RELEASE.programs.iter().flat_map(|program| store.places(program));
+        let looked_for: Vec<String> = looked_for.map(|path| path.display().to_string()).collect();
+        bail!(
+            "nothing to verify: this is the small launcher, which has no etcd inside, and there is no {}: name the directory",
+            looked_for.join(", ")
+        );
     }
     let problems = report.carried.iter().map(|one| &one.problem).chain(report.files.iter().map(|one| &one.problem));
     report.sound = problems.into_iter().all(Option::is_none);
@@ -73,10 +81,12 @@ fn print(report: &Report, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// The file in the directory that was named, which must be there; else whatever stands where `run` would look.
-fn files(program: &Program, dir: Option<&Path>, store: &Store) -> Vec<PathBuf> {
-    match dir {
+/// The file in the directory that was named, which must be there; else whatever stands where `run` would look, which is
+/// on this host.
+fn files(program: &Program, args: &cli::Verify, store: &Store) -> Vec<PathBuf> {
+    match &args.dir {
         Some(dir) => vec![dir.join(program.name)],
+        None if args.place.root.is_some() => Vec::new(),
         None => store.places(program).into_iter().filter(|path| path.symlink_metadata().is_ok()).collect(),
     }
 }
@@ -84,12 +94,8 @@ fn files(program: &Program, dir: Option<&Path>, store: &Store) -> Vec<PathBuf> {
 /// All that the installation's receipt lists. One that was named must be there.
 fn installed(place: &cli::Place, env: &Env) -> Result<Vec<Finding>> {
     let is_named = place.prefix.is_some() || place.root.is_some() || place.user;
-    let layout = match place::installation(place, None, env) {
-        Ok(layout) => layout,
-        Err(err) if is_named => return Err(err.into()),
-        Err(_) => return Ok(Vec::new()),
-    };
-    match Receipt::load(&layout)? {
+    let layout = place::installation(place, None, env)?;
+    match Receipt::load_installed(&layout)? {
         Some(receipt) => Ok(install::verify(&layout, &receipt)),
         None if is_named => Err(install::Error::NothingThere { path: layout.real(&layout.prefix) }.into()),
         None => Ok(Vec::new()),

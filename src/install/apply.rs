@@ -22,6 +22,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Lock {
     /// The directories that were made for it. Those that stay empty go with it.
     pub made: Vec<PathBuf>,
+    /// Those that are made by this run.
+    pub missing: Vec<PathBuf>,
     layout: Layout,
     held: File,
 }
@@ -49,10 +51,11 @@ impl Lock {
             };
             match file.try_lock() {
                 Ok(()) if is_still(&file, &path) => {
+                    let missing = made.clone();
                     if made.is_empty() && is_all_there_is(&path) {
                         made.push(layout.prefix.clone());
                     }
-                    return Ok(Self { made, layout: layout.clone(), held: file });
+                    return Ok(Self { made, missing, layout: layout.clone(), held: file });
                 }
                 // Another run has just removed it.
                 Ok(()) => {}
@@ -156,7 +159,7 @@ fn take_back(layout: &Layout, plan: &Plan, tried: &[Step]) {
             _ => disk::remove(&real),
         };
     }
-    let _ = if plan.before.versions.is_empty() {
+    let _ = if plan.before.entries.is_empty() {
         disk::remove(&layout.real(&layout.receipt()))
     } else {
         plan.before.save(layout)

@@ -251,7 +251,7 @@ fn want_service(layout: &Layout, planner: &mut Planner<'_>, enable: bool) -> Res
         planner.note(format!("{} holds a private key, and everybody can read it: chmod 600 it", real.display()));
     }
     if !needs.configured {
-        planner.note(format!("the service does not start before ETCDPROXY_ENDPOINTS is set in {}", config.display()));
+        planner.note(format!("the service does not start before ETCDPROXY_ENDPOINTS is set in {}", real.display()));
     }
     if let Some(port) = needs.ports.first().filter(|port| **port < 1024 && !layout.user) {
         planner.note(format!("the service's user may not listen on port {port}: choose one from 1024 on"));
@@ -325,11 +325,24 @@ fn refuse_noexec(layout: &Layout) -> Result<(), Error> {
 pub(crate) fn plan_uninstall(layout: &Layout, receipt: &Receipt, purge: bool) -> Result<Plan, Error> {
     let mut planner = Planner::new(layout, receipt, &[], false);
     planner.remove_rest(purge)?;
-    Ok(planner.finish(None))
+    let config = layout.config();
+    if receipt.entry(&config).is_none() && planner.look(&config)?.is_some() {
+        planner.note(format!("kept, for install has not written it: {}", layout.real(&config).display()));
+    }
+    if !planner.leaves_something() {
+        return Ok(planner.finish(None));
+    }
+    let path = layout.real(&layout.receipt());
+    planner.note(format!("kept, so that uninstall --purge and install know of it: {}", path.display()));
+    let gone = Receipt { versions: Vec::new(), current: None, previous: None, enabled: false, ..receipt.clone() };
+    Ok(planner.finish(Some(gone)))
 }
 
 /// What must be done for another installed version to be current.
 pub(crate) fn plan_rollback(layout: &Layout, receipt: &Receipt, wanted: Option<&str>) -> Result<Plan, Error> {
+    if receipt.versions.is_empty() {
+        return Err(Error::NothingThere { path: layout.real(&layout.prefix) });
+    }
     let version = versions::to_go_back_to(receipt, wanted)?;
     verify::refuse_damaged(layout, receipt, &version.name)?;
     let mut planner = Planner::new(layout, receipt, &[], false);

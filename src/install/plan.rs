@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::layout::Layout;
 use super::receipt::{Entry, Mode, Receipt, What};
-use super::{Error, disk, guard};
+use super::{Error, disk, guard, is_of_service};
 use crate::release::Program;
 
 /// A path as it is to be.
@@ -77,6 +77,25 @@ pub(crate) enum Step {
     },
 }
 
+impl Step {
+    /// With the paths as they are for this process. A link's target is not one of them.
+    pub(crate) fn real(&self, layout: &Layout) -> Self {
+        let mut step = self.clone();
+        let (path, other) = match &mut step {
+            Self::Save { path, to: other } | Self::Restore { path, from: other } => (path, Some(other)),
+            Self::Directory { path }
+            | Self::Write { path, .. }
+            | Self::Link { path, .. }
+            | Self::Remove { path }
+            | Self::RemoveDirectory { path } => (path, None),
+        };
+        for path in std::iter::once(path).chain(other) {
+            *path = layout.real(path);
+        }
+        step
+    }
+}
+
 /// All there is to do, and what the receipt says of it.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -122,6 +141,11 @@ impl<'a> Planner<'a> {
 
     pub(super) fn note(&mut self, text: String) {
         self.notes.push(text);
+    }
+
+    /// As people are told it.
+    fn real(&self, path: &Path) -> String {
+        self.layout.real(path).display().to_string()
     }
 
     /// What is there.
@@ -174,7 +198,7 @@ impl<'a> Planner<'a> {
                     return Err(Error::SavedTwice { path: item.path, saved: to });
                 }
                 self.steps.push(Step::Save { path: item.path.clone(), to: to.clone() });
-                self.notes.push(format!("{} is kept as {}", item.path.display(), to.display()));
+                self.note(format!("{} is kept as {}", self.real(&item.path), self.real(&to)));
                 new.saved = Some(to);
             }
             Some(_) if entry.is_some() => return Err(Error::Changed { path: self.layout.real(&item.path) }),
@@ -214,10 +238,10 @@ impl<'a> Planner<'a> {
         }
         let is_ours = |found: &What| self.receipt.entry(&beside).is_some_and(|entry| entry.is(found));
         if self.look(&beside)?.is_some_and(|found| found != item.what && !is_ours(&found)) {
-            self.notes.push(format!("{} and {} are yours and stay", item.path.display(), beside.display()));
+            self.note(format!("{} and {} are yours and stay", self.real(&item.path), self.real(&beside)));
             return Ok(());
         }
-        self.notes.push(format!("{} is yours and stays: see {}", item.path.display(), beside.display()));
+        self.note(format!("{} is yours and stays: see {}", self.real(&item.path), self.real(&beside)));
         self.want(Item { path: beside, rule: Rule::Replace, ..item })
     }
 
@@ -249,25 +273,25 @@ impl<'a> Planner<'a> {
     pub(super) fn remove_rest(&mut self, purge: bool) -> Result<(), Error> {
         let receipt = self.receipt;
         let is_wanted = |planner: &Self, path: &Path| planner.entries.iter().any(|entry| entry.path == path);
-        let mut directories = Vec::new();
         // Links before what they lead to.
-        for entry in receipt.entries.iter().rev() {
+        let (mut directories, files): (Vec<&Entry>, Vec<&Entry>) =
+            receipt.entries.iter().rev().partition(|entry| entry.what == What::Directory);
+        for entry in files {
+            if !is_wanted(self, &entry.path) {
+                self.remove(entry, purge)?;
+            }
+        }
+        directories.sort_by(|a, b| b.path.cmp(&a.path));
+        let own = (!self.entries.is_empty()).then(|| self.layout.receipt());
+        for entry in directories {
             if is_wanted(self, &entry.path) {
                 continue;
             }
-            if entry.what == What::Directory {
-                let is_needed = self.entries.iter().any(|other| other.path.starts_with(&entry.path));
-                if is_needed {
-                    self.entries.push(entry.clone());
-                } else {
-                    directories.push(entry.clone());
-                }
+            let entry = entry.clone();
+            if self.entries.iter().map(|entry| &entry.path).chain(&own).any(|path| path.starts_with(&entry.path)) {
+                self.entries.push(entry);
                 continue;
             }
-            self.remove(entry, purge)?;
-        }
-        directories.sort_by(|a, b| b.path.cmp(&a.path));
-        for entry in directories {
             if guard::check_way(self.layout, &entry.path)? {
                 self.steps.push(Step::RemoveDirectory { path: entry.path.clone() });
             }
@@ -283,16 +307,21 @@ impl<'a> Planner<'a> {
             None => None,
         };
         match &found {
-            Some(What::Directory) => self.notes.push(format!("kept: {} is now a directory", entry.path.display())),
+            Some(What::Directory) => self.note(format!("kept: {} is now a directory", self.real(&entry.path))),
             Some(found) if entry.is(found) || (purge && saved.is_none() && entry.saved.is_none()) => {
                 self.steps.push(Step::Remove { path: entry.path.clone() });
             }
             // Restored already, by a run that was interrupted.
             Some(_) if entry.saved.is_some() && saved.is_none() => {}
             Some(_) => {
-                self.notes.push(format!("kept, for it was changed since it was installed: {}", entry.path.display()));
-                self.notes.extend(saved.map(|saved| format!("kept: {}", saved.display())));
-                self.leaving.push(entry.clone());
+                self.note(format!("kept, for it was changed since it was installed: {}", self.real(&entry.path)));
+                if let Some(saved) = saved {
+                    self.note(format!("kept: {}", self.real(&saved)));
+                }
+                // It is ours all the same: for a purge that comes later, and for another install.
+                let stays = is_of_service(self.layout, &entry.path);
+                let entries = if stays { &mut self.entries } else { &mut self.leaving };
+                entries.push(entry.clone());
                 return Ok(());
             }
             None => {}
@@ -302,6 +331,11 @@ impl<'a> Planner<'a> {
         }
         self.leaving.push(entry.clone());
         Ok(())
+    }
+
+    /// Whether anything of it stays. That is files: directories stay for them.
+    pub(super) fn leaves_something(&self) -> bool {
+        !self.entries.is_empty()
     }
 
     /// `after` has all but the entries.

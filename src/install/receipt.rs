@@ -112,7 +112,7 @@ impl Entry {
 }
 
 impl Receipt {
-    pub(super) fn new(layout: &Layout) -> Self {
+    pub(crate) fn new(layout: &Layout) -> Self {
         Self {
             format: FORMAT,
             prefix: layout.prefix.clone(),
@@ -153,6 +153,14 @@ impl Receipt {
         receipt.check(layout).map_err(is_no_receipt)?;
         receipt.look_at_current(layout);
         Ok(Some(receipt))
+    }
+
+    /// As [`load`](Self::load), but what an uninstall has left is no installation.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn load_installed(layout: &Layout) -> Result<Option<Self>, Error> {
+        Ok(Self::load(layout)?.filter(|receipt| !receipt.versions.is_empty()))
     }
 
     /// It has no path that is outside of the directories it names, and no prefix but the one it is in.

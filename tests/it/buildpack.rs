@@ -108,6 +108,14 @@ fn what_supply_says_and_leaves() {
     fs::copy(staging.path("deps/0/bin/etcdproxy"), &lonely).unwrap();
     let line = fails_with(1, &mut command(&lonely, ["unpack", "/tmp"]));
     assert!(line.contains("this is the small launcher, which has no etcd inside"), "{line}");
+    for args in [&["verify"][..], &["verify", "--json"]] {
+        let line = fails_with(1, command(&lonely, args).env("ETCDPROXY_UNPACK_DIR", staging.path("empty")));
+        assert!(line.contains("nothing to verify: this is the small launcher, which has no etcd inside"), "{line}");
+        assert!(
+            line.contains(&format!("there is no {}/etcd, ", staging.path("").display()).replace("//", "/")),
+            "{line}"
+        );
+    }
     let line = fails_with(1, &mut command(&lonely, ["sbom"]));
     assert!(line.contains("this is the small launcher, which has no bill of materials inside"), "{line}");
 }

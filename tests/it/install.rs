@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::support::{Process, binary, command, eventually, fails_with, finish};
+use crate::support::{Process, binary, command, eventually, fails_with, finish, link};
 use crate::three_programs;
 
 /// A system's root directory, with nothing in it but the usual directories and systemd.
@@ -143,9 +143,9 @@ fn what_is_shown_is_done_and_can_be_undone() {
         let real = host.path(path).display().to_string();
         let is_listed =
             |text: &str| text.lines().any(|line| line.split(' ').any(|word| word.trim_end_matches('/') == real));
-        if !path.ends_with("receipt.json") && !path.ends_with("opt/etcdproxy") {
+        if !path.ends_with("receipt.json") {
             assert!(is_listed(&shown) && is_listed(&done), "{path} is not in\n{shown}{done}");
-            let in_json = |step: &Value| host.path("").join(&step["path"].as_str().unwrap()[1..]) == host.path(path);
+            let in_json = |step: &Value| step["path"] == real;
             assert!(json["steps"].as_array().unwrap().iter().any(in_json), "{path} is not in {json:#}");
         }
         let mode = host.path(path).symlink_metadata().unwrap().mode();
@@ -157,6 +157,14 @@ fn what_is_shown_is_done_and_can_be_undone() {
         };
         assert_eq!(mode & 0o7777, wanted, "{path}");
     }
+    let steps = |text: &str, start: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(start));
+        lines
+            .filter(|line| ["make ", "write ", "link "].iter().any(|verb| line.starts_with(verb)))
+            .map(Into::into)
+            .collect()
+    };
+    assert_eq!(steps(&shown, "would "), steps(&done, ""));
     // The links lead where they should in that system.
     for name in ["etcdproxy", "etcd"] {
         let link = fs::read_link(host.path("usr/local/bin").join(name)).unwrap();
@@ -174,8 +182,69 @@ fn what_is_shown_is_done_and_can_be_undone() {
     assert_eq!(listed.lines().count(), new.len() - 1, "all but the receipt: {listed}");
     host.run(&["uninstall"]);
     assert_eq!(host.tree(), before);
-    let line = fails_with(1, &mut host.command(&["uninstall"]));
-    assert!(line.contains("nothing is installed in") && line.contains("--prefix"), "{line}");
+    let told = host.run(&["uninstall"]);
+    assert!(told.starts_with("nothing to do\nnote: nothing is installed in") && told.contains("--prefix"), "{told}");
+    let json: Value = serde_json::from_str(&host.run(&["uninstall", "--dry-run=json"])).unwrap();
+    assert!(json["steps"].as_array().unwrap().is_empty(), "{json:#}");
+    for verb in ["rollback", "verify"] {
+        let line = fails_with(1, &mut host.command(&[verb]));
+        assert!(line.contains("nothing is installed in") && line.contains("--prefix"), "{line}");
+    }
+}
+
+#[test]
+fn a_root_that_is_not_there_is_an_error_that_says_so() {
+    let host = Host::new();
+    let root = host.path("no/root");
+    for args in [&["install"][..], &["install", "--dry-run"], &["uninstall"], &["verify"], &["list"]] {
+        let mut command = command(&binary(), args);
+        let (code, _, stderr) = finish(command.arg("--root").arg(&root));
+        let problem = format!("--root: there is no directory {}: make it first\n", root.display());
+        assert!(code == 78 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
+    }
+}
+
+/// Every path that is said is one that can be looked at as it is.
+#[test]
+fn all_paths_that_are_said_have_the_root() {
+    let host = Host::new();
+    let root = host.path("").display().to_string();
+    fs::write(host.path("usr/local/bin/etcd"), "mine").unwrap();
+    let mut said = host.run(&["install", "--force", "--dry-run"]) + &host.run(&["install", "--force"]);
+    fs::write(host.path(ENV), "ETCDPROXY_METRICS_ADDR=127.0.0.1:4002\n").unwrap();
+    said += &host.run(&["install"]);
+    // What is unpacked is this host's, and none of that root's.
+    succeeds(&mut command(&link(&host.path("opt"), "etcd"), ["--version"]));
+    said += &host.run(&["verify"]);
+    fs::write(host.path(UNIT), "").unwrap();
+    said += &host.run(&["uninstall"]);
+    said += &host.run(&["uninstall", "--purge"]);
+    said += &host.run(&["uninstall"]);
+    fs::create_dir(host.path("etc/etcdproxy")).unwrap();
+    fs::write(host.path(ENV), "").unwrap();
+    said += &host.run(&["install", "--force"]);
+    said += &host.run(&["uninstall"]);
+    for line in said.lines() {
+        let is_not_a_target = |word: &&str| !line.contains(&format!("-> {word}"));
+        let paths = line.split([' ', ':']).filter(|word| word.starts_with('/')).filter(is_not_a_target);
+        paths.for_each(|path| assert!(path.starts_with(&root), "{line}"));
+    }
+}
+
+#[test]
+fn that_no_service_is_made_is_said_when_nobody_asked_for_that() {
+    let host = Host::new();
+    fs::remove_file(host.path("usr/lib/systemd/systemd")).unwrap();
+    let problem = "\nnote: no service is made, for systemd is not there: --systemd makes one all the same\n";
+    for args in [&["install", "--dry-run"][..], &["install"]] {
+        let told = host.run(args);
+        assert!(told.contains(problem), "{told}");
+    }
+    assert!(!host.path(UNIT).exists());
+    let told = host.run(&["install", "--no-systemd"]);
+    assert!(!told.contains("no service"), "{told}");
+    let told = host.run(&["install", "--systemd"]);
+    assert!(!told.contains("no service is made") && host.path(UNIT).exists(), "{told}");
 }
 
 #[test]
@@ -241,8 +310,7 @@ fn killed_at_200_random_moments_the_same_command_does_the_rest() {
         process.kill();
         unfinished += u32::from(host.tree() != wanted);
         let (code, stdout, stderr) = finish(&mut host.command(args));
-        let was_done = args[0] == "uninstall" && code == 1 && stderr.contains("nothing is installed");
-        assert!(code == 0 || was_done, "round {round}: {stdout}{stderr}");
+        assert_eq!(code, 0, "round {round}: {stdout}{stderr}");
         assert_eq!(host.tree(), wanted, "round {round}");
         if args[0] == "install" && round % 8 == 0 {
             host.run(&["verify"]);
@@ -264,9 +332,7 @@ fn an_installation_that_was_killed_can_be_uninstalled() {
         let mut process = Process::start(host.command(&["install"]).stdout(Stdio::null()).stderr(Stdio::null()));
         std::thread::sleep(Duration::from_millis((round * 7 % 20 * 8).into()));
         process.kill();
-        let (code, stdout, stderr) = finish(&mut host.command(&["uninstall"]));
-        assert!(code == 0 || stderr.contains("nothing is installed"), "{stdout}{stderr}");
-        if code == 0 {
+        if !host.run(&["uninstall"]).contains("nothing is installed") {
             assert_eq!(host.tree(), before, "round {round}");
         }
     }
@@ -317,7 +383,8 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     fs::write(host.path(ENV), mine).unwrap();
     let before = host.tree();
     let told = host.run(&["install"]);
-    assert!(told.contains("etcdproxy.env is yours and stays: see /etc/etcdproxy/etcdproxy.env.new"), "{told}");
+    let new = host.path(ENV).with_extension("env.new");
+    assert!(told.contains(&format!("etcdproxy.env is yours and stays: see {}", new.display())), "{told}");
     assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
     assert!(fs::read_to_string(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap().contains("#ETCDPROXY_CACERT"));
     fs::remove_file(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap();
@@ -331,9 +398,41 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     let line = fails_with(73, &mut host.command(&["install"]));
     assert!(line.contains("etcdproxy.service was changed since it was installed"), "{line}");
     let told = host.run(&["uninstall"]);
-    assert!(told.contains("kept, for it was changed since it was installed: /etc/systemd/system/etcdproxy.service"));
-    fs::remove_file(host.path(UNIT)).unwrap();
-    assert_eq!(host.tree(), before);
+    assert!(told.contains(&format!("kept, for it was changed since it was installed: {}", host.path(UNIT).display())));
+    let theirs = format!("kept, for install has not written it: {}", host.path(ENV).display());
+    assert!(told.contains(&theirs), "{told}");
+    for is_left in [true, false] {
+        let told = host.run(&["uninstall", "--purge"]);
+        assert!(told.contains(&theirs) && told.contains("nothing is installed") != is_left, "{told}");
+        assert_eq!(host.tree(), before);
+    }
+}
+
+/// What uninstall has left is known to be etcdproxy's, whatever comes next.
+#[test]
+fn settings_that_an_uninstall_has_left_are_purged_later() {
+    for between in
+        [&[][..], &["uninstall"], &["install"], &["install", "install --no-systemd"], &["install", "uninstall"]]
+    {
+        let host = Host::new();
+        let before = host.tree();
+        host.run(&["install"]);
+        let mine = "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n";
+        fs::write(host.path(ENV), mine).unwrap();
+        let told = host.run(&["uninstall"]);
+        assert!(told.contains("kept, so that uninstall --purge and install know of it: "), "{told}");
+        assert!(!host.path("opt/etcdproxy/versions").exists() && !host.path(UNIT).exists());
+        let line = fails_with(1, &mut host.command(&["rollback"]));
+        assert!(line.contains("nothing is installed in"), "{line}");
+        assert!(!host.run(&["list"]).contains("installed in"));
+        for command in between {
+            host.run(&command.split(' ').collect::<Vec<_>>());
+            assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
+            assert!(!host.path(ENV).with_extension("env.new").exists(), "it is no stranger's");
+        }
+        host.run(&["uninstall", "--purge"]);
+        assert_eq!(host.tree(), before, "{between:?}");
+    }
 }
 
 #[test]
@@ -346,7 +445,8 @@ fn settings_that_were_changed_stay_unless_all_is_purged() {
         let verified = host.run(&["verify"]);
         assert!(verified.contains("etcdproxy.env, changed by you\n"), "{verified}");
         let told = host.run(args);
-        assert_eq!(told.contains("kept, for it was changed since it was installed: /etc/etcdproxy"), is_left, "{told}");
+        let kept = format!("kept, for it was changed since it was installed: {}", host.path(ENV).display());
+        assert_eq!(told.contains(&kept), is_left, "{told}");
         assert_eq!(host.path(ENV).exists(), is_left);
         assert_eq!(host.tree() == before, !is_left);
     }
@@ -357,6 +457,9 @@ fn the_sandbox_lets_through_what_the_settings_need() {
     let host = Host::new();
     host.run(&["install"]);
     let unit = || fs::read_to_string(host.path(UNIT)).unwrap();
+    for text in [unit(), fs::read_to_string(host.path(ENV)).unwrap()] {
+        assert!(text.contains("etcdproxy install --start\n"), "what to do after a change: {text}");
+    }
     let drop_in = host.path("etc/systemd/system/etcdproxy.service.d/10-certificates.conf");
     assert!(unit().contains("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n") && !drop_in.exists());
     let settings = "ETCDPROXY_ENDPOINTS=https://10.0.0.1:2379\nETCDPROXY_LISTEN_ADDR=127.0.0.1:4001\n\
