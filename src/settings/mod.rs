@@ -253,7 +253,8 @@ impl Sources {
                 self.others = names;
                 None
             }
-            (found, _) => found.one()?,
+            (binding::Found::Several(names), None) => return Err(binding::several(&names)),
+            (binding::Found::One(binding), _) => Some(binding),
         };
         let Some(binding) = found else { return Ok(self) };
 
