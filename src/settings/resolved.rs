@@ -120,6 +120,11 @@ impl Sources {
                     .to_owned(),
             );
         }
+        if !listen_addr.is_loopback() {
+            warnings.push(format!(
+                "{listen_addr} is not loopback: whoever reaches it acts in the cluster as this sidecar does"
+            ));
+        }
         let drain = self.parsed(Setting::Drain, drain)?;
         Ok(Settings {
             endpoints,
