@@ -141,7 +141,7 @@ impl Layer {
 }
 
 /// A setting that can never work. Its text names the setting, the problem, and what to do.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {problem}")]
 pub(crate) struct Error {
     setting: String,

@@ -83,9 +83,13 @@ impl Process {
         self.0.stdout.take().unwrap()
     }
 
+    pub(crate) fn stderr(&mut self) -> std::process::ChildStderr {
+        self.0.stderr.take().unwrap()
+    }
+
     pub(crate) fn stderr_text(&mut self) -> String {
         let mut text = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        self.stderr().read_to_string(&mut text).unwrap();
         text
     }
 
