@@ -100,7 +100,8 @@ Examples:
   etcdproxy exec --endpoints 10.0.0.1:2379 --timeout 10s -- my-task
 
 Returns the exit code of the command, which gets the signals sent to etcdproxy and finds the proxy's address in
-ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS. A proxy that serves the address already is used, and left as it is.")]
+ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS. A proxy that serves the address already is used, and left as it is;
+with one there, no endpoints are needed.")]
 pub(crate) struct Exec {
     #[command(flatten)]
     pub proxy: Proxy,

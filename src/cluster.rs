@@ -16,6 +16,7 @@ use crate::child;
 use crate::env::Env;
 use crate::health;
 use crate::settings::{Endpoint, ListenAddr};
+use crate::sidecar;
 use crate::sys;
 
 /// A first start on a busy machine elects a leader within a second or two.
@@ -97,30 +98,23 @@ impl Cluster {
         self.members.iter().map(|member| Endpoint::loopback(member.addr.target().1)).collect()
     }
 
-    /// Waits until every part answers; asks `interrupted` in between and gives false when it says so.
+    /// Waits until every part answers, and none has ended; asks `interrupted` in between and gives false when it says so.
     pub(crate) fn wait_ready(&mut self, mut interrupted: impl FnMut() -> bool) -> Result<bool> {
         let deadline = Instant::now() + START_PATIENCE;
-        let mut waiting: Vec<&mut Part> = self.members.iter_mut().chain(&mut self.proxy).collect();
-        let mut last = None;
         loop {
-            for part in &mut waiting {
+            let mut parts = self.members.iter().chain(&self.proxy);
+            let waits_for = parts.find_map(|part| Some((part.name.clone(), part.lacks()?)));
+            for part in self.members.iter_mut().chain(&mut self.proxy) {
                 if let Some(how) = part.end()? {
                     bail!("{} ended while starting ({how}): {}", part.name, last_line(&part.log));
                 }
             }
-            waiting.retain(|part| {
-                let health = health::check(&part.addr, Duration::from_secs(2));
-                let ready = health.ready;
-                last = health.reason;
-                !ready
-            });
-            let Some(first) = waiting.first() else { return Ok(true) };
+            let Some((name, lacks)) = waits_for else { return Ok(true) };
             if interrupted() {
                 return Ok(false);
             }
             if Instant::now() > deadline {
-                let (name, reason) = (&first.name, last.unwrap_or_default());
-                bail!("{name} is not ready after {}: {reason}", humantime::format_duration(START_PATIENCE));
+                bail!("{name} is not ready after {}: {lacks}", humantime::format_duration(START_PATIENCE));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -177,6 +171,14 @@ impl Drop for Cluster {
 }
 
 impl Part {
+    /// Why it is not ready. What answers at its address can be another's.
+    fn lacks(&self) -> Option<String> {
+        if !sidecar::seems_to_listen(self.child.id(), &self.addr) {
+            return Some(format!("it does not listen on {}", self.addr));
+        }
+        health::check(&self.addr, Duration::from_secs(2)).reason
+    }
+
     /// How it ended, if it did.
     fn end(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {

@@ -119,7 +119,7 @@ fn pack_in(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
 fn declare(task: &Supply<'_>, staging: &Staging, out: &mut impl Write) -> Result<Vec<PathBuf>> {
     match &staging.declare {
         Declare::No(why) => {
-            writeln!(out, "       No sidecar is declared: {why}. BP_ETCDPROXY_SIDECAR=true declares one.")?;
+            writeln!(out, "       No sidecar is declared: {why}.")?;
             for dir in task.launch_dirs() {
                 let _ = fs::remove_file(dir.join("launch.yml")); // of an earlier supply
             }

@@ -1,5 +1,6 @@
 //! `etcdproxy dev`
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -15,7 +16,7 @@ use crate::env::Env;
 use crate::log::Log;
 use crate::release::RELEASE;
 use crate::settings::{Layer, ListenAddr, Setting, Sources};
-use crate::sidecar::Launch;
+use crate::sidecar::{self, Launch};
 use crate::{child, cli, exec};
 
 use super::obtain;
@@ -23,12 +24,15 @@ use super::obtain;
 pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let wanted: &[Signal] = if args.command.is_empty() { &ENDING } else { &FOR_COMMANDS };
     let events = Events::new(wanted).context("cannot receive signals")?;
+    let addr = listen_addr(args.listen_addr, env)?;
+    // Held to the end: a `run` on that address stands by.
+    let _claim = sidecar::claim(&addr)?;
     let etcd = obtain("etcd", env, Log::default())?.path();
     let data = Data::new(args.data_dir)?;
     let nodes = args.nodes.parse().context("--nodes")?;
 
     let mut cluster = Cluster::start(&etcd, nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
-    let addr = start_proxy(&mut cluster, args.listen_addr, &etcd, data.path(), env)?;
+    start_proxy(&mut cluster, &addr, &etcd, data.path(), env)?;
     if !cluster.wait_ready(|| events.ending().is_some())? {
         return Ok(ExitCode::SUCCESS);
     }
@@ -49,25 +53,23 @@ pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<Exi
     Ok(child::exit_code(status))
 }
 
-/// The same proxy that `run` starts, on the address that was asked for or on a free port.
-fn start_proxy(
-    cluster: &mut Cluster,
-    listen_addr: Option<std::ffi::OsString>,
-    etcd: &Path,
-    dir: &Path,
-    env: &Env,
-) -> Result<ListenAddr> {
-    let told = listen_addr.or_else(|| env.get(Setting::ListenAddr.variable()).map(ToOwned::to_owned));
-    let listen_addr = match told {
-        Some(told) => told,
-        None => ListenAddr::loopback(cluster::free_ports(1)?[0]).to_string().into(),
-    };
+/// The address that was asked for, or a free port.
+fn listen_addr(flag: Option<OsString>, env: &Env) -> Result<ListenAddr> {
+    if flag.is_none() && env.get(Setting::ListenAddr.variable()).is_none() {
+        return Ok(ListenAddr::loopback(cluster::free_ports(1)?[0]));
+    }
+    Ok(Sources::new(Layer::flags([(Setting::ListenAddr, flag)]), env).listen_addr()?)
+}
+
+/// The same proxy that `run` starts.
+fn start_proxy(cluster: &mut Cluster, addr: &ListenAddr, etcd: &Path, dir: &Path, env: &Env) -> Result<()> {
     let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
-    let flags = [(Setting::ListenAddr, Some(listen_addr)), (Setting::Endpoints, Some(endpoints.join(",").into()))];
+    let flags =
+        [(Setting::ListenAddr, Some(addr.to_string().into())), (Setting::Endpoints, Some(endpoints.join(",").into()))];
     let settings = Sources::new(Layer::flags(flags), &Env::default()).resolve()?;
+    Log::default().warn_all(&settings.warnings);
     let launch = Launch::new(&settings, &RELEASE, &[], env)?;
-    cluster.start_proxy(launch.command(etcd), settings.listen_addr.clone(), dir)?;
-    Ok(settings.listen_addr)
+    cluster.start_proxy(launch.command(etcd), settings.listen_addr, dir)
 }
 
 fn print(cluster: &Cluster, data: &Data, addr: &ListenAddr, out: &mut impl Write) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::child::{Events, FOR_COMMANDS};
 use crate::env::Env;
 use crate::health::{self, Waiting};
 use crate::log::Log;
-use crate::settings::{Setting, Settings, Sources};
+use crate::settings::{self, ListenAddr, Setting, Settings, Sources};
 use crate::sidecar::preflight::{self, Verdict};
 use crate::sidecar::{self, Attempt, Carrier, Claim};
 use crate::{child, cli, exec, sys};
@@ -30,16 +30,16 @@ const LONG: Duration = Duration::from_hours(1);
 pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
     let sources = Sources::new(proxy_flags(args.proxy, None), env);
     let log = Log { format: sources.log_format()? };
-    let done = sources.with_binding(env).map_err(Into::into).and_then(|sources| {
-        let settings = sources.resolve()?;
-        log.warn_all(&settings.warnings);
-        with_proxy(settings, args.timeout, &args.command, env, log)
+    let done = sources.listen_addr().map_err(Into::into).and_then(|addr| {
+        let settings = sources.with_binding(env).and_then(|sources| sources.resolve());
+        with_proxy(addr, settings, args.timeout, &args.command, env, log)
     });
     in_format(log, done)
 }
 
 fn with_proxy(
-    mut settings: Settings,
+    addr: ListenAddr,
+    settings: Result<Settings, settings::Error>,
     timeout: Duration,
     command: &[OsString],
     env: &Env,
@@ -48,9 +48,12 @@ fn with_proxy(
     let file_limit = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
     let waiting = Waiting::new(timeout);
-    let mut beside = Beside { carrier: None, claim: None, env, log };
-    if let Attempt::Ours(claim) = sidecar::try_claim(&settings.listen_addr)? {
+    let mut beside = Beside { addr, settings, carrier: None, claim: None, env, log };
+    let addr = beside.addr.to_string();
+    if let Attempt::Ours(claim) = sidecar::try_claim(&beside.addr)? {
         beside.claim = Some(claim);
+        let mut settings = beside.settings.clone()?;
+        log.warn_all(&settings.warnings);
         let tried = start_preflight(&mut settings, env, log)?;
         let prepared = Prepared::new(&settings, &[], env, log)?;
         match preflight::wait(&tried, Some(&events), &settings, log)? {
@@ -58,24 +61,25 @@ fn with_proxy(
             Verdict::Interrupted(signal) => return Ok(child::signal_code(signal)),
         }
     } else {
-        let addr = &settings.listen_addr;
         log.info(format_args!("{addr} is served by another etcd proxy, which is used with the settings it has"));
     }
-    if let Some(signal) = beside.wait_ready(&settings, waiting, &events)? {
+    if let Some(signal) = beside.wait_ready(waiting, &events)? {
         return Ok(child::signal_code(signal));
     }
     let (program, program_args) = command.split_first().context("no command")?;
-    let addr = settings.listen_addr.to_string();
     let mut command = Command::new(program);
     command.args(program_args).env(Setting::ListenAddr.variable(), &addr).env("ETCDCTL_ENDPOINTS", &addr);
     sys::with_file_limit(&mut command, file_limit);
     let command = command.spawn().map_err(|cause| exec::Error::new(program, cause))?;
-    let status = child::run_to_end(command, &events, || beside.tend_or_say(&settings))?;
+    let status = child::run_to_end(command, &events, || beside.tend_or_say())?;
     Ok(child::exit_code(status))
 }
 
 /// The proxy beside the command: started here, if no other was there.
 struct Beside<'a> {
+    addr: ListenAddr,
+    /// Only a proxy that is started here needs them to be good.
+    settings: Result<Settings, settings::Error>,
     carrier: Option<Box<dyn Carrier>>,
     claim: Option<Claim>,
     env: &'a Env,
@@ -84,26 +88,29 @@ struct Beside<'a> {
 
 impl Beside<'_> {
     /// Sees to it that there is a proxy: ours, or another's as long as that lives.
-    fn tend(&mut self, settings: &Settings) -> Result<Duration> {
-        let addr = &settings.listen_addr;
+    fn tend(&mut self) -> Result<Duration> {
+        let addr = &self.addr;
         if let Some(carrier) = &mut self.carrier {
             return Ok(carrier.tend()?);
         }
         if !health::check_listening(addr, LOOK).listening
             && let Attempt::Ours(claim) = sidecar::try_claim(addr)?
         {
+            let cannot = || format!("{addr} is served no more, and no proxy can be started");
+            let settings = self.settings.clone().with_context(cannot)?;
             self.log.info(format_args!("{addr} is served no more: starting a proxy"));
+            self.log.warn_all(&settings.warnings);
             self.claim = Some(claim);
             let untried = mpsc::channel().1;
-            let prepared = Prepared::new(settings, &[], self.env, self.log)?;
-            self.carrier = Some(prepared.start(settings, &[], untried, self.log)?);
+            let prepared = Prepared::new(&settings, &[], self.env, self.log)?;
+            self.carrier = Some(prepared.start(&settings, &[], untried, self.log)?);
         }
         Ok(LOOK)
     }
 
     /// The command is not to suffer from what its proxy does.
-    fn tend_or_say(&mut self, settings: &Settings) -> Duration {
-        self.tend(settings).unwrap_or_else(|err| {
+    fn tend_or_say(&mut self) -> Duration {
+        self.tend().unwrap_or_else(|err| {
             self.log.error(format_args!("{err:#}"));
             self.carrier = None;
             self.claim = None;
@@ -112,15 +119,14 @@ impl Beside<'_> {
     }
 
     /// Until the cluster answers through the proxy; gives the signal that came before that.
-    fn wait_ready(&mut self, settings: &Settings, mut waiting: Waiting, events: &Events) -> Result<Option<Signal>> {
-        let addr = &settings.listen_addr;
+    fn wait_ready(&mut self, mut waiting: Waiting, events: &Events) -> Result<Option<Signal>> {
         loop {
-            let pause = self.tend(settings)?.min(PAUSE);
-            if waiting.ask(|patience| health::check(addr, patience)).ready {
+            let pause = self.tend()?.min(PAUSE);
+            if waiting.ask(|patience| health::check(&self.addr, patience)).ready {
                 return Ok(None);
             }
             if pause >= waiting.left() {
-                return Err(waiting.failed(addr, "ready").into());
+                return Err(waiting.failed(&self.addr, "ready").into());
             }
             if let Some(signal) = events.next(pause).ending() {
                 return Ok(Some(signal));

@@ -33,10 +33,10 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
 }
 
 fn start(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
-    log.warn_all(&settings.warnings);
     // Without a drain the signals stay what they are: after exec, they are etcd's.
     let events = settings.drain.map(|_| Events::new(&ENDING)).transpose().context("cannot receive signals")?;
     let Some(claim) = stand_by(&settings.listen_addr, events.as_ref(), log)? else { return Ok(ExitCode::SUCCESS) };
+    log.warn_all(&settings.warnings);
     let tried = start_preflight(&mut settings, env, log)?;
     let prepared = Prepared::new(&settings, extra, env, log)?;
     let failing = match preflight::wait(&tried, events.as_ref(), &settings, log)? {

@@ -141,7 +141,7 @@ impl Layer {
 }
 
 /// A setting that can never work. Its text names the setting, the problem, and what to do.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {problem}")]
 pub(crate) struct Error {
     setting: String,
@@ -253,7 +253,8 @@ impl Sources {
                 self.others = names;
                 None
             }
-            (found, _) => found.one()?,
+            (binding::Found::Several(names), None) => return Err(binding::several(&names)),
+            (binding::Found::One(binding), _) => Some(binding),
         };
         let Some(binding) = found else { return Ok(self) };
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::tls::{Kind, check_ca, check_identity};
-use super::{Endpoint, Error, ListenAddr, Pem, Scheme, Setting, Sources, Tls, endpoint};
+use super::{Endpoint, Error, ListenAddr, Pem, Scheme, Setting, Sources, Tls, binding, endpoint};
 use crate::log::Format;
 
 /// What `run` works with.
@@ -120,6 +120,11 @@ impl Sources {
                     .to_owned(),
             );
         }
+        if !listen_addr.is_loopback() {
+            warnings.push(format!(
+                "{listen_addr} is not loopback: whoever reaches it acts in the cluster as this sidecar does"
+            ));
+        }
         let drain = self.parsed(Setting::Drain, drain)?;
         Ok(Settings {
             endpoints,
@@ -160,14 +165,7 @@ impl Sources {
                 problem: format!(
                     "none are set and {}: give etcd's addresses with {} or {}, as in \
                      https://10.0.0.1:2379,https://10.0.0.2:2379",
-                    if self.others.is_empty() {
-                        "no etcd service is bound".to_owned()
-                    } else {
-                        let (flag, names) = (Setting::Service.flag(), self.others.join(", "));
-                        format!(
-                            "no bound service is known to be etcd (if one of these is, name it with {flag}: {names})"
-                        )
-                    },
+                    binding::none_is_etcd(&self.others, Setting::Service.flag()),
                     Setting::Endpoints.flag(),
                     Setting::Endpoints.variable()
                 ),

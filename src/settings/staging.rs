@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 
+use super::binding::{self, Found};
 use super::resolved::memory;
-use super::{Error, Mode, Setting, binding};
+use super::{Error, Mode, Setting};
 use crate::env::Env;
 use crate::release::Release;
 
@@ -91,12 +92,15 @@ fn declare(env: &Env) -> Result<Declare, Error> {
             }
             let service = text(env, Setting::Service.variable())?;
             let service = service.as_deref().map(|name| (Setting::Service.variable(), name));
-            Ok(match binding::find(env, service)?.one()? {
-                Some(binding) => Declare::Yes(format!("the service {} is bound", binding.name)),
-                None => {
-                    Declare::No(format!("no etcd service is bound and {} is not set", Setting::Endpoints.variable()))
+            match binding::find(env, service)? {
+                Found::One(binding) => Ok(Declare::Yes(format!("the service {} is bound", binding.name))),
+                Found::Several(names) => Err(binding::several(&names)),
+                Found::Nothing(others) => {
+                    let none = binding::none_is_etcd(&others, Setting::Service.variable());
+                    let endpoints = Setting::Endpoints.variable();
+                    Ok(Declare::No(format!("{none} and {endpoints} is not set. {SIDECAR}=true declares one")))
                 }
-            })
+            }
         }
         Some(other) => Err(error(SIDECAR, format!("{other:?} is none of auto, true and false"))),
     }
@@ -145,10 +149,8 @@ mod tests {
     #[test]
     fn nothing_set_and_nothing_in_sight() {
         let staging = resolve([]).unwrap();
-        assert_eq!(
-            staging.declare,
-            Declare::No("no etcd service is bound and ETCDPROXY_ENDPOINTS is not set".to_owned())
-        );
+        let why = "no etcd service is bound and ETCDPROXY_ENDPOINTS is not set. BP_ETCDPROXY_SIDECAR=true declares one";
+        assert_eq!(staging.declare, Declare::No(why.to_owned()));
         assert_eq!((staging.name.as_str(), &staging.processes[..]), ("etcd-proxy", &["web".to_owned()][..]));
         assert_eq!((staging.memory, staging.unpack, staging.mode), (None, Unpack::Stage, None));
     }

@@ -10,5 +10,6 @@ mod trust;
 pub(crate) mod tunnel;
 
 pub(crate) use command::Launch;
-pub(crate) use port::{Attempt, Claim, Unusable, try_claim};
+pub(crate) use port::{Attempt, Claim, Unusable, claim, try_claim};
+pub(crate) use sockets::seems_to_listen;
 pub(crate) use supervise::{Carrier, Error, Output, Proxy, supervise};

@@ -28,6 +28,8 @@ pub(crate) enum Unusable {
         "{addr} is in use by {holder}, which is not etcd's proxy: end it, or choose another address with --listen-addr"
     )]
     Taken { addr: ListenAddr, holder: Holder },
+    #[error("{addr} is in use by {holder}, an etcd proxy: end it, or choose another address with --listen-addr")]
+    Served { addr: ListenAddr, holder: Holder },
     #[error("{0} is no address of this host: choose another with --listen-addr")]
     NotOurs(ListenAddr),
 }
@@ -35,6 +37,12 @@ pub(crate) enum Unusable {
 /// Who it is, as far as the system shows it.
 #[derive(Debug)]
 pub(crate) struct Holder(Option<Listener>);
+
+impl Holder {
+    fn of(addr: &ListenAddr) -> Self {
+        Self(sockets::listener(addr))
+    }
+}
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,7 +55,7 @@ impl fmt::Display for Holder {
 
 impl Unusable {
     pub(super) fn taken(addr: &ListenAddr) -> Self {
-        Self::Taken { addr: addr.clone(), holder: Holder(sockets::listener(addr)) }
+        Self::Taken { addr: addr.clone(), holder: Holder::of(addr) }
     }
 }
 
@@ -62,6 +70,17 @@ impl Claim {
         if let Some(socket) = &self.0 {
             sys::keep_open(command, socket);
         }
+    }
+}
+
+/// Claims `addr`, for one that can neither stand by nor use another's proxy.
+///
+/// # Errors
+/// When anything listens there, or nothing can.
+pub(crate) fn claim(addr: &ListenAddr) -> Result<Claim, Unusable> {
+    match try_claim(addr)? {
+        Attempt::Ours(claim) => Ok(claim),
+        Attempt::Served => Err(Unusable::Served { addr: addr.clone(), holder: Holder::of(addr) }),
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use procfs::process::{FDTarget, Process, all_processes};
 
+use crate::health;
 use crate::settings::ListenAddr;
+
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process that listens on `addr`.
 pub(super) fn listener(addr: &ListenAddr) -> Option<Listener> {
@@ -30,8 +34,13 @@ pub(super) struct Listener {
 }
 
 /// Whether it is the process `pid` that listens on `addr`.
-pub(super) fn listens(pid: u32, addr: &ListenAddr) -> Option<bool> {
+fn listens(pid: u32, addr: &ListenAddr) -> Option<bool> {
     holds(&Process::new(pid.try_into().ok()?).ok()?, &listening(addr)?)
+}
+
+/// The same; where nothing is known, whether anybody does.
+pub(crate) fn seems_to_listen(pid: u32, addr: &ListenAddr) -> bool {
+    listens(pid, addr).unwrap_or_else(|| health::check_listening(addr, PATIENCE).listening)
 }
 
 /// Inodes of the sockets that listen on `addr`.

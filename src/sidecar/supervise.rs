@@ -164,7 +164,7 @@ impl Carrier for Proxy {
                     let ran = since.elapsed();
                     return self.ended(status, ran);
                 }
-                if !*listening && etcd.listens(&self.addr) {
+                if !*listening && sockets::seems_to_listen(etcd.child.id(), &self.addr) {
                     *listening = true;
                     let pid = etcd.child.id();
                     self.output.log.info(format_args!("etcd's proxy (pid {pid}) listens on {}", self.addr));
@@ -213,14 +213,6 @@ impl Carrier for Proxy {
     /// etcd reads its client certificate at each connection.
     fn reload(&mut self) -> bool {
         false
-    }
-}
-
-impl Etcd {
-    /// Whether it, and not another program, has opened the port.
-    fn listens(&self, addr: &ListenAddr) -> bool {
-        let seen = sockets::listens(self.child.id(), addr);
-        seen.unwrap_or_else(|| health::check_listening(addr, Duration::from_secs(1)).listening)
     }
 }
 

@@ -143,11 +143,27 @@ fn no_sidecar_without_a_cluster_in_sight_and_an_earlier_one_is_taken_back() {
     let staging = Staging::new();
     assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_SIDECAR", "true")).0, 0);
     assert!(staging.path("deps/0/launch.yml").exists());
-    let (_, stdout, _) = finish(&mut staging.supply("0"));
-    let last = stdout.lines().last().unwrap();
-    let why = "no etcd service is bound and ETCDPROXY_ENDPOINTS is not set";
-    assert_eq!(last, format!("       No sidecar is declared: {why}. BP_ETCDPROXY_SIDECAR=true declares one."));
+    let bound = r#"{"p.mysql":[{"name":"db"}],"user-provided":[{"name":"store"}]}"#;
+    for (name, value, why) in [
+        (
+            "X",
+            "",
+            "no etcd service is bound and ETCDPROXY_ENDPOINTS is not set. BP_ETCDPROXY_SIDECAR=true declares one",
+        ),
+        (
+            "VCAP_SERVICES",
+            bound,
+            "no bound service is known to be etcd (if one of these is, name it with ETCDPROXY_SERVICE: db, store) and \
+             ETCDPROXY_ENDPOINTS is not set. BP_ETCDPROXY_SIDECAR=true declares one",
+        ),
+        ("BP_ETCDPROXY_SIDECAR", "false", "BP_ETCDPROXY_SIDECAR is false"),
+    ] {
+        let (_, stdout, _) = finish(staging.supply("0").env(name, value));
+        assert_eq!(stdout.lines().last().unwrap(), format!("       No sidecar is declared: {why}."));
+    }
     assert!(!staging.path("deps/0/launch.yml").exists());
+    let (_, stdout, _) = finish(staging.supply("0").env("VCAP_SERVICES", bound).env("ETCDPROXY_SERVICE", "store"));
+    assert!(stdout.contains("Declaring the sidecar etcd-proxy for web: the service store is bound."), "{stdout}");
 }
 
 #[test]

@@ -7,9 +7,13 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::load;
-use crate::support::{Process, etcdproxy, eventually, fails_with, finish, lives};
+use crate::support::{
+    Cluster, Process, etcdproxy, eventually, fails_with, finish, free_addr, lives, own_host, start_proxy,
+};
 
 /// A `dev` that is ready, the pids of its parts, and the address to connect to.
 struct Dev {
@@ -64,6 +68,56 @@ fn a_command_ended_by_a_signal_has_the_code_a_shell_gives_it() {
     let (code, _, stderr) = finish(&mut dev(temp.path(), &["--", "/no/such/command"]));
     assert_eq!(code, 127, "{stderr}");
     assert!(is_empty(&temp));
+}
+
+/// Leaves a file when it is run.
+const COMMAND: [&str; 4] = ["--", "sh", "-c", ": >\"$TMPDIR/ran\""];
+
+#[test]
+fn a_port_in_use_is_an_error_before_anything_is_started() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = start_proxy(&cluster.endpoints(), &addr);
+    let line = fails_with(78, &mut dev(temp.path(), &[&["--listen-addr", &addr], &COMMAND[..]].concat()));
+    let holder = format!("etcd (pid {}), an etcd proxy", proxy.pid());
+    let remedy = "end it, or choose another address with --listen-addr";
+    assert_eq!(line, format!("etcdproxy: error: {addr} is in use by {holder}: {remedy}"));
+    assert!(is_empty(&temp) && proxy.is_running());
+
+    let other = cluster.client_addr(0);
+    let in_words_of_run = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", other]));
+    let line = fails_with(78, dev(temp.path(), &COMMAND).env("ETCDPROXY_LISTEN_ADDR", other));
+    assert_eq!(line, in_words_of_run);
+    assert!(line.contains(&format!("{other} is in use by etcd (pid ")), "{line}");
+    let line = fails_with(78, dev(temp.path(), &COMMAND).env("ETCDPROXY_LISTEN_ADDR", "h"));
+    assert!(line.starts_with("etcdproxy: error: ETCDPROXY_LISTEN_ADDR: \"h\" has no port"), "{line}");
+    assert!(is_empty(&temp));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_answers_at_a_port_it_lost_is_not_its_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(1);
+    // Bound and without a listener, the port looks free and cannot be had.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{}:0", own_host()).parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap().to_string();
+    let mut command = dev(temp.path(), &[&["--listen-addr", &addr], &COMMAND[..]].concat());
+    let mut dev = Process::start(command.stderr(Stdio::piped()));
+    eventually("it has looked at the port", || !is_empty(&temp));
+    let listener = socket.listen(16).unwrap();
+    let member = cluster.client_addr(0).to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut upstream = TcpStream::connect(&member).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut client, &mut upstream).await });
+        }
+    });
+    assert_eq!(dev.wait().code(), Some(1));
+    let stderr = dev.stderr_text();
+    assert!(stderr.contains("proxy ended while starting (") && stderr.contains("address already in use"), "{stderr}");
+    assert!(is_empty(&temp), "the command was run");
 }
 
 #[test]

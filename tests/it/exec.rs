@@ -1,5 +1,6 @@
 //! `etcdproxy exec`: a command with the proxy beside it.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -98,23 +99,37 @@ fn a_proxy_that_serves_already_is_used_and_left_as_it_is() {
     let cluster = Cluster::start(1);
     let addr = free_addr(&own_host());
     let mut proxy = start_proxy(&cluster.endpoints(), &addr);
-    let (code, stdout, stderr) = finish(&mut etcdproxy([
-        "exec",
-        "--endpoints",
-        &cluster.endpoints(),
-        "--listen-addr",
-        &addr,
-        "--",
-        "echo",
-        "done",
-    ]));
-    assert_eq!((code, stdout.as_str()), (0, "done\n"), "{stderr}");
-    assert!(
-        stderr.contains(&format!("{addr} is served by another etcd proxy, which is used with the settings it has")),
-        "{stderr}"
-    );
+    let used = format!("etcdproxy: {addr} is served by another etcd proxy, which is used with the settings it has\n");
+    for endpoints in [Some(cluster.endpoints()), None] {
+        let mut command = etcdproxy(["exec", "--listen-addr", &addr, "--", "echo", "done"]);
+        command.envs(endpoints.map(|endpoints| ("ETCDPROXY_ENDPOINTS", endpoints)));
+        let (code, stdout, stderr) = finish(&mut command);
+        assert_eq!((code, stdout.as_str(), &stderr), (0, "done\n", &used));
+    }
     std::thread::sleep(Duration::from_millis(100));
     assert!(proxy.is_running());
+
+    proxy.kill();
+    let line = fails_with(78, &mut etcdproxy(["exec", "--listen-addr", &addr, "--", "echo", "done"]));
+    assert!(line.starts_with("etcdproxy: error: endpoints: none are set"), "{line}");
+}
+
+#[test]
+fn when_anothers_proxy_ends_and_no_endpoints_are_known_that_is_said_and_the_command_goes_on() {
+    let cluster = Cluster::start(1);
+    let addr = free_addr(&own_host());
+    let mut proxy = start_proxy(&cluster.endpoints(), &addr);
+    let dir = tempfile::tempdir().unwrap();
+    let script = ": >started; until [ -e ended ]; do sleep 0.05; done; exit 7";
+    let mut command = etcdproxy(["exec", "--listen-addr", &addr, "--", "/bin/sh", "-c", script]);
+    let mut exec = Process::start(command.current_dir(&dir).stderr(Stdio::piped()));
+    eventually("the command runs", || dir.path().join("started").exists());
+    proxy.kill();
+    let mut said = BufReader::new(exec.stderr()).lines().map_while(Result::ok);
+    let problem = format!("error: {addr} is served no more, and no proxy can be started: endpoints: none are set");
+    assert!(said.any(|line| line.contains(&problem)));
+    std::fs::write(dir.path().join("ended"), "").unwrap();
+    assert_eq!(exec.wait().code(), Some(7));
 }
 
 #[test]

@@ -149,3 +149,21 @@ fn a_link_to_a_program_that_is_not_carried_says_how_to_get_it() {
          etcd tarball"
     );
 }
+
+#[test]
+fn an_address_that_others_can_reach_is_a_warning_in_both_modes() {
+    for mode in ["grpc-proxy", "tunnel"] {
+        let port = free_addr("127.0.0.1").rsplit(':').next().unwrap().to_owned();
+        let warning =
+            format!("warning: 0.0.0.0:{port} is not loopback: whoever reaches it acts in the cluster as this ");
+        let addr = format!("0.0.0.0:{port}");
+        let args = ["run", "--preflight", "off", "--mode", mode, "--endpoints", &closed(), "--listen-addr", &addr];
+        let mut run = Process::start(etcdproxy(args).stderr(Stdio::piped()));
+        assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
+        run.kill();
+        let log = run.stderr_text();
+        assert_eq!(log.matches(&warning).count(), 1, "{log}");
+        let (_, shown, _) = finish(etcdproxy(args).arg("--dry-run"));
+        assert_eq!(shown.matches(&warning).count(), 1, "{shown}");
+    }
+}

@@ -83,9 +83,13 @@ impl Process {
         self.0.stdout.take().unwrap()
     }
 
+    pub(crate) fn stderr(&mut self) -> std::process::ChildStderr {
+        self.0.stderr.take().unwrap()
+    }
+
     pub(crate) fn stderr_text(&mut self) -> String {
         let mut text = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        self.stderr().read_to_string(&mut text).unwrap();
         text
     }
 
@@ -158,7 +162,13 @@ pub(crate) fn own_host() -> String {
 
 /// A port of `host` that nobody listens on.
 pub(crate) fn free_addr(host: &str) -> String {
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().to_string()
+    free_addrs(host, 1).remove(0)
+}
+
+/// All held until there are enough: the system may give a port that was let go once more.
+fn free_addrs(host: &str, count: usize) -> Vec<String> {
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((host, 0)).unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
 /// Waits, with the product's own command, until the cluster answers at `addr`.
@@ -223,13 +233,9 @@ impl Cluster {
     fn begin(host: &str, size: usize, security: Option<Security>, flags: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         link(dir.path(), "etcd");
-        let member = |n| Member {
-            name: format!("m{n}"),
-            client: free_addr(host),
-            peer: free_addr(host),
-            health: free_addr(host),
-            process: None,
-        };
+        let mut free = free_addrs(host, 3 * size).into_iter();
+        let mut addr = || free.next().unwrap();
+        let member = |n| Member { name: format!("m{n}"), client: addr(), peer: addr(), health: addr(), process: None };
         let mut cluster = Self { dir, members: (1..=size).map(member).collect(), security, flags };
         (0..size).for_each(|n| cluster.start_member(n));
         (0..size).for_each(|n| wait_ready(&cluster.members[n].health));

@@ -360,14 +360,3 @@ fn exec_uses_it_too_and_the_command_has_the_limit_of_files_that_was_there() {
     let (code, stdout, stderr) = finish(shell.arg(crate::support::binary()).args([&cluster.endpoints(), &addr]));
     assert_eq!((code, stdout), (0, format!("{addr} is ready\n1000\n")), "{stderr}");
 }
-
-#[test]
-fn an_address_that_others_can_reach_is_a_warning() {
-    let cluster = Cluster::start(1);
-    let port = free_addr("127.0.0.1").rsplit(':').next().unwrap().to_owned();
-    let tunnel = Process::start(&mut tunnel(&cluster.endpoints(), &format!("0.0.0.0:{port}")));
-    wait_ready(&format!("127.0.0.1:{port}"));
-    assert!(
-        log_of(tunnel).contains(&format!("0.0.0.0:{port} is not loopback: whoever reaches it acts in the cluster"))
-    );
-}

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Binding, Error};
 use crate::settings::Setting;
 
-/// Names of a credential, in any case; a dot is part of a file's name, or goes into an object.
+/// Names of a credential, in any case, also below `tls`; a dot is part of a file's name, or goes into an object.
 const NAMES: [(Setting, &[&str]); 4] = [
     (
         Setting::CaCert,
@@ -15,13 +15,12 @@ const NAMES: [(Setting, &[&str]); 4] = [
             "ca_cert",
             "ca_certificate",
             "trusted_ca_file",
-            "tls.ca",
             "certificate.certificate_base64",
             "ca.crt",
             "ca.pem",
         ],
     ),
-    (Setting::Cert, &["cert", "client_cert", "tls.cert", "tls.crt", "client.crt"]),
+    (Setting::Cert, &["cert", "client_cert", "tls.crt", "client.crt"]),
     (Setting::Key, &["key", "client_key", "private_key", "tls.key", "client.key"]),
     (Setting::Namespace, &["namespace", "prefix"]),
 ];
@@ -32,17 +31,19 @@ const PASSWORDS: [&str; 2] = ["password", "authentication.password"];
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::settings) struct Offer {
     pub setting: Setting,
-    pub credential: &'static str,
+    pub credential: String,
     pub value: String,
 }
 
 impl Binding {
     /// Everything but the endpoints.
     pub(in crate::settings) fn offers(&self) -> Vec<Offer> {
-        let offer = |(setting, names): &(Setting, &'static [&'static str])| {
+        let offer = |(setting, names): &(Setting, &[&str])| {
             let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-            let (credential, value) = self.credential(names, is_text)?;
-            Some(Offer { setting: *setting, credential, value: text(value) })
+            let below_tls = names.iter().map(|name| format!("tls.{name}"));
+            let names: Vec<String> = names.iter().map(ToString::to_string).chain(below_tls).collect();
+            let (credential, value) = self.credential(&names, is_text)?;
+            Some(Offer { setting: *setting, credential: credential.clone(), value: text(value) })
         };
         NAMES.iter().filter_map(offer).collect()
     }
@@ -93,11 +94,15 @@ impl Binding {
 
     /// A credential under any of these names, of the kind that is wanted. IBM's services have theirs in
     /// `connection.grpc`.
-    fn credential(&self, names: &[&'static str], is_wanted: impl Fn(&Value) -> bool) -> Option<(&'static str, &Value)> {
+    fn credential<'a, N: AsRef<str>>(
+        &'a self,
+        names: &'a [N],
+        is_wanted: impl Fn(&Value) -> bool,
+    ) -> Option<(&'a N, &'a Value)> {
         let nested = at(&self.credentials, "connection.grpc").and_then(Value::as_object);
         let scopes = nested.into_iter().chain([&self.credentials]);
         scopes
-            .flat_map(|scope| names.iter().filter_map(move |name| Some((*name, at(scope, name)?))))
+            .flat_map(|scope| names.iter().filter_map(move |name| Some((name, at(scope, name.as_ref())?))))
             .find(|(_, value)| is_wanted(value))
     }
 }
@@ -225,12 +230,21 @@ mod tests {
                 let (outer, inner) = name.split_once('.').unwrap_or(("", name));
                 let object = format!("{{\"{}\":\"v\"}}", inner.to_uppercase());
                 let object = if outer.is_empty() { object } else { format!("{{\"{outer}\":{object}}}") };
-                let expected = [Offer { setting, credential: name, value: "v".to_owned() }];
+                let offer =
+                    |credential: &str| [Offer { setting, credential: credential.to_owned(), value: "v".to_owned() }];
+                let expected = offer(name);
                 assert_eq!(binding(&object).offers(), expected, "{object}");
                 let flat = format!("{{\"{name}\":\"v\"}}");
                 assert_eq!(binding(&flat).offers(), expected, "{flat}");
                 let ibm = format!("{{\"connection\":{{\"grpc\":{object}}}}}");
                 assert_eq!(binding(&ibm).offers(), expected, "{ibm}");
+                let below_tls = offer(&format!("tls.{name}"));
+                for object in [object, flat] {
+                    let below = format!("{{\"TLS\":{object}}}");
+                    assert_eq!(binding(&below).offers(), below_tls, "{below}");
+                    let ibm = format!("{{\"connection\":{{\"grpc\":{below}}}}}");
+                    assert_eq!(binding(&ibm).offers(), below_tls, "{ibm}");
+                }
             }
         }
         assert_eq!(binding(r#"{"ca":"","cert":null,"key":7}"#).offers(), []);

@@ -38,28 +38,6 @@ pub(super) enum Found {
     Several(Vec<String>),
 }
 
-impl Found {
-    /// The one binding, if there is one.
-    ///
-    /// # Errors
-    /// When several may be meant.
-    pub(super) fn one(self) -> Result<Option<Binding>, Error> {
-        match self {
-            Self::Nothing(_) => Ok(None),
-            Self::One(binding) => Ok(Some(binding)),
-            Self::Several(names) => Err(Error {
-                setting: "service bindings".to_owned(),
-                problem: format!(
-                    "several may be etcd: {}: name one with {} or {}",
-                    names.join(", "),
-                    Setting::Service.flag(),
-                    Setting::Service.variable()
-                ),
-            }),
-        }
-    }
-}
-
 /// The etcd service that is bound. `service`, with the name of its setting, says which one is meant.
 ///
 /// # Errors
@@ -87,6 +65,28 @@ pub(super) fn find(env: &Env, service: Option<(&str, &str)>) -> Result<Found, Er
     Ok(Found::Nothing(bindings.into_iter().map(|binding| binding.name).collect()))
 }
 
+/// The error that several may be meant.
+pub(super) fn several(names: &[String]) -> Error {
+    Error {
+        setting: "service bindings".to_owned(),
+        problem: format!(
+            "several may be etcd: {}: name one with {} or {}",
+            names.join(", "),
+            Setting::Service.flag(),
+            Setting::Service.variable()
+        ),
+    }
+}
+
+/// Why there is no binding, where only `others` are bound; `setting` is what would name one of them.
+pub(super) fn none_is_etcd(others: &[String], setting: &str) -> String {
+    if others.is_empty() {
+        return "no etcd service is bound".to_owned();
+    }
+    let names = others.join(", ");
+    format!("no bound service is known to be etcd (if one of these is, name it with {setting}: {names})")
+}
+
 impl Binding {
     fn error(&self, problem: &str) -> Error {
         Error { setting: format!("service binding {:?}", self.name), problem: problem.to_owned() }
@@ -99,8 +99,12 @@ mod tests {
 
     fn found(services: &str, service: Option<&str>) -> Result<Option<String>, String> {
         let env = Env::from([("VCAP_SERVICES", services)]);
-        let found = find(&env, service.map(|name| ("--service", name))).and_then(Found::one);
-        found.map(|binding| binding.map(|binding| binding.name)).map_err(|err| err.to_string())
+        let found = find(&env, service.map(|name| ("--service", name))).and_then(|found| match found {
+            Found::Nothing(_) => Ok(None),
+            Found::One(binding) => Ok(Some(binding.name)),
+            Found::Several(names) => Err(several(&names)),
+        });
+        found.map_err(|err| err.to_string())
     }
 
     #[test]

@@ -124,9 +124,6 @@ pub(crate) fn start(settings: &Settings, failing: &[Endpoint], log: Log) -> Resu
     })?;
     let addr = &settings.listen_addr;
     log.info(format_args!("the tunnel (pid {}) listens on {addr}", std::process::id()));
-    if !addr.is_loopback() {
-        log.warn(format_args!("{addr} is not loopback: whoever reaches it acts in the cluster as this sidecar does"));
-    }
     Ok(Running { shared, stop, thread: Some(thread) })
 }
 
