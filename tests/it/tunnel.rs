@@ -300,7 +300,8 @@ fn over_its_limit_of_files_it_refuses_and_says_so_and_health_still_answers() {
     drop(clients);
     eventually("there is room again", || open().1);
     let log = log_of(tunnel);
-    assert_eq!(log.matches("a connection is refused: 20 are open").count(), 1, "{log}");
+    let words = "a connection is refused: the tunnel carries at most 20 at once, for ulimit -n is 104: raise it";
+    assert_eq!(log.matches(words).count(), 1, "{log}");
 }
 
 #[test]
