@@ -273,7 +273,7 @@ fn collect(settings: &Settings, results: &Sender<Tried>) {
 }
 
 fn configure(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
-    trust::client_config(tls).map(Arc::new).map_err(|err| err.to_string())
+    trust::client_config(tls).map(Arc::new)
 }
 
 /// The trial of one endpoint.

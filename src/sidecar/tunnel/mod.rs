@@ -54,9 +54,10 @@ const REPEAT: Duration = Duration::from_secs(30);
 pub(crate) enum Error {
     #[error("cannot listen on {addr}: {cause}: choose another address")]
     Listen { addr: ListenAddr, cause: io::Error },
-    #[error("the certificates cannot be used: {0}")]
-    Tls(#[from] rustls::Error),
-    #[error("the tunnel cannot run: {0}")]
+    /// The setting and the problem.
+    #[error("{0}")]
+    Tls(String),
+    #[error("the tunnel cannot run")]
     Io(#[from] io::Error),
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn start(settings: &Settings, failing: &[Endpoint], log: Log) -> Resu
     let listeners = addrs.into_iter().flatten().map(listen).collect::<Result<Vec<_>, _>>()?;
     let shared = Arc::new(Tunnel {
         members: Members::new(&settings.endpoints, failing),
-        upstream: Upstream::new(&settings.tls, &settings.endpoints, log)?,
+        upstream: Upstream::new(&settings.tls, &settings.endpoints, log).map_err(Error::Tls)?,
         log,
         clients: AtomicUsize::new(0),
         limit,

@@ -86,7 +86,7 @@ type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
 impl Upstream {
     /// # Errors
     /// When the certificates cannot be used with TLS.
-    pub(super) fn new(tls: &Tls, endpoints: &[Endpoint], log: Log) -> Result<Self, rustls::Error> {
+    pub(super) fn new(tls: &Tls, endpoints: &[Endpoint], log: Log) -> Result<Self, String> {
         let needed = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
         let loaded = needed.then(|| load(tls)).transpose()?.map(Mutex::new);
         Ok(Self { tls: tls.clone(), log, loaded })
@@ -135,7 +135,7 @@ impl Upstream {
     fn reload(&self, loaded: &mut Loaded) {
         loaded.stamp = stamp(&self.tls);
         let read = self.tls.read_again().map_err(|err| err.to_string());
-        match read.and_then(|tls| load(&tls).map_err(|err| err.to_string())) {
+        match read.and_then(|tls| load(&tls)) {
             Ok(new) => {
                 *loaded = Loaded { stamp: std::mem::take(&mut loaded.stamp), ..new };
                 self.log.info("the certificates were read again: new connections use them");
@@ -149,7 +149,7 @@ fn lock(loaded: &Mutex<Loaded>) -> MutexGuard<'_, Loaded> {
     loaded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn load(tls: &Tls) -> Result<Loaded, rustls::Error> {
+fn load(tls: &Tls) -> Result<Loaded, String> {
     let http2 = trust::client_config(tls)?;
     let mut http1 = http2.clone();
     http1.alpn_protocols = vec![b"http/1.1".to_vec()];
