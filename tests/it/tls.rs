@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::load;
 use crate::pki::{Authority, Pair, write};
-use crate::support::{Cluster, Process, Security, etcdproxy, fails_with, finish, free_addr, own_host, wait_ready};
+use crate::support::{
+    Cluster, Process, Security, etcdproxy, fails_with, finish, free_addr, own_host, wait_ready, web_server,
+};
 
 struct Site {
     host: String,
@@ -234,6 +236,9 @@ fn what_is_wrong_with_an_endpoint_is_said_in_words() {
         }
     });
     assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it does not speak HTTP/2");
+
+    let web_addr = format!("http://{}", web_server(host));
+    assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it speaks HTTP/2, but not gRPC");
 
     let closed = format!("http://{}", free_addr(host));
     assert_eq!(verdict(&closed, &mut empty()), "the connection is refused: nothing listens there");
