@@ -9,8 +9,6 @@ use base64::Engine as _;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-use rustls::{Error as TlsError, InconsistentKeys};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Error, Origin, Value};
@@ -88,7 +86,7 @@ impl Pem {
         Ok(Self { text, ..self.clone() })
     }
 
-    fn error(&self, problem: impl fmt::Display) -> Error {
+    pub(crate) fn error(&self, problem: impl fmt::Display) -> Error {
         let problem = match &self.file {
             Some(file) => format!("{}: {problem}", file.display()),
             None => problem.to_string(),
@@ -201,9 +199,9 @@ pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Id
     let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     let common_name = common_name.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
     let warning = Validity::of(&chain[0], &cert)?.check(now, &cert, "the client certificate")?;
-    // A kind of key that ring does not know is left to etcd.
-    if let Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
-        CertifiedKey::from_der(chain.clone(), key.private_key()?, &ring::default_provider())
+    // A kind of key that ring does not know is left to etcd. rustls itself would not look at X.509 version 1.
+    if let Ok(private) = ring::default_provider().key_provider.load_private_key(key.private_key()?)
+        && private.public_key().is_some_and(|public| public.as_ref() != leaf.public_key().raw)
     {
         return Err(key.error(format_args!("the key does not belong to the certificate of {}", cert.name)));
     }

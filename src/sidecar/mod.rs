@@ -2,6 +2,7 @@
 
 mod command;
 mod etcd_log;
+mod http2;
 mod port;
 pub(crate) mod preflight;
 mod sockets;

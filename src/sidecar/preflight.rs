@@ -13,8 +13,9 @@ use nix::sys::signal::Signal;
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, Error as TlsError, InvalidMessage};
 
+use super::http2::{Frame, Kind};
 use super::supervise::Output;
-use super::trust;
+use super::{http2, trust};
 use crate::child::Events;
 use crate::log::{Log, words_of};
 use crate::settings::{Endpoint, ListenAddr, Preflight, Scheme, Settings, Tls};
@@ -28,12 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A server that speaks first is not kept waiting for us; one that does not is spoken to after this.
 const SETTINGS_GRACE: Duration = Duration::from_millis(100);
 
-/// What an HTTP/2 client begins with: its preface and an empty SETTINGS frame (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// Length of an HTTP/2 frame's header; its fourth byte is the frame's type, 4 for SETTINGS.
-const FRAME_HEADER: usize = 9;
-
 /// Why an endpoint cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
@@ -46,6 +41,8 @@ pub(crate) enum Problem {
     /// TLS where plain HTTP was asked for.
     OnlyTls,
     /// No HTTP/2 where gRPC should be.
+    NotHttp2,
+    /// HTTP/2 for something else.
     NotGrpc,
     /// The setting with the authority that is trusted, if it is not the system's.
     UnknownAuthority(Option<String>),
@@ -72,6 +69,57 @@ pub(crate) enum Step {
     Answer,
 }
 
+impl Problem {
+    /// `authority` is the setting with the one that is trusted, if it is not the system's.
+    pub(super) fn of_tls(err: &TlsError, authority: Option<&str>, has_certificate: bool) -> Self {
+        match err {
+            TlsError::InvalidCertificate(err) => match err {
+                CertificateError::UnknownIssuer => Self::UnknownAuthority(authority.map(ToOwned::to_owned)),
+                CertificateError::ExpiredContext { not_after, .. } => Self::Expired(*not_after),
+                CertificateError::NotValidYetContext { not_before, .. } => Self::NotYetValid(*not_before),
+                CertificateError::NotValidForNameContext { presented, .. } => Self::WrongName(presented.clone()),
+                CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                    Self::CannotTry("its certificate has a kind of key that is not known here".to_owned())
+                }
+                other => Self::BadCertificate(other.to_string()),
+            },
+            TlsError::AlertReceived(AlertDescription::HandshakeFailure) | TlsError::PeerIncompatible(_) => {
+                Self::CannotTry("there is no kind of TLS that both know".to_owned())
+            }
+            TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) | TlsError::NoApplicationProtocol => {
+                Self::NotHttp2
+            }
+            TlsError::AlertReceived(AlertDescription::ProtocolVersion) => {
+                Self::Tls("it speaks neither TLS 1.2 nor 1.3".to_owned())
+            }
+            TlsError::AlertReceived(alert) => Self::of_refusal(*alert, has_certificate),
+            TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
+            other => Self::Tls(other.to_string()),
+        }
+    }
+
+    /// What a server says to a client's certificate, or to there being none.
+    fn of_refusal(alert: AlertDescription, has_certificate: bool) -> Self {
+        use AlertDescription as Alert;
+        let about_certificates = [
+            Alert::CertificateRequired,
+            Alert::BadCertificate,
+            Alert::UnsupportedCertificate,
+            Alert::CertificateRevoked,
+            Alert::CertificateExpired,
+            Alert::CertificateUnknown,
+            Alert::UnknownCA,
+            Alert::AccessDenied,
+        ];
+        match (about_certificates.contains(&alert), has_certificate) {
+            (true, true) => Self::ClientCertificateRefused(alert),
+            (true, false) => Self::ClientCertificateRequired,
+            (false, _) => Self::Tls(format!("it says {alert:?}")),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = PATIENCE.as_secs();
@@ -93,7 +141,8 @@ impl fmt::Display for Problem {
             Self::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
             Self::NotTls => f.write_str("it does not speak TLS: begin the endpoint with http://"),
             Self::OnlyTls => f.write_str("it speaks TLS only: begin the endpoint with https://"),
-            Self::NotGrpc => f.write_str("what answers is not etcd: it does not speak HTTP/2"),
+            Self::NotHttp2 => f.write_str("what answers is not etcd: it does not speak HTTP/2"),
+            Self::NotGrpc => f.write_str("what answers is not etcd: it speaks HTTP/2, but not gRPC"),
             Self::UnknownAuthority(None) => f.write_str(
                 "its certificate is signed by an authority that is not trusted here: give that authority's \
                  certificate with --cacert or ETCDPROXY_CACERT",
@@ -273,7 +322,7 @@ fn collect(settings: &Settings, results: &Sender<Tried>) {
 }
 
 fn configure(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
-    trust::client_config(tls).map(Arc::new).map_err(|err| err.to_string())
+    trust::client_config(tls).map(Arc::new)
 }
 
 /// The trial of one endpoint.
@@ -300,7 +349,7 @@ impl Trial {
                 self.greet_plain(Timed { socket, deadline: self.deadline })
             }
             Scheme::Http => match self.greet_plain(self.connect()?) {
-                Err(Problem::NotGrpc) if self.speaks_tls() => Err(Problem::OnlyTls),
+                Err(Problem::NotHttp2) if self.speaks_tls() => Err(Problem::OnlyTls),
                 other => other,
             },
             Scheme::Https => match self.greet_tls(self.connect()?) {
@@ -344,11 +393,11 @@ impl Trial {
 
     fn greet_plain<S: Socket>(&self, mut socket: Timed<S>) -> Result<(), Problem> {
         self.step(Step::Answer);
-        socket.write_all(PREFACE).map_err(|err| problem(&err, Step::Answer))?;
-        read_settings(&mut socket).map_err(|err| match problem(&err, Step::Answer) {
-            timed_out @ Problem::TimedOut(_) => timed_out,
-            _ => Problem::NotGrpc,
-        })
+        socket.write_all(&http2::question(&self.endpoint)).map_err(|err| problem(&err, Step::Answer))?;
+        let late_or = |err, other| if is_timeout(&err) { Problem::TimedOut(Step::Answer) } else { other };
+        read_settings(&mut socket).map_err(|err| late_or(err, Problem::NotHttp2))?;
+        let is_grpc = read_answer(&mut socket).map_err(|err| late_or(err, Problem::NotGrpc))?;
+        is_grpc.then_some(()).ok_or(Problem::NotGrpc)
     }
 
     fn greet_tls(&self, mut socket: Timed<TcpStream>) -> Result<(), Problem> {
@@ -362,7 +411,7 @@ impl Trial {
             tls.complete_io(&mut socket).map_err(|err| self.tls_problem(&err, Step::Handshake))?;
         }
         if tls.alpn_protocol() != Some(b"h2") {
-            return Err(Problem::NotGrpc);
+            return Err(Problem::NotHttp2);
         }
         // Only now, with TLS 1.3, does a server say what it thinks of the client's certificate; data on its way to
         // it could make that be lost.
@@ -370,70 +419,27 @@ impl Trial {
         let early = socket.deadline.min(Instant::now() + SETTINGS_GRACE);
         let deadline = std::mem::replace(&mut socket.deadline, early);
         let mut stream = rustls::Stream::new(&mut tls, &mut socket);
-        let answer = match read_settings(&mut stream) {
-            Err(err) if is_timeout(&err) => {
-                stream.sock.deadline = deadline;
-                stream.write_all(PREFACE).and_then(|()| read_settings(&mut stream))
-            }
-            answer => answer,
+        let settings = match read_settings(&mut stream) {
+            Err(err) if !is_timeout(&err) => Err(err),
+            _ => Ok(()),
         };
-        answer.map_err(|err| self.tls_problem(&err, Step::Answer))
+        stream.sock.deadline = deadline;
+        let question = http2::question(&self.endpoint);
+        let answer = settings.and_then(|()| stream.write_all(&question)).and_then(|()| read_answer(&mut stream));
+        let is_grpc = answer.map_err(|err| self.tls_problem(&err, Step::Answer))?;
+        is_grpc.then_some(()).ok_or(Problem::NotGrpc)
     }
 
     fn tls_problem(&self, err: &io::Error, step: Step) -> Problem {
         let Some(tls) = err.get_ref().and_then(|err| err.downcast_ref::<TlsError>()) else {
             return match (problem(err, step), step) {
                 (timed_out @ Problem::TimedOut(_), _) => timed_out,
-                (_, Step::Answer) if err.kind() == io::ErrorKind::InvalidData => Problem::NotGrpc,
+                (_, Step::Answer) if err.kind() == io::ErrorKind::InvalidData => Problem::NotHttp2,
                 _ => Problem::Tls(format!("the connection is closed ({})", words_of(err))),
             };
         };
-        match tls {
-            TlsError::InvalidCertificate(err) => match err {
-                CertificateError::UnknownIssuer => Problem::UnknownAuthority(self.authority.clone()),
-                CertificateError::ExpiredContext { not_after, .. } => Problem::Expired(*not_after),
-                CertificateError::NotValidYetContext { not_before, .. } => Problem::NotYetValid(*not_before),
-                CertificateError::NotValidForNameContext { presented, .. } => Problem::WrongName(presented.clone()),
-                CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-                    Problem::CannotTry("its certificate has a kind of key that is not known here".to_owned())
-                }
-                other => Problem::BadCertificate(other.to_string()),
-            },
-            TlsError::AlertReceived(AlertDescription::HandshakeFailure) | TlsError::PeerIncompatible(_) => {
-                Problem::CannotTry("there is no kind of TLS that both know".to_owned())
-            }
-            TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) | TlsError::NoApplicationProtocol => {
-                Problem::NotGrpc
-            }
-            TlsError::AlertReceived(AlertDescription::ProtocolVersion) => {
-                Problem::Tls("it speaks neither TLS 1.2 nor 1.3".to_owned())
-            }
-            TlsError::AlertReceived(alert) => self.refusal(*alert),
-            TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => Problem::NotTls,
-            other => Problem::Tls(other.to_string()),
-        }
-    }
-
-    /// What a server says to a client's certificate, or to there being none.
-    fn refusal(&self, alert: AlertDescription) -> Problem {
-        use AlertDescription as Alert;
-        let about_certificates = [
-            Alert::CertificateRequired,
-            Alert::BadCertificate,
-            Alert::UnsupportedCertificate,
-            Alert::CertificateRevoked,
-            Alert::CertificateExpired,
-            Alert::CertificateUnknown,
-            Alert::UnknownCA,
-            Alert::AccessDenied,
-        ];
         let has_one = self.config.as_ref().is_ok_and(|config| config.client_auth_cert_resolver.has_certs());
-        match (about_certificates.contains(&alert), has_one) {
-            (true, true) => Problem::ClientCertificateRefused(alert),
-            (true, false) => Problem::ClientCertificateRequired,
-            (false, _) => Problem::Tls(format!("it says {alert:?}")),
-        }
+        Problem::of_tls(tls, self.authority.as_deref(), has_one)
     }
 
     fn speaks_plain(&self) -> bool {
@@ -456,10 +462,26 @@ impl Trial {
     }
 }
 
-fn read_settings(stream: &mut impl Read) -> io::Result<()> {
-    let mut header = [0; FRAME_HEADER];
+fn read_frame(stream: &mut impl Read) -> io::Result<Frame> {
+    let mut header = [0; http2::HEADER];
     stream.read_exact(&mut header)?;
-    if header[3] == 4 { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    let mut frame = Frame::new(header)?;
+    stream.read_exact(&mut frame.payload)?;
+    Ok(frame)
+}
+
+fn read_settings(stream: &mut impl Read) -> io::Result<()> {
+    let is_settings = read_frame(stream)?.kind == Kind::Settings;
+    is_settings.then_some(()).ok_or(io::ErrorKind::InvalidData.into())
+}
+
+/// Whether what answers the question is gRPC.
+fn read_answer(stream: &mut impl Read) -> io::Result<bool> {
+    loop {
+        if let Some(is_grpc) = read_frame(stream)?.is_grpc() {
+            return Ok(is_grpc);
+        }
+    }
 }
 
 fn is_timeout(err: &io::Error) -> bool {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -18,24 +19,35 @@ use crate::settings::Tls;
 ///
 /// # Errors
 /// When the key of the client certificate is of a kind that ring does not know.
-pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let authorities = match &tls.ca {
         Some(ca) => ca.certificates().unwrap_or_default(), // checked by the settings
         None => rustls_native_certs::load_native_certs().certs,
     };
     let verifier = Arc::new(Verifier::new(authorities, &provider));
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|err| err.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let identity = tls.identity.as_ref();
-    let identity = identity.and_then(|it| Some((it.cert.certificates().ok()?, it.key.private_key().ok()?)));
-    let mut config = match identity {
-        Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
+    let mut config = match &tls.identity {
+        // rustls' own way looks into the certificate, and refuses X.509 version 1, which etcd takes.
+        Some(identity) => {
+            let chain = identity.cert.certificates().map_err(|err| err.to_string())?;
+            let key = identity.key.private_key().map_err(|err| err.to_string())?;
+            let key = provider.key_provider.load_private_key(key).map_err(|_| {
+                let problem =
+                    "the key is of a kind that is not known here: use RSA, ECDSA with P-256 or P-384, or Ed25519";
+                identity.key.error(problem).to_string()
+            })?;
+            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
+        }
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
+    // A session that is resumed would not show that a member's certificate is another one now.
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SigningKey as _,
 };
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 /// An authority that signs for servers and clients.
 pub(crate) struct Authority {
@@ -57,6 +59,28 @@ impl Authority {
         self.sign(&params)
     }
 
+    /// The same client's certificate in X.509 version 1, as `openssl x509 -req` makes them: without extensions.
+    pub(crate) fn client_of_version_1(&self, common_name: Option<&str>) -> Pair {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = distinguished(common_name);
+        let key = KeyPair::generate().unwrap();
+        let third = params.signed_by(&key, &self.issuer).unwrap();
+        let (_, third) = X509Certificate::from_der(third.der()).unwrap();
+        let body = &third.tbs_certificate;
+        assert!(body.extensions().is_empty());
+        // Version 1 is the one that is not said.
+        let fields = body.as_ref().windows(5).position(|bytes| bytes == [0xa0, 3, 2, 1, 2]).unwrap() + 5;
+        let body = sequence(&body.as_ref()[fields..]);
+        let signature = self.issuer.key().sign(&body).unwrap();
+        let ecdsa_with_sha256 = [0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+        let bits = [&[3, u8::try_from(signature.len() + 1).unwrap(), 0], signature.as_slice()].concat();
+        let first = sequence(&[&body, ecdsa_with_sha256.as_slice(), &bits].concat());
+        assert_eq!(X509Certificate::from_der(&first).unwrap().1.version(), X509Version::V1);
+        let base64 = base64::engine::general_purpose::STANDARD.encode(first);
+        let cert = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+        Pair { cert, key: key.serialize_pem() }
+    }
+
     fn sign(&self, params: &CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
         Pair { cert: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
@@ -76,6 +100,15 @@ pub(crate) fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path
+}
+
+/// In DER, for contents of 128 bytes and more.
+fn sequence(contents: &[u8]) -> Vec<u8> {
+    let header = match u16::try_from(contents.len()).unwrap().to_be_bytes() {
+        [0, length] => vec![0x30, 0x81, length],
+        [high, low] => vec![0x30, 0x82, high, low],
+    };
+    [&header, contents].concat()
 }
 
 fn distinguished(common_name: Option<&str>) -> DistinguishedName {

@@ -1,7 +1,7 @@
 //! What the tests share: the binary, processes that end with their test, clusters of real members.
 
 use std::ffi::OsStr;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -171,6 +171,28 @@ fn free_addrs(host: &str, count: usize) -> Vec<String> {
     held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
+/// Serves web pages that are not there, with HTTP/1.1 and HTTP/2; gives its address.
+pub(crate) fn web_server(host: &str) -> String {
+    let listener = TcpListener::bind((host, 0)).unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 1000];
+                while let Ok(length @ 1..) = client.read(&mut bytes) {
+                    // SETTINGS, and the HEADERS of a 404 that is text.
+                    let _ = client.write_all(if bytes[..length].starts_with(b"GET ") {
+                        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+                    } else {
+                        b"\0\0\0\x04\0\0\0\0\0\0\0\x0d\x01\x05\0\0\0\x01\x8d\x0f\x10\x09text/html"
+                    });
+                }
+            });
+        }
+    });
+    addr
+}
+
 /// Waits, with the product's own command, until the cluster answers at `addr`.
 pub(crate) fn wait_ready(addr: &str) {
     let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--timeout", "60s", "--listen-addr", addr]));
@@ -269,6 +291,11 @@ impl Cluster {
     pub(crate) fn start_with(flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
         Self::begin(&own_host(), 1, None, flags)
+    }
+
+    /// What a member shows to new connections from now on.
+    pub(crate) fn renew_member(&self, n: usize, server: &Pair) {
+        server.write(self.dir.path(), &self.members[n].name);
     }
 
     /// Waits until a member answers.

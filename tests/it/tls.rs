@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::load;
 use crate::pki::{Authority, Pair, write};
-use crate::support::{Cluster, Process, Security, etcdproxy, fails_with, finish, free_addr, own_host, wait_ready};
+use crate::support::{
+    Cluster, Process, Security, etcdproxy, fails_with, finish, free_addr, own_host, wait_ready, web_server,
+};
 
 struct Site {
     host: String,
@@ -120,6 +122,40 @@ async fn client_certificates_from_every_source() {
     serves(command, "a binding, endpoints from elsewhere, supervised").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn client_certificates_of_version_1_are_as_good() {
+    let site = Site::new();
+    let cluster = site.cluster(true);
+    let other = site.authority.client(None);
+    for (name, mode) in [(None, "grpc-proxy"), (Some("app"), "tunnel")] {
+        let client = site.authority.client_of_version_1(name);
+        let run = || {
+            let mut command = empty();
+            command.env("ETCDPROXY_ENDPOINTS", cluster.endpoints()).env("ETCDPROXY_CACERT", &site.authority.pem);
+            command.env("ETCDPROXY_PREFLIGHT", "strict").env("ETCDPROXY_CERT", &client.cert);
+            command
+        };
+        let mut command = run();
+        command.env("ETCDPROXY_KEY", &client.key);
+        serves(command, mode).await;
+        let line = fails_with(78, run().env("ETCDPROXY_KEY", &other.key).arg("run"));
+        assert!(line.contains("ETCDPROXY_KEY: the key does not belong to the certificate of ETCDPROXY_CERT"), "{line}");
+    }
+}
+
+#[test]
+fn a_key_that_the_tunnel_does_not_know_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let cert = Authority::new("ca").client(Some("app")).cert;
+    let key = write(dir.path(), "key.pem", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n");
+    let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", "https://127.0.0.1:1", "--key"]);
+    let (_, _, stderr) =
+        finish(command.arg(&key).env("ETCDPROXY_CERT", cert).env("ETCDPROXY_LISTEN_ADDR", free_addr(&own_host())));
+    let problem = "the key is of a kind that is not known here: use RSA, ECDSA with P-256 or P-384, or Ed25519";
+    let line = format!("etcdproxy: error: --key: {}: {problem}\n", key.display());
+    assert!(stderr.ends_with(&line) && stderr.matches("error").count() == 1, "{stderr}");
+}
+
 #[test]
 fn certificates_that_can_never_work_end_the_start_in_words() {
     let authority = Authority::new("ca");
@@ -200,6 +236,9 @@ fn what_is_wrong_with_an_endpoint_is_said_in_words() {
         }
     });
     assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it does not speak HTTP/2");
+
+    let web_addr = format!("http://{}", web_server(host));
+    assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it speaks HTTP/2, but not gRPC");
 
     let closed = format!("http://{}", free_addr(host));
     assert_eq!(verdict(&closed, &mut empty()), "the connection is refused: nothing listens there");

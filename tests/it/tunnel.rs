@@ -13,7 +13,7 @@ use crate::load::{self, Load};
 use crate::pki::{Authority, Pair, write};
 use crate::support::{
     Cluster, Process, Security, etcdproxy, eventually, fails_with, finish, free_addr, goes_on, lives, own_host,
-    wait_ready,
+    wait_ready, web_server,
 };
 
 fn tunnel(endpoints: &str, addr: &str) -> Command {
@@ -214,6 +214,68 @@ async fn certificates_are_followed_when_their_files_change() {
     eventually("they were read twice", || log().matches("the certificates were read again").count() >= 2);
 }
 
+/// Waits until the tunnel has no member, and gives the reason.
+fn reason_at(addr: &str) -> String {
+    let mut reason = String::new();
+    eventually("nobody is up", || {
+        let (code, _, stderr) = finish(&mut etcdproxy(["health", "--listen-addr", addr]));
+        reason = stderr;
+        code == 69
+    });
+    reason
+}
+
+#[test]
+fn certificates_that_no_longer_fit_take_a_member_down_as_soon_as_they_are_there() {
+    let site = Site::new();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = write(dir.path(), "ca.pem", &site.authority.pem);
+    let [cert, key] = site.authority.client(Some("app")).write(dir.path(), "client");
+    let addr = free_addr(&site.host);
+    let mut command = tunnel(&site.cluster.endpoints(), &addr);
+    let tunnel = Process::start(command.arg("--cacert").arg(&ca).arg("--cert").arg(&cert).arg("--key").arg(&key));
+    wait_ready(&addr);
+    let stranger = Authority::new("another");
+
+    // Here, with clients that come and find it out too.
+    write(dir.path(), "ca.pem", &stranger.pem);
+    let reason = reason_at(&addr);
+    assert!(reason.contains(": its certificate is not signed by the authority of --cacert: is it the"), "{reason}");
+    for _ in 0..8 {
+        let mut client = TcpStream::connect(&addr).unwrap();
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        assert!(client.read_exact(&mut [0; 9]).is_err());
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    write(dir.path(), "ca.pem", &site.authority.pem);
+    wait_ready(&addr);
+
+    // A client certificate that the members do not trust; with TLS 1.3, they say so after the handshake.
+    stranger.client(Some("app")).write(dir.path(), "client");
+    tunnel.signal(Signal::SIGHUP);
+    let reason = reason_at(&addr);
+    assert!(reason.contains(": it refuses the client certificate ("), "{reason}");
+    site.authority.client(Some("app")).write(dir.path(), "client");
+    wait_ready(&addr);
+
+    // On the member.
+    site.cluster.renew_member(0, &stranger.server(&[&site.host], 365));
+    let reason = reason_at(&addr);
+    assert!(reason.contains(": its certificate is not signed by"), "{reason}");
+    let log = log_of(tunnel);
+    assert_eq!((log.matches("is down").count(), log.matches("is up").count()), (3, 3), "{log}");
+}
+
+#[test]
+fn a_web_server_is_no_member() {
+    let host = own_host();
+    let addr = free_addr(&host);
+    let _tunnel = Process::start(tunnel(&web_server(&host), &addr).stderr(Stdio::null()));
+    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
+    assert_eq!(code, 0, "{stderr}");
+    eventually("it is looked through", || reason_at(&addr).contains("it speaks HTTP/2, but not gRPC"));
+}
+
 #[test]
 fn connections_that_come_and_go_leave_nothing_behind() {
     let cluster = Cluster::start(1);
@@ -300,7 +362,8 @@ fn over_its_limit_of_files_it_refuses_and_says_so_and_health_still_answers() {
     drop(clients);
     eventually("there is room again", || open().1);
     let log = log_of(tunnel);
-    assert_eq!(log.matches("a connection is refused: 20 are open").count(), 1, "{log}");
+    let words = "a connection is refused: the tunnel carries at most 20 at once, for ulimit -n is 104: raise it";
+    assert_eq!(log.matches(words).count(), 1, "{log}");
 }
 
 #[test]
@@ -336,7 +399,7 @@ fn a_member_that_offers_no_health_on_its_port_is_pinged() {
     let http = format!("http://{}", free_addr(&host));
     let cluster = Cluster::start_with(&["--listen-client-http-urls", &http]);
     let addr = free_addr(&host);
-    let tunnel = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
+    let tunnel = Process::start(tunnel(&cluster.endpoints(), &addr).args(["--preflight", "strict"]));
     wait_ready(&addr);
     let is_ready = || finish(&mut etcdproxy(["health", "--listen-addr", &addr])).0 == 0;
     std::thread::sleep(Duration::from_millis(2500)); // two more pings, on the same connection

@@ -11,7 +11,7 @@ mod relay;
 mod upstream;
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io;
 use std::net::TcpListener as StdTcpListener;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -54,9 +54,10 @@ const REPEAT: Duration = Duration::from_secs(30);
 pub(crate) enum Error {
     #[error("cannot listen on {addr}: {cause}: choose another address")]
     Listen { addr: ListenAddr, cause: io::Error },
-    #[error("the certificates cannot be used: {0}")]
-    Tls(#[from] rustls::Error),
-    #[error("the tunnel cannot run: {0}")]
+    /// The setting and the problem.
+    #[error("{0}")]
+    Tls(String),
+    #[error("the tunnel cannot run")]
     Io(#[from] io::Error),
 }
 
@@ -67,7 +68,7 @@ struct Tunnel {
     log: Log,
     /// Clients now, those that have not said anything included.
     clients: AtomicUsize,
-    limit: usize,
+    limit: Limit,
     over_limit: AtomicU64,
     garbage: AtomicU64,
     failures: Mutex<BTreeMap<&'static str, u64>>,
@@ -86,12 +87,12 @@ pub(crate) struct Running {
 /// # Errors
 /// When it cannot listen, or the certificates cannot be used.
 pub(crate) fn start(settings: &Settings, failing: &[Endpoint], log: Log) -> Result<Running, Error> {
-    let limit = limit();
+    let limit = Limit::of_this_process();
     let addrs = [Some(&settings.listen_addr), settings.metrics_addr.as_ref()];
     let listeners = addrs.into_iter().flatten().map(listen).collect::<Result<Vec<_>, _>>()?;
     let shared = Arc::new(Tunnel {
         members: Members::new(&settings.endpoints, failing),
-        upstream: Upstream::new(&settings.tls, &settings.endpoints, log)?,
+        upstream: Upstream::new(&settings.tls, &settings.endpoints, log).map_err(Error::Tls)?,
         log,
         clients: AtomicUsize::new(0),
         limit,
@@ -161,15 +162,39 @@ fn listen(addr: &ListenAddr) -> Result<StdTcpListener, Error> {
     listener.map_err(|cause| Error::Listen { addr: addr.clone(), cause })
 }
 
-/// As many clients as there are files for, two to a connection.
-fn limit() -> usize {
-    let Ok((mut soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MAX_CONNECTIONS / 4 };
-    let wanted = (2 * MAX_CONNECTIONS as u64 + OTHER_FILES).min(hard);
-    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
-        soft = wanted;
+/// How many clients are served at once.
+struct Limit {
+    clients: usize,
+    /// `ulimit -n`, where that is what limits them.
+    files: Option<u64>,
+}
+
+impl Limit {
+    /// As many clients as there are files for, two to a connection. The soft limit of files is raised first.
+    fn of_this_process() -> Self {
+        let (mut soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+        let wanted = (2 * MAX_CONNECTIONS as u64 + OTHER_FILES).min(hard);
+        if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
+            soft = wanted;
+        }
+        Self::with_files(soft)
     }
-    let files = usize::try_from(soft.saturating_sub(OTHER_FILES) / 2).unwrap_or(MAX_CONNECTIONS);
-    files.clamp(1, MAX_CONNECTIONS)
+
+    fn with_files(files: u64) -> Self {
+        let enough_for = usize::try_from(files.saturating_sub(OTHER_FILES) / 2).unwrap_or(MAX_CONNECTIONS);
+        let clients = enough_for.clamp(1, MAX_CONNECTIONS);
+        Self { clients, files: (enough_for < MAX_CONNECTIONS).then_some(files) }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clients = self.clients;
+        match self.files {
+            Some(files) => write!(f, "at most {clients} at once, for ulimit -n is {files}: raise it, or open fewer"),
+            None => write!(f, "at most {clients} at once: open fewer"),
+        }
+    }
 }
 
 /// Counts as long as it lives.
@@ -207,7 +232,7 @@ impl Tunnel {
 
     async fn serve(&self, mut client: TcpStream) {
         upstream::tune(&client);
-        let over = self.clients.load(Ordering::Relaxed) >= self.limit;
+        let over = self.clients.load(Ordering::Relaxed) >= self.limit.clients;
         let _counted = Counted::one(&self.clients);
         let greeting = tokio::time::timeout(GREETING_PATIENCE, read_greeting(&mut client)).await;
         let Ok(Some((greeting, bytes))) = greeting else { return };
@@ -297,10 +322,7 @@ impl Tunnel {
 
     fn refuse(&self) {
         self.over_limit.fetch_add(1, Ordering::Relaxed);
-        self.say_now_and_then(format_args!(
-            "a connection is refused: {} are open, and more than {MAX_CONNECTIONS}, or half of ulimit -n, are not carried",
-            self.limit
-        ));
+        self.say_now_and_then(format_args!("a connection is refused: the tunnel carries {}", self.limit));
     }
 
     fn say_now_and_then(&self, words: impl Display) {
@@ -332,4 +354,24 @@ async fn answer(mut client: TcpStream, response: &str) {
     }
     // Closing with unread bytes would reset the connection, and the answer with it.
     let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::copy(&mut client, &mut tokio::io::sink())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_applies_is_the_one_that_is_said() {
+        for (files, clients, words) in [
+            (0, 1, "at most 1 at once, for ulimit -n is 0: raise it, or open fewer"),
+            (64, 1, "at most 1 at once, for ulimit -n is 64: raise it, or open fewer"),
+            (128, 32, "at most 32 at once, for ulimit -n is 128: raise it, or open fewer"),
+            (8255, 4095, "at most 4095 at once, for ulimit -n is 8255: raise it, or open fewer"),
+            (8256, 4096, "at most 4096 at once: open fewer"),
+            (u64::MAX, 4096, "at most 4096 at once: open fewer"),
+        ] {
+            let limit = Limit::with_files(files);
+            assert_eq!((limit.clients, limit.to_string().as_str()), (clients, words));
+        }
+    }
 }

@@ -1,30 +1,38 @@
 //! How a member is, asked every second.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::super::http2::{self, Frame, Kind};
+use super::super::preflight::Problem;
 use super::Tunnel;
-use super::upstream::{Protocol, Stream};
+use super::members::State;
+use super::upstream::{Failure, Protocol, Stream};
 use crate::health;
+use crate::settings::Endpoint;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// A member that says nothing for so long is left.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// A member that does not offer `/health` is asked for it again after so many pings.
 const ASK_AGAIN: u32 = 60;
+/// For so many probes a connection is kept at most.
+const KEEP: u32 = 10;
 /// etcd's answers are a few hundred bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Probes member `n` for ever.
 pub(super) async fn run(tunnel: Arc<Tunnel>, n: usize) {
-    let mut probe = Probe { tunnel, n, kept: None, pings: 0 };
+    let mut probe = Probe { tunnel, n, kept: None, age: 0, readings: 0, pings: 0 };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let asked = Instant::now();
+        probe.renew();
         let answer = tokio::time::timeout(PATIENCE, probe.ask()).await.unwrap_or_else(|_| {
             probe.kept = None;
             Err(format!("it is silent for {} s", PATIENCE.as_secs_f32()))
@@ -38,6 +46,10 @@ struct Probe {
     n: usize,
     /// The connection of the last probe.
     kept: Option<Box<dyn Stream>>,
+    /// How many probes it has served.
+    age: u32,
+    /// Of the certificates, when it was made.
+    readings: u32,
     /// While above 0, the member is pinged instead.
     pings: u32,
 }
@@ -51,6 +63,17 @@ enum Answer {
 }
 
 impl Probe {
+    /// A connection that is kept must not go on to work where new ones do not: with other certificates, on either side.
+    fn renew(&mut self) {
+        let readings = self.tunnel.upstream.readings();
+        let is_down = matches!(self.tunnel.members.state(self.n), State::Down { .. });
+        self.age += 1;
+        if is_down || self.age >= KEEP || self.readings != readings {
+            (self.kept, self.age) = (None, 0);
+        }
+        self.readings = readings;
+    }
+
     async fn ask(&mut self) -> Result<(), String> {
         if self.pings == 0 {
             match self.ask_health().await? {
@@ -64,7 +87,10 @@ impl Probe {
         }
         self.pings -= 1;
         let pinged = self.ping().await;
-        if self.pings == 0 || pinged.is_err() {
+        if pinged.is_err() {
+            self.pings = 0;
+        }
+        if self.pings == 0 {
             self.kept = None;
         }
         pinged
@@ -90,16 +116,23 @@ impl Probe {
 
     async fn ping(&mut self) -> Result<(), String> {
         if let Some(mut stream) = self.kept.take()
-            && ping(&mut stream).await.is_some()
+            && ping(&mut stream).await.is_ok()
         {
             self.kept = Some(stream);
             return Ok(());
         }
         let mut stream = self.connect(Protocol::Http2).await?;
-        stream.write_all(PREFACE).await.map_err(|err| crate::log::words_of(&err))?;
-        ping(&mut stream).await.ok_or("what answers is not etcd: it does not speak HTTP/2")?;
-        self.kept = Some(stream);
-        Ok(())
+        match is_grpc(&mut stream, &self.tunnel.members.list[self.n].endpoint).await {
+            Ok(true) => {
+                self.kept = Some(stream);
+                Ok(())
+            }
+            Ok(false) => Err(Problem::NotGrpc.to_string()),
+            Err(err) => Err(match self.tunnel.upstream.failure(&err) {
+                Failure { kind: "tls", words } => words,
+                _ => Problem::NotHttp2.to_string(),
+            }),
+        }
     }
 
     async fn connect(&self, protocol: Protocol) -> Result<Box<dyn Stream>, String> {
@@ -155,31 +188,42 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// An HTTP/2 client's preface and an empty SETTINGS frame (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// A PING frame (section 6.7), and the flag that makes it, or SETTINGS, an acknowledgement.
-const PING: [u8; 17] = *b"\0\0\x08\x06\0\0\0\0\0etcdpxy\0";
-const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
-const ACK: u8 = 1;
-
-/// Asks for a sign of life; `None` when there is none on this connection.
-async fn ping(stream: &mut Box<dyn Stream>) -> Option<()> {
-    stream.write_all(&PING).await.ok()?;
-    stream.flush().await.ok()?;
+/// The next frame that is no matter of course.
+async fn next_frame(stream: &mut Box<dyn Stream>) -> io::Result<Frame> {
     loop {
-        let mut header = [0; 9];
-        stream.read_exact(&mut header).await.ok()?;
-        let [a, b, c, kind, flags, ..] = header;
-        let length = u64::from(u32::from_be_bytes([0, a, b, c]));
-        tokio::io::copy(&mut (&mut *stream).take(length), &mut tokio::io::sink()).await.ok()?;
-        match (kind, flags & ACK) {
-            (6, ACK) => return Some(()),
-            (4, 0) => {
-                stream.write_all(SETTINGS_ACK).await.ok()?;
-                stream.flush().await.ok()?;
-            }
-            // GOAWAY: the member closes this connection.
-            (7, _) => return None,
+        let mut header = [0; http2::HEADER];
+        stream.read_exact(&mut header).await?;
+        let mut frame = Frame::new(header)?;
+        stream.read_exact(&mut frame.payload).await?;
+        if frame.kind != Kind::Settings {
+            return Ok(frame);
+        }
+        if !frame.ack {
+            stream.write_all(http2::SETTINGS_ACK).await?;
+            stream.flush().await?;
+        }
+    }
+}
+
+/// Asks for gRPC, as the first thing on a connection.
+async fn is_grpc(stream: &mut Box<dyn Stream>, endpoint: &Endpoint) -> io::Result<bool> {
+    stream.write_all(&http2::question(endpoint)).await?;
+    stream.flush().await?;
+    loop {
+        if let Some(is_grpc) = next_frame(stream).await?.is_grpc() {
+            return Ok(is_grpc);
+        }
+    }
+}
+
+/// Asks for a sign of life.
+async fn ping(stream: &mut Box<dyn Stream>) -> io::Result<()> {
+    stream.write_all(http2::PING).await?;
+    stream.flush().await?;
+    loop {
+        match next_frame(stream).await? {
+            Frame { kind: Kind::Ping, ack: true, .. } => return Ok(()),
+            Frame { kind: Kind::GoAway, .. } => return Err(io::ErrorKind::ConnectionReset.into()),
             _ => {}
         }
     }

@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::super::preflight::Problem;
 use super::super::trust;
 use crate::log::Log;
 use crate::settings::{Endpoint, Scheme, Tls};
@@ -53,9 +54,6 @@ impl Failure {
     }
 
     fn of_io(err: &io::Error) -> Self {
-        if let Some(tls) = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>()) {
-            return Self::new("tls", format!("the TLS handshake fails: {tls}"));
-        }
         match err.kind() {
             io::ErrorKind::ConnectionRefused => {
                 Self::new("refused", "the connection is refused: nothing listens there")
@@ -78,6 +76,7 @@ struct Loaded {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
     stamp: Stamp,
+    readings: u32,
 }
 
 /// Of each file: when it was changed, its size, its inode.
@@ -86,7 +85,7 @@ type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
 impl Upstream {
     /// # Errors
     /// When the certificates cannot be used with TLS.
-    pub(super) fn new(tls: &Tls, endpoints: &[Endpoint], log: Log) -> Result<Self, rustls::Error> {
+    pub(super) fn new(tls: &Tls, endpoints: &[Endpoint], log: Log) -> Result<Self, String> {
         let needed = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
         let loaded = needed.then(|| load(tls)).transpose()?.map(Mutex::new);
         Ok(Self { tls: tls.clone(), log, loaded })
@@ -110,18 +109,39 @@ impl Upstream {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Failure::new("tls", format!("{host:?} cannot stand in a certificate")))?;
         let stream = TlsConnector::from(config).connect(name, stream).await;
-        Ok(Box::new(stream.map_err(|err| Failure::of_io(&err))?))
+        Ok(Box::new(stream.map_err(|err| self.failure(&err))?))
+    }
+
+    /// What is wrong with a handshake, in the preflight's words. With TLS 1.3, a member says what it thinks of the
+    /// client's certificate only after it.
+    pub(super) fn failure(&self, err: &io::Error) -> Failure {
+        let Some(err) = err.get_ref().and_then(|err| err.downcast_ref()) else { return Failure::of_io(err) };
+        let authority = self.tls.ca.as_ref().map(|ca| ca.name.as_str());
+        match Problem::of_tls(err, authority, self.tls.identity.is_some()) {
+            Problem::CannotTry(why) => Failure::new("tls", why),
+            problem => Failure::new("tls", problem.to_string()),
+        }
     }
 
     fn config(&self, protocol: Protocol) -> Option<Arc<ClientConfig>> {
-        let mut loaded = self.loaded.as_ref().map(lock)?;
-        if loaded.stamp != stamp(&self.tls) {
-            self.reload(&mut loaded);
-        }
+        let loaded = self.current()?;
         Some(Arc::clone(match protocol {
             Protocol::Http1 => &loaded.http1,
             Protocol::Http2 => &loaded.http2,
         }))
+    }
+
+    /// How often the certificates were read so far; they are, when their files have changed.
+    pub(super) fn readings(&self) -> u32 {
+        self.current().map_or(0, |loaded| loaded.readings)
+    }
+
+    fn current(&self) -> Option<MutexGuard<'_, Loaded>> {
+        let mut loaded = self.loaded.as_ref().map(lock)?;
+        if loaded.stamp != stamp(&self.tls) {
+            self.reload(&mut loaded);
+        }
+        Some(loaded)
     }
 
     /// Reads the certificates again, whether their files seem changed or not.
@@ -135,9 +155,9 @@ impl Upstream {
     fn reload(&self, loaded: &mut Loaded) {
         loaded.stamp = stamp(&self.tls);
         let read = self.tls.read_again().map_err(|err| err.to_string());
-        match read.and_then(|tls| load(&tls).map_err(|err| err.to_string())) {
+        match read.and_then(|tls| load(&tls)) {
             Ok(new) => {
-                *loaded = Loaded { stamp: std::mem::take(&mut loaded.stamp), ..new };
+                *loaded = Loaded { stamp: std::mem::take(&mut loaded.stamp), readings: loaded.readings + 1, ..new };
                 self.log.info("the certificates were read again: new connections use them");
             }
             Err(why) => self.log.warn(format_args!("the certificates are used as they were before: {why}")),
@@ -149,11 +169,11 @@ fn lock(loaded: &Mutex<Loaded>) -> MutexGuard<'_, Loaded> {
     loaded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn load(tls: &Tls) -> Result<Loaded, rustls::Error> {
+fn load(tls: &Tls) -> Result<Loaded, String> {
     let http2 = trust::client_config(tls)?;
     let mut http1 = http2.clone();
     http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Loaded { http1: Arc::new(http1), http2: Arc::new(http2), stamp: stamp(tls) })
+    Ok(Loaded { http1: Arc::new(http1), http2: Arc::new(http2), stamp: stamp(tls), readings: 1 })
 }
 
 fn stamp(tls: &Tls) -> Stamp {
