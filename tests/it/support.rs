@@ -166,7 +166,7 @@ pub(crate) fn free_addr(host: &str) -> String {
 }
 
 /// All held until there are enough: the system may give a port that was let go once more.
-fn free_addrs(host: &str, count: usize) -> Vec<String> {
+pub(crate) fn free_addrs(host: &str, count: usize) -> Vec<String> {
     let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((host, 0)).unwrap()).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }

@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::load::{self, Load};
 use crate::pki::{Authority, Pair, write};
 use crate::support::{
-    Cluster, Process, Security, etcdproxy, eventually, fails_with, finish, free_addr, goes_on, lives, own_host,
-    wait_ready, web_server,
+    Cluster, Process, Security, etcdproxy, eventually, fails_with, finish, free_addr, free_addrs, goes_on, lives,
+    own_host, wait_ready, web_server,
 };
 
 fn tunnel(endpoints: &str, addr: &str) -> Command {
@@ -30,7 +30,7 @@ fn log_of(mut tunnel: Process) -> String {
 
 fn get(addr: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -41,6 +41,24 @@ fn metric(addr: &str, line: &str) -> u64 {
     let answer = get(addr, "/metrics");
     let value = answer.lines().find_map(|one| one.strip_prefix(&format!("etcdproxy_tunnel_{line} ")));
     value.unwrap_or_else(|| panic!("{line}: {answer}")).parse().unwrap()
+}
+
+/// It may be open to others, and the cluster not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_of_the_metrics_leads_to_no_member() {
+    let cluster = Cluster::start(1);
+    let addrs = free_addrs(&own_host(), 2);
+    let [addr, metrics] = &addrs[..] else { unreachable!() };
+    let _tunnel = Process::start(tunnel(&cluster.endpoints(), addr).args(["--metrics-addr", metrics]));
+    wait_ready(addr);
+    assert!(get(addr, "/version").contains("etcdserver"));
+    assert!(get(metrics, "/metrics").contains("etcdproxy_tunnel_member_up"));
+    assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 OK"));
+    assert!(get(metrics, "/version").starts_with("HTTP/1.1 404 Not Found"));
+    let read = async { Client::connect([metrics], None).await?.get("a", None).await };
+    assert!(!matches!(tokio::time::timeout(Duration::from_secs(2), read).await, Ok(Ok(_))));
+    let mut client = Client::connect([addr], None).await.unwrap();
+    client.get("a", None).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

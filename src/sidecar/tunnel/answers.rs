@@ -26,6 +26,11 @@ pub(super) fn health(tunnel: &Tunnel) -> String {
     response(status, "application/json", &json!({"health": health, "reason": reason}).to_string())
 }
 
+/// To whoever asks the port of the metrics for more.
+pub(super) fn nothing_else() -> String {
+    response("404 Not Found", "text/plain", "only /metrics and /health are here\n")
+}
+
 /// The text format of Prometheus, version 0.0.4.
 pub(super) fn metrics(tunnel: &Tunnel) -> String {
     let mut text = Metrics::default();

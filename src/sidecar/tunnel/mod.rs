@@ -88,8 +88,9 @@ pub(crate) struct Running {
 /// When it cannot listen, or the certificates cannot be used.
 pub(crate) fn start(settings: &Settings, failing: &[Endpoint], log: Log) -> Result<Running, Error> {
     let limit = Limit::of_this_process();
-    let addrs = [Some(&settings.listen_addr), settings.metrics_addr.as_ref()];
-    let listeners = addrs.into_iter().flatten().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let addrs = [(Some(&settings.listen_addr), Port::Clients), (settings.metrics_addr.as_ref(), Port::Metrics)];
+    let listeners = addrs.into_iter().filter_map(|(addr, port)| Some(listen(addr?).map(|listener| (listener, port))));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let shared = Arc::new(Tunnel {
         members: Members::new(&settings.endpoints, failing),
         upstream: Upstream::new(&settings.tls, &settings.endpoints, log).map_err(Error::Tls)?,
@@ -110,9 +111,9 @@ pub(crate) fn start(settings: &Settings, failing: &[Endpoint], log: Log) -> Resu
     let tunnel = Arc::clone(&shared);
     let thread = thread::Builder::new().name("tunnel".to_owned()).spawn(move || {
         runtime.block_on(async {
-            for listener in listeners {
+            for (listener, port) in listeners {
                 match TcpListener::from_std(listener) {
-                    Ok(listener) => drop(tokio::spawn(Arc::clone(&tunnel).accept(listener))),
+                    Ok(listener) => drop(tokio::spawn(Arc::clone(&tunnel).accept(listener, port))),
                     Err(err) => log.error(format_args!("cannot listen: {err}")),
                 }
             }
@@ -160,6 +161,14 @@ fn listen(addr: &ListenAddr) -> Result<StdTcpListener, Error> {
     let listener = StdTcpListener::bind(addr.to_string());
     let listener = listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     listener.map_err(|cause| Error::Listen { addr: addr.clone(), cause })
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Clients,
+    /// Nobody reaches the cluster by it: it may be open to whoever collects metrics.
+    Metrics,
 }
 
 /// How many clients are served at once.
@@ -214,12 +223,12 @@ impl Drop for Counted<'_> {
 }
 
 impl Tunnel {
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, port: Port) {
         loop {
             match listener.accept().await {
                 Ok((client, _)) => {
                     let tunnel = Arc::clone(&self);
-                    tokio::spawn(async move { tunnel.serve(client).await });
+                    tokio::spawn(async move { tunnel.serve(client, port).await });
                 }
                 Err(err) => {
                     // Out of files or memory: what is open goes on, and gives back what is missing.
@@ -230,7 +239,7 @@ impl Tunnel {
         }
     }
 
-    async fn serve(&self, mut client: TcpStream) {
+    async fn serve(&self, mut client: TcpStream, port: Port) {
         upstream::tune(&client);
         let over = self.clients.load(Ordering::Relaxed) >= self.limit.clients;
         let _counted = Counted::one(&self.clients);
@@ -239,6 +248,9 @@ impl Tunnel {
         let protocol = match greeting {
             Greeting::Health => return answer(client, &answers::health(self)).await,
             Greeting::Metrics => return answer(client, &answers::metrics(self)).await,
+            Greeting::Http2 | Greeting::Http1 if port == Port::Metrics => {
+                return answer(client, &answers::nothing_else()).await;
+            }
             Greeting::Http2 => Protocol::Http2,
             Greeting::Http1 => Protocol::Http1,
             Greeting::Garbage | Greeting::More => {
