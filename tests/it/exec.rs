@@ -148,7 +148,7 @@ fn the_proxy_of_a_command_dies_with_its_launcher() {
     let cluster = Cluster::start(1);
     let addr = free_addr(&own_host());
     let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
-    let mut exec = Process::start(command.args(["sleep", "1"]).stderr(Stdio::null()));
+    let mut exec = Process::start(command.args(["sleep", "1"]).stdout(Stdio::null()).stderr(Stdio::null()));
     crate::support::wait_ready(&addr);
     let etcd = crate::support::child_of(exec.pid(), "etcd");
     exec.kill();
