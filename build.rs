@@ -5,7 +5,7 @@
 //! `payload/release.zst`, `release.rs` and `documents.rs` (the tables of what is inside) and `label.json` in `OUT_DIR`.
 //! Nothing is downloaded. `build/` tells what the binary is made of.
 
-#[path = "src/cli.rs"]
+#[path = "src/commands/cli.rs"]
 #[allow(dead_code, reason = "nothing is parsed here")]
 mod cli;
 #[path = "build/help.rs"]
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-/// For `src/cli.rs`, which finds these two in the program.
+/// For `src/commands/cli.rs`, which finds these two in the program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 mod settings {
     use std::time::Duration;

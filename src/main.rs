@@ -4,22 +4,16 @@
 //! it becomes that program; called by any other name it is the command line of `etcdproxy`.
 
 mod buildpack;
-mod child;
-mod cli;
-mod cluster;
 mod commands;
-mod env;
-mod exec;
-mod exit_code;
-mod file;
-mod health;
+mod dev;
+mod fs;
 mod install;
-mod log;
+mod net;
+mod os;
 mod place;
+mod proxy;
 mod release;
 mod settings;
-mod sidecar;
-mod sys;
 
 use std::ffi::OsString;
 use std::io;
@@ -28,9 +22,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Parser as _;
 
-use cli::{Cli, Command};
-use env::Env;
-use log::Log;
+use commands::cli::{Cli, Command};
+use commands::exit_code;
+use os::env::Env;
+use os::log::Log;
 
 /// This program's own version, and so the buildpack's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

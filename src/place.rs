@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli;
-use crate::env::Env;
+use crate::commands::cli;
 use crate::install::{Layout, Receipt};
+use crate::os::env::Env;
 use crate::release::{Home, Store};
 
 /// Where the programs of the release are, or will be.

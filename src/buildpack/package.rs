@@ -10,7 +10,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::quoted;
 use crate::VERSION;
-use crate::file;
+use crate::fs as file;
 use crate::release::{Label, Labelled, Release, is_carried};
 
 /// What `bin` calls in a zip for both architectures.

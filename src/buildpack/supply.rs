@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::quoted;
 use crate::VERSION;
-use crate::file;
+use crate::fs as file;
 use crate::release::{PROGRAM_NAMES, Program, Release, unpack_fresh, write_launcher};
 use crate::settings::Mode;
 use crate::settings::staging::{Declare, Staging, Unpack};
@@ -172,7 +172,7 @@ fn launch(index: &str, staging: &Staging) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::Env;
+    use crate::os::env::Env;
     use crate::release::RELEASE;
 
     fn staging<const N: usize>(vars: [(&str, &str); N]) -> Staging {

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use crate::buildpack::{self, Package, Supply};
-use crate::cli;
-use crate::env::Env;
-use crate::exit_code::Code;
+use crate::commands::cli;
+use crate::commands::exit_code::Code;
+use crate::os::env::Env;
 use crate::release::RELEASE;
 use crate::settings::staging::Staging;
 

@@ -5,9 +5,10 @@ use std::io::{self, IsTerminal as _, Write};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::env::Env;
+use crate::commands::cli;
 use crate::install::{self, Layout, Lock, Plan, Progress, Receipt, Step, apply, host};
-use crate::{cli, place};
+use crate::os::env::Env;
+use crate::place;
 
 #[derive(Serialize)]
 struct Shown<'a> {

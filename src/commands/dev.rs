@@ -10,14 +10,15 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::child::{ENDING, Events, FOR_COMMANDS};
-use crate::cluster::{self, Cluster};
-use crate::env::Env;
-use crate::log::Log;
+use crate::commands::cli;
+use crate::dev::{self, Cluster};
+use crate::os::child::{ENDING, Events, FOR_COMMANDS};
+use crate::os::env::Env;
+use crate::os::log::Log;
+use crate::os::{child, exec};
+use crate::proxy::{self, Launch};
 use crate::release::RELEASE;
 use crate::settings::{Layer, ListenAddr, Setting, Sources};
-use crate::sidecar::{self, Launch};
-use crate::{child, cli, exec};
 
 use super::obtain;
 
@@ -26,7 +27,7 @@ pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<Exi
     let events = Events::new(wanted).context("cannot receive signals")?;
     let addr = listen_addr(args.listen_addr, env)?;
     // Held to the end: a `run` on that address stands by.
-    let _claim = sidecar::claim(&addr)?;
+    let _claim = proxy::claim(&addr)?;
     let etcd = obtain("etcd", env, Log::default())?.path();
     let data = Data::new(args.data_dir)?;
     let nodes = args.nodes.parse().context("--nodes")?;
@@ -56,7 +57,7 @@ pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<Exi
 /// The address that was asked for, or a free port.
 fn listen_addr(flag: Option<OsString>, env: &Env) -> Result<ListenAddr> {
     if flag.is_none() && env.get(Setting::ListenAddr.variable()).is_none() {
-        return Ok(ListenAddr::loopback(cluster::free_ports(1)?[0]));
+        return Ok(ListenAddr::loopback(dev::free_ports(1)?[0]));
     }
     Ok(Sources::new(Layer::flags([(Setting::ListenAddr, flag)]), env).listen_addr()?)
 }

@@ -9,14 +9,15 @@ use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
-use crate::child::{Events, FOR_COMMANDS};
-use crate::env::Env;
-use crate::health::{self, Waiting};
-use crate::log::Log;
+use crate::commands::cli;
+use crate::net::etcd_health::{self as health, Waiting};
+use crate::os::child::{Events, FOR_COMMANDS};
+use crate::os::env::Env;
+use crate::os::log::Log;
+use crate::os::{child, exec, sys};
+use crate::proxy::preflight::{self, Verdict};
+use crate::proxy::{self, Attempt, Carrier, Claim};
 use crate::settings::{self, ListenAddr, Setting, Settings, Sources};
-use crate::sidecar::preflight::{self, Verdict};
-use crate::sidecar::{self, Attempt, Carrier, Claim};
-use crate::{child, cli, exec, sys};
 
 use super::{Prepared, in_format, proxy_flags, start_preflight};
 
@@ -50,7 +51,7 @@ fn with_proxy(
     let waiting = Waiting::new(timeout);
     let mut beside = Beside { addr, settings, carrier: None, claim: None, env, log };
     let addr = beside.addr.to_string();
-    if let Attempt::Ours(claim) = sidecar::try_claim(&beside.addr)? {
+    if let Attempt::Ours(claim) = proxy::try_claim(&beside.addr)? {
         beside.claim = Some(claim);
         let mut settings = beside.settings.clone()?;
         log.warn_all(&settings.warnings);
@@ -94,7 +95,7 @@ impl Beside<'_> {
             return Ok(carrier.tend()?);
         }
         if !health::check_listening(addr, LOOK).listening
-            && let Attempt::Ours(claim) = sidecar::try_claim(addr)?
+            && let Attempt::Ours(claim) = proxy::try_claim(addr)?
         {
             let cannot = || format!("{addr} is served no more, and no proxy can be started");
             let settings = self.settings.clone().with_context(cannot)?;

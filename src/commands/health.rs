@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::cli;
-use crate::env::Env;
-use crate::exit_code::Code;
-use crate::health::{self, Health, Unreachable};
+use crate::commands::cli;
+use crate::commands::exit_code::Code;
+use crate::net::etcd_health::{self as health, Health, Unreachable};
+use crate::os::env::Env;
 use crate::settings::{Layer, Setting, Sources};
 
 #[derive(Serialize)]

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::env::Env;
+use crate::commands::cli;
 use crate::install::{self, Layout, Lock, Own, Receipt, Request, Step, host, plan_install};
+use crate::os::env::Env;
+use crate::place;
 use crate::release::RELEASE;
-use crate::{cli, place};
 
 use super::change::{Unread, carry_out, show};
 

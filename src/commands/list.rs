@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::env::Env;
+use crate::commands::cli;
 use crate::install::{Receipt, running};
+use crate::os::env::Env;
+use crate::place;
 use crate::release::RELEASE;
-use crate::{cli, place};
 
 pub(crate) fn run(args: &cli::List, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let store = place::store(env);

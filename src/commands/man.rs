@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli;
-use crate::file;
+use crate::commands::cli;
+use crate::fs as file;
 use crate::release::help;
 
 pub(crate) fn run(args: &cli::Man, out: &mut impl Write) -> Result<ExitCode> {

@@ -2,9 +2,11 @@
 
 pub(crate) mod buildpack;
 mod change;
+pub(crate) mod cli;
 pub(crate) mod completions;
 pub(crate) mod dev;
 pub(crate) mod exec;
+pub(crate) mod exit_code;
 pub(crate) mod health;
 pub(crate) mod install;
 pub(crate) mod licenses;
@@ -27,13 +29,13 @@ use std::sync::mpsc::Receiver;
 
 use anyhow::Result;
 
-use crate::env::Env;
-use crate::log::{Format, Log};
+use crate::os::env::Env;
+use crate::os::log::{Format, Log};
+use crate::place;
+use crate::proxy::preflight::{self, Tried};
+use crate::proxy::{self, Carrier, Launch, Output, Proxy, tunnel};
 use crate::release::{self, Found, RELEASE};
 use crate::settings::{Endpoint, Layer, Mode, Preflight, Setting, Settings};
-use crate::sidecar::preflight::{self, Tried};
-use crate::sidecar::{self, Carrier, Launch, Output, Proxy, tunnel};
-use crate::{cli, exit_code, place};
 
 /// A program of the release, ready to be executed.
 fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
@@ -103,7 +105,7 @@ impl Prepared {
                 Ok(Box::new(Proxy::start(launch, etcd, &settings.listen_addr, output)?))
             }
             // Its probes find out and say the same.
-            Self::Tunnel => Ok(Box::new(tunnel::start(settings, failing, log).map_err(sidecar::Error::from)?)),
+            Self::Tunnel => Ok(Box::new(tunnel::start(settings, failing, log).map_err(proxy::Error::from)?)),
         }
     }
 }

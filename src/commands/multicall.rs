@@ -6,9 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::env::Env;
-use crate::exec;
-use crate::log::Log;
+use crate::os::env::Env;
+use crate::os::exec;
+use crate::os::log::Log;
 use crate::release::PROGRAM_NAMES;
 
 use super::obtain;

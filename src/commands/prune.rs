@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli;
-use crate::env::Env;
+use crate::commands::cli;
 use crate::install::plan_prune;
+use crate::os::env::Env;
 
 use super::change::{Existing, Unread};
 

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli;
-use crate::env::Env;
+use crate::commands::cli;
 use crate::install::{UNIT, host, plan_rollback};
+use crate::os::env::Env;
 
 use super::change::{Existing, Unread};
 

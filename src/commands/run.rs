@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::child::{ENDING, Events};
-use crate::env::Env;
-use crate::log::Log;
+use crate::commands::cli;
+use crate::os::child::{ENDING, Events};
+use crate::os::env::Env;
+use crate::os::exec;
+use crate::os::log::Log;
+use crate::proxy::preflight::{self, Verdict};
+use crate::proxy::{self, Attempt, Claim, Launch};
 use crate::release::RELEASE;
 use crate::settings::{ListenAddr, Mode, Settings, Sources, check_etcd_flags};
-use crate::sidecar::preflight::{self, Verdict};
-use crate::sidecar::{self, Attempt, Claim, Launch};
-use crate::{cli, exec};
 
 use super::{Prepared, in_format, proxy_flags, start_preflight};
 
@@ -50,7 +51,7 @@ fn start(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Res
         return Err(exec::exec(command, "etcd").into());
     };
     let mut carrier = prepared.start(&settings, &failing, tried, log)?;
-    sidecar::supervise(&mut *carrier, drain, &events, log)?;
+    proxy::supervise(&mut *carrier, drain, &events, log)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,7 +59,7 @@ fn start(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Res
 fn stand_by(addr: &ListenAddr, events: Option<&Events>, log: Log) -> Result<Option<Claim>> {
     let mut said = false;
     loop {
-        match sidecar::try_claim(addr)? {
+        match proxy::try_claim(addr)? {
             Attempt::Ours(claim) => return Ok(Some(claim)),
             Attempt::Served if !said => {
                 log.info(format_args!("{addr} is served by another etcd proxy: standing by"));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli;
+use crate::commands::cli;
 use crate::release::{Document, document};
 
 pub(crate) fn run(args: &cli::Sbom, out: &mut impl Write) -> Result<ExitCode> {

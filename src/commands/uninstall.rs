@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::env::Env;
+use crate::commands::cli;
 use crate::install::{self, Receipt, plan_uninstall};
-use crate::{cli, place};
+use crate::os::env::Env;
+use crate::place;
 
 use super::change::{Existing, Unread, show};
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli;
+use crate::commands::cli;
 use crate::release::{RELEASE, unpack_into};
 
 pub(crate) fn run(args: &cli::Unpack, out: &mut impl Write) -> Result<ExitCode> {

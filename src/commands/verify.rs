@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::env::Env;
-use crate::exit_code::Code;
+use crate::commands::cli;
+use crate::commands::exit_code::Code;
 use crate::install::{self, Finding, Receipt};
+use crate::os::env::Env;
+use crate::place;
 use crate::release::{self, Program, RELEASE, Store};
-use crate::{cli, place};
 
 #[derive(Serialize)]
 struct Report {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::env::Env;
-use crate::health::{self, Health, Waiting};
+use crate::commands::cli;
+use crate::net::etcd_health::{self as health, Health, Waiting};
+use crate::os::env::Env;
+use crate::os::exec;
 use crate::settings::{Layer, ListenAddr, Setting, Sources};
-use crate::{cli, exec};
 
 pub(crate) fn run(args: cli::Wait, env: &Env) -> Result<ExitCode> {
     let cli::Wait { listen, timeout, listening, command } = args;

@@ -12,7 +12,7 @@ use super::layout::Layout;
 use super::plan::{Plan, Source, Step};
 use super::receipt::What;
 use super::{Error, REMEDY, disk, guard, open_own};
-use crate::{file, release};
+use crate::{fs as file, release};
 
 /// Another run takes a second; one that is stopped must not stop others for ever.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use super::guard::is_trusted;
 use super::receipt::{Mode, What};
 use super::{Error, REMEDY};
-use crate::file;
+use crate::fs as file;
 use crate::release::PROGRAM_NAMES;
 
 /// Names of files that are not finished begin so.

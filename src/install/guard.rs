@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 
 use super::layout::Layout;
 use super::{Error, REMEDY};
-use crate::file;
+use crate::fs as file;
 
 /// Makes the directory where it is missing, with all above it, 0755 whatever the umask. Gives what was made.
 ///

@@ -30,7 +30,7 @@ pub(crate) use versions::running;
 use plan::{Item, Planner, Rule, Source};
 use receipt::{Mode, What};
 
-use crate::file;
+use crate::fs as file;
 use crate::release::{self, RELEASE};
 use crate::settings::{self, Needs};
 
@@ -80,7 +80,7 @@ pub(crate) enum Error {
     #[error("{path} was written by a newer etcdproxy: use that one")]
     NewerReceipt { path: PathBuf },
 
-    #[error("cannot read {path}: {}: give permission, or move it away", crate::log::words_of(cause))]
+    #[error("cannot read {path}: {}: give permission, or move it away", crate::os::log::words_of(cause))]
     CannotRead { path: PathBuf, cause: io::Error },
 
     #[error("nothing is installed in {path}: name the place with --prefix, --user or --root")]

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::Error;
 use super::payload::{self, LAUNCHER_MARK};
-use crate::file;
+use crate::fs as file;
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;

@@ -18,7 +18,7 @@ pub(crate) use payload::is_carried;
 pub(crate) use store::{Found, Home, Store};
 pub(crate) use unpack::difference;
 
-use crate::file;
+use crate::fs as file;
 use payload::DecodeError;
 
 /// An etcd release as `build.rs` packed it.

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 use super::{Error, Program, payload};
-use crate::file;
+use crate::fs as file;
 
 /// A holder that is stopped must not stop everybody else for ever.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);

@@ -25,7 +25,7 @@ pub(crate) use service::Needs;
 pub(crate) use tls::Identity;
 pub(crate) use tls::{Pem, Tls};
 
-use crate::env::Env;
+use crate::os::env::Env;
 
 /// Everything that can be set from more than one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

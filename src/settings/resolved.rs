@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::tls::{Kind, check_ca, check_identity};
 use super::{Endpoint, Error, ListenAddr, Pem, Scheme, Setting, Sources, Tls, binding, endpoint};
-use crate::log::Format;
+use crate::os::log::Format;
 
 /// What `run` works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,7 +270,7 @@ pub(super) fn memory(text: &str, mode: Mode) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::Env;
+    use crate::os::env::Env;
     use crate::settings::Layer;
     use crate::settings::tls::tests::{Certificate, days};
 

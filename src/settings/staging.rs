@@ -5,7 +5,7 @@ use std::fmt::Display;
 use super::binding::{self, Found};
 use super::resolved::memory;
 use super::{Error, Mode, Setting};
-use crate::env::Env;
+use crate::os::env::Env;
 use crate::release::Release;
 
 /// When etcd is unpacked.

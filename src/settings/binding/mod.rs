@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use self::source::Candidate;
 use super::{Error, Setting};
-use crate::env::Env;
+use crate::os::env::Env;
 
 /// The service that is chosen.
 #[derive(Debug, Clone, PartialEq)]

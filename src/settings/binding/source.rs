@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{Binding, Error};
-use crate::env::Env;
+use crate::os::env::Env;
 
 const ROOT: &str = "SERVICE_BINDING_ROOT";
 const FILE: &str = "VCAP_SERVICES_FILE_PATH";

@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::child;
-use crate::env::Env;
-use crate::health;
+use crate::net::etcd_health as health;
+use crate::net::sockets;
+use crate::os::child;
+use crate::os::env::Env;
+use crate::os::sys;
 use crate::settings::{Endpoint, ListenAddr};
-use crate::sidecar;
-use crate::sys;
 
 /// A first start on a busy machine elects a leader within a second or two.
 const START_PATIENCE: Duration = Duration::from_mins(1);
@@ -173,7 +173,7 @@ impl Drop for Cluster {
 impl Part {
     /// Why it is not ready. What answers at its address can be another's.
     fn lacks(&self) -> Option<String> {
-        if !sidecar::seems_to_listen(self.child.id(), &self.addr) {
+        if !sockets::seems_to_listen(self.child.id(), &self.addr) {
             return Some(format!("it does not listen on {}", self.addr));
         }
         health::check(&self.addr, Duration::from_secs(2)).reason

@@ -13,7 +13,7 @@ const LARGE: usize = 32 * 1024;
 /// Copies until `from` ends, and hands the end on. `count` gets the number of bytes.
 ///
 /// Nothing is read before what was read last is written: a slow reader slows its writer down.
-pub(super) async fn copy(
+pub(crate) async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     count: &AtomicU64,

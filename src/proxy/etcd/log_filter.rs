@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::health;
-use crate::log::{Format, Level, Log};
+use crate::net::etcd_health as health;
+use crate::os::log::{Format, Level, Log};
 
 /// The same complaint is repeated after this.
 const REPEAT: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ enum Said {
 }
 
 /// Reads etcd's output to its end; gives its last words, for the case that they say why it ended.
-pub(super) fn relay(output: impl Read, log: Log, thinner: &Mutex<Thinner>) -> String {
+pub(crate) fn relay(output: impl Read, log: Log, thinner: &Mutex<Thinner>) -> String {
     let mut last_words = String::new();
     let mut reader = BufReader::new(output);
     let mut line = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn relay(output: impl Read, log: Log, thinner: &Mutex<Thinner>) -> St
 
 /// Sorts lines into those to be dropped and those to be shown.
 #[derive(Debug, Default)]
-pub(super) struct Thinner {
+pub(crate) struct Thinner {
     /// When each complaint was made last, and how often it was held back since.
     made: HashMap<String, (Instant, u32)>,
     /// gRPC's subchannels, by their names in the log, with their addresses.
@@ -71,7 +71,7 @@ pub(super) struct Thinner {
 
 impl Thinner {
     /// That this address cannot be reached has been said already.
-    pub(super) fn knows(&mut self, address: String) {
+    pub(crate) fn knows(&mut self, address: String) {
         self.made.insert(address.clone(), (Instant::now(), 0));
         self.failing.insert(address);
     }

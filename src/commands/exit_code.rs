@@ -3,7 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::{exec, file, health, install, place, release, settings, sidecar};
+use crate::net::etcd_health as health;
+use crate::os::exec;
+use crate::proxy::{self, tunnel};
+use crate::{fs as file, install, place, release, settings};
 
 /// Why the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,31 +51,31 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<exec::Error>() {
         return Some(of_exec(err));
     }
-    if let Some(err) = cause.downcast_ref::<sidecar::Error>() {
+    if let Some(err) = cause.downcast_ref::<proxy::Error>() {
         return Some(match err {
-            sidecar::Error::Refused { .. } | sidecar::Error::Port(_) => Code::BadSetting,
-            sidecar::Error::Spawn(err) => of_exec(err),
-            sidecar::Error::Tunnel(err) => of_tunnel(err),
-            sidecar::Error::Wait(_) => Code::Failed,
+            proxy::Error::Refused { .. } | proxy::Error::Port(_) => Code::BadSetting,
+            proxy::Error::Spawn(err) => of_exec(err),
+            proxy::Error::Tunnel(err) => of_tunnel(err),
+            proxy::Error::Wait(_) => Code::Failed,
         });
     }
-    if let Some(err) = cause.downcast_ref::<sidecar::preflight::Error>() {
+    if let Some(err) = cause.downcast_ref::<proxy::preflight::Error>() {
         return Some(match err {
-            sidecar::preflight::Error::NoneGood(_) => Code::Unreachable,
-            sidecar::preflight::Error::Own(_) => Code::BadSetting,
-            sidecar::preflight::Error::Thread(_) => Code::Failed,
+            proxy::preflight::Error::NoneGood(_) => Code::Unreachable,
+            proxy::preflight::Error::Own(_) => Code::BadSetting,
+            proxy::preflight::Error::Thread(_) => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() || cause.is::<sidecar::Unusable>() || cause.is::<place::Unusable>() {
+    if cause.is::<settings::Error>() || cause.is::<proxy::Unusable>() || cause.is::<place::Unusable>() {
         return Some(Code::BadSetting);
     }
     cause.is::<health::Unreachable>().then_some(Code::Unreachable)
 }
 
-fn of_tunnel(err: &sidecar::tunnel::Error) -> Code {
+fn of_tunnel(err: &tunnel::Error) -> Code {
     match err {
-        sidecar::tunnel::Error::Listen { .. } | sidecar::tunnel::Error::Tls(_) => Code::BadSetting,
-        sidecar::tunnel::Error::Io(_) => Code::Failed,
+        tunnel::Error::Listen { .. } | tunnel::Error::Tls(_) => Code::BadSetting,
+        tunnel::Error::Io(_) => Code::Failed,
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::Tunnel;
 use super::members::{Member, State};
+use super::tunnel::Tunnel;
 
 /// An HTTP/1.1 answer after which the connection is closed.
-pub(super) fn response(status: &str, content_type: &str, body: &str) -> String {
+pub(crate) fn response(status: &str, content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
@@ -18,7 +18,7 @@ pub(super) fn response(status: &str, content_type: &str, body: &str) -> String {
 }
 
 /// As etcd's proxy answers `/health`, from what the probes found last.
-pub(super) fn health(tunnel: &Tunnel) -> String {
+pub(crate) fn health(tunnel: &Tunnel) -> String {
     let (status, health, reason) = match tunnel.members.health() {
         Ok(()) => ("200 OK", "true", String::new()),
         Err(why) => ("503 Service Unavailable", "false", why),
@@ -27,12 +27,12 @@ pub(super) fn health(tunnel: &Tunnel) -> String {
 }
 
 /// To whoever asks the port of the metrics for more.
-pub(super) fn nothing_else() -> String {
+pub(crate) fn nothing_else() -> String {
     response("404 Not Found", "text/plain", "only /metrics and /health are here\n")
 }
 
 /// The text format of Prometheus, version 0.0.4.
-pub(super) fn metrics(tunnel: &Tunnel) -> String {
+pub(crate) fn metrics(tunnel: &Tunnel) -> String {
     let mut text = Metrics::default();
     let members = &tunnel.members.list;
     let value = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);

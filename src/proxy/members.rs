@@ -10,7 +10,7 @@ use crate::settings::Endpoint;
 
 /// One member, and what goes through the tunnel to it.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     pub endpoint: Endpoint,
     /// A change ends the connections that listen to it.
     cut: watch::Sender<()>,
@@ -40,14 +40,14 @@ impl Member {
     }
 
     /// Changes when this member's connections are to end.
-    pub(super) fn end(&self) -> watch::Receiver<()> {
+    pub(crate) fn end(&self) -> watch::Receiver<()> {
         self.cut.subscribe()
     }
 }
 
 /// How a member is, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     Unknown,
     /// The last good answer was to a question that was asked then.
     Up(Instant),
@@ -62,7 +62,7 @@ pub(super) enum State {
 
 /// What a report changes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     CameUp(usize),
     WentDown(usize),
     /// With so many connections.
@@ -71,7 +71,7 @@ pub(super) enum Change {
 
 /// All members.
 #[derive(Debug)]
-pub(super) struct Members {
+pub(crate) struct Members {
     pub list: Vec<Member>,
     states: Mutex<Vec<State>>,
     turn: AtomicUsize,
@@ -79,7 +79,7 @@ pub(super) struct Members {
 
 impl Members {
     /// Those of `failing` are known to be down.
-    pub(super) fn new(endpoints: &[Endpoint], failing: &[Endpoint]) -> Self {
+    pub(crate) fn new(endpoints: &[Endpoint], failing: &[Endpoint]) -> Self {
         let list: Vec<Member> = endpoints.iter().cloned().map(Member::new).collect();
         let state = |member: &Member| {
             if failing.contains(&member.endpoint) {
@@ -96,12 +96,12 @@ impl Members {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn state(&self, n: usize) -> State {
+    pub(crate) fn state(&self, n: usize) -> State {
         self.states()[n].clone()
     }
 
     /// Whether a member is up; else why the first one is not.
-    pub(super) fn health(&self) -> Result<(), String> {
+    pub(crate) fn health(&self) -> Result<(), String> {
         let states = self.states();
         if states.iter().any(|state| matches!(state, State::Up(_))) {
             return Ok(());
@@ -115,7 +115,7 @@ impl Members {
     }
 
     /// Takes in what came of a question that member `n` was asked at `asked`.
-    pub(super) fn report(&self, n: usize, asked: Instant, answer: Result<(), String>) -> Vec<Change> {
+    pub(crate) fn report(&self, n: usize, asked: Instant, answer: Result<(), String>) -> Vec<Change> {
         let mut states = self.states();
         let mut changes = Vec::new();
         match (answer, &mut states[n]) {
@@ -150,7 +150,7 @@ impl Members {
 
     /// The order in which a new connection tries the members: those that are up first, and of them the one with the
     /// fewest connections.
-    pub(super) fn order(&self) -> Vec<usize> {
+    pub(crate) fn order(&self) -> Vec<usize> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let states = self.states();
         let count = self.list.len();

@@ -5,12 +5,12 @@ use std::io;
 use crate::settings::{Endpoint, Scheme};
 
 /// What a client begins with: its preface and an empty SETTINGS frame (section 3.4).
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-pub(super) const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
-pub(super) const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0etcdpxy\0";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(crate) const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
+pub(crate) const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0etcdpxy\0";
 
 /// Length of a frame's header.
-pub(super) const HEADER: usize = 9;
+pub(crate) const HEADER: usize = 9;
 /// A client that says nothing else gets no longer frames.
 const MAX_PAYLOAD: usize = 16 * 1024;
 
@@ -21,7 +21,7 @@ const CONTENT_TYPE: &str = "application/grpc";
 const CONTENT_TYPE_CODED: &[u8] = b"\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x4d\x65\x64";
 
 /// The preface, and a call that any gRPC server answers.
-pub(super) fn question(endpoint: &Endpoint) -> Vec<u8> {
+pub(crate) fn question(endpoint: &Endpoint) -> Vec<u8> {
     let (scheme, authority) = match endpoint.scheme {
         Scheme::Https => (0x87, endpoint.address()),
         Scheme::Http => (0x86, endpoint.address()),
@@ -54,14 +54,14 @@ fn literal(text: &str) -> Vec<u8> {
 
 /// What comes from a server.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     pub kind: Kind,
     pub ack: bool,
     pub payload: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Headers,
     Settings,
     Ping,
@@ -77,7 +77,7 @@ impl Frame {
     ///
     /// # Errors
     /// When this is no HTTP/2.
-    pub(super) fn new(header: [u8; HEADER]) -> io::Result<Self> {
+    pub(crate) fn new(header: [u8; HEADER]) -> io::Result<Self> {
         let [a, b, c, kind, flags, ..] = header;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if length > MAX_PAYLOAD {
@@ -95,7 +95,7 @@ impl Frame {
     }
 
     /// Whether the answer to the question is one of gRPC; nothing when this is not the answer.
-    pub(super) fn is_grpc(&self) -> Option<bool> {
+    pub(crate) fn is_grpc(&self) -> Option<bool> {
         let has = |bytes: &[u8]| self.payload.windows(bytes.len()).any(|window| window == bytes);
         match self.kind {
             // The first field of its kind on a connection: no table knows it yet, so it is there as it is.

@@ -11,10 +11,10 @@ use std::process::Command;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::env::Env;
+use crate::os::env::Env;
+use crate::os::sys;
 use crate::release::Release;
 use crate::settings::{Pem, SECRETS, Settings};
-use crate::sys;
 
 /// Go takes these into account, for endpoints with and without TLS.
 const HTTP_PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];

@@ -3,12 +3,7 @@
 //! It serves where etcd's grpc-proxy cannot: client certificates with a common name, passwords. It keeps no cache, so
 //! nothing is stale. One thread: more were not faster.
 
-mod answers;
-mod greeting;
-mod members;
-mod probe;
-mod relay;
-mod upstream;
+mod copy;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -24,11 +19,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use self::greeting::Greeting;
-use self::members::{Change, Members, State};
-use self::upstream::{Protocol, Stream, Upstream};
-use super::supervise::Carrier;
-use crate::log::{Log, words_of};
+use super::admin as answers;
+use super::detect::Greeting;
+use super::health_check as probe;
+use super::members::{Change, Members, State};
+use super::supervisor::Carrier;
+use crate::net::dial::{self as upstream, Protocol, Stream, Upstream};
+use crate::os::log::{Log, words_of};
 use crate::settings::{Endpoint, ListenAddr, Settings};
 
 /// A client that says nothing is not kept longer.
@@ -62,15 +59,15 @@ pub(crate) enum Error {
 }
 
 /// Everything that the connections share.
-struct Tunnel {
-    members: Members,
-    upstream: Upstream,
+pub(crate) struct Tunnel {
+    pub(crate) members: Members,
+    pub(crate) upstream: Upstream,
     log: Log,
     /// Clients now, those that have not said anything included.
     clients: AtomicUsize,
     limit: Limit,
-    over_limit: AtomicU64,
-    garbage: AtomicU64,
+    pub(crate) over_limit: AtomicU64,
+    pub(crate) garbage: AtomicU64,
     failures: Mutex<BTreeMap<&'static str, u64>>,
     trouble_said: Mutex<Option<Instant>>,
 }
@@ -297,8 +294,8 @@ impl Tunnel {
         let (mut from_member, mut to_member) = tokio::io::split(stream);
         let both = async {
             tokio::try_join!(
-                relay::copy(&mut from_client, &mut to_member, &member.sent),
-                relay::copy(&mut from_member, &mut to_client, &member.received),
+                copy::copy(&mut from_client, &mut to_member, &member.sent),
+                copy::copy(&mut from_member, &mut to_client, &member.received),
             )
         };
         tokio::select! {
@@ -308,12 +305,12 @@ impl Tunnel {
         }
     }
 
-    fn failures(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+    pub(crate) fn failures(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in how a member is, and says what that changes.
-    fn report(&self, n: usize, asked: Instant, answer: Result<(), String>) {
+    pub(crate) fn report(&self, n: usize, asked: Instant, answer: Result<(), String>) {
         for change in self.members.report(n, asked, answer) {
             match change {
                 Change::CameUp(n) => {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::super::http2::{self, Frame, Kind};
-use super::super::preflight::Problem;
-use super::Tunnel;
 use super::members::State;
-use super::upstream::{Failure, Protocol, Stream};
-use crate::health;
+use super::preflight::Problem;
+use super::tunnel::Tunnel;
+use crate::net::dial::{Failure, Protocol, Stream};
+use crate::net::etcd_health as health;
+use crate::net::http2::{self, Frame, Kind};
 use crate::settings::Endpoint;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const KEEP: u32 = 10;
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Probes member `n` for ever.
-pub(super) async fn run(tunnel: Arc<Tunnel>, n: usize) {
+pub(crate) async fn run(tunnel: Arc<Tunnel>, n: usize) {
     let mut probe = Probe { tunnel, n, kept: None, age: 0, readings: 0, pings: 0 };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -259,7 +259,7 @@ mod tests {
             let beginnings: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 503 x\r\nContent-Length: 5\r\n\r\n"];
             let bytes = [beginnings[start], &tail].concat();
             if let Parsed::Answer(status, body) = parse(&bytes) {
-                crate::health::judge(status, body);
+                crate::net::etcd_health::judge(status, body);
             }
         }
     }

@@ -13,18 +13,18 @@ use std::{io, mem, thread};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 
-use super::command::Launch;
-use super::etcd_log::Thinner;
-use super::port::Unusable;
+use super::claim::Unusable;
+use super::etcd::Launch;
+use super::etcd::log_filter::{self as etcd_log, Thinner};
 use super::tunnel;
-use super::{etcd_log, sockets};
-use crate::child::{self, Events, describe};
-use crate::exec;
-use crate::health::{self, Occupant};
-use crate::log::{Format, Log};
+use crate::net::etcd_health::{self as health, Occupant};
+use crate::net::sockets;
+use crate::os::child::{self, Events, describe};
+use crate::os::exec;
+use crate::os::log::{Format, Log};
+use crate::os::sys;
 use crate::release::Found;
 use crate::settings::{Endpoint, ListenAddr};
-use crate::sys;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);

@@ -19,7 +19,7 @@ use crate::settings::Tls;
 ///
 /// # Errors
 /// When the key of the client certificate is of a kind that ring does not know.
-pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
+pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let authorities = match &tls.ca {
         Some(ca) => ca.certificates().unwrap_or_default(), // checked by the settings

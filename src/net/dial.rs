@@ -15,9 +15,9 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::super::preflight::Problem;
-use super::super::trust;
-use crate::log::Log;
+use super::tls as trust;
+use crate::os::log::Log;
+use crate::proxy::preflight::Problem;
 use crate::settings::{Endpoint, Scheme, Tls};
 
 /// For all of it: name, connection, handshake.
@@ -31,19 +31,19 @@ const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
 
 /// A connection to a member.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
 /// What is spoken on it, for TLS to agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
 /// Why there is no connection. `kind` is for the metrics.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     pub kind: &'static str,
     pub words: String,
 }
@@ -58,13 +58,13 @@ impl Failure {
             io::ErrorKind::ConnectionRefused => {
                 Self::new("refused", "the connection is refused: nothing listens there")
             }
-            _ => Self::new("unreachable", crate::log::words_of(err)),
+            _ => Self::new("unreachable", crate::os::log::words_of(err)),
         }
     }
 }
 
 /// Makes connections to members.
-pub(super) struct Upstream {
+pub(crate) struct Upstream {
     tls: Tls,
     log: Log,
     /// `None` when no endpoint speaks TLS.
@@ -85,14 +85,14 @@ type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
 impl Upstream {
     /// # Errors
     /// When the certificates cannot be used with TLS.
-    pub(super) fn new(tls: &Tls, endpoints: &[Endpoint], log: Log) -> Result<Self, String> {
+    pub(crate) fn new(tls: &Tls, endpoints: &[Endpoint], log: Log) -> Result<Self, String> {
         let needed = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
         let loaded = needed.then(|| load(tls)).transpose()?.map(Mutex::new);
         Ok(Self { tls: tls.clone(), log, loaded })
     }
 
     /// Connects to a member within [`PATIENCE`].
-    pub(super) async fn connect(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Box<dyn Stream>, Failure> {
+    pub(crate) async fn connect(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Box<dyn Stream>, Failure> {
         let silent = || Failure::new("timeout", format!("no connection within {} s", PATIENCE.as_secs()));
         tokio::time::timeout(PATIENCE, self.connect_patiently(endpoint, protocol)).await.map_err(|_| silent())?
     }
@@ -114,7 +114,7 @@ impl Upstream {
 
     /// What is wrong with a handshake, in the preflight's words. With TLS 1.3, a member says what it thinks of the
     /// client's certificate only after it.
-    pub(super) fn failure(&self, err: &io::Error) -> Failure {
+    pub(crate) fn failure(&self, err: &io::Error) -> Failure {
         let Some(err) = err.get_ref().and_then(|err| err.downcast_ref()) else { return Failure::of_io(err) };
         let authority = self.tls.ca.as_ref().map(|ca| ca.name.as_str());
         match Problem::of_tls(err, authority, self.tls.identity.is_some()) {
@@ -132,7 +132,7 @@ impl Upstream {
     }
 
     /// How often the certificates were read so far; they are, when their files have changed.
-    pub(super) fn readings(&self) -> u32 {
+    pub(crate) fn readings(&self) -> u32 {
         self.current().map_or(0, |loaded| loaded.readings)
     }
 
@@ -145,7 +145,7 @@ impl Upstream {
     }
 
     /// Reads the certificates again, whether their files seem changed or not.
-    pub(super) fn reload_now(&self) {
+    pub(crate) fn reload_now(&self) {
         if let Some(loaded) = &self.loaded {
             self.reload(&mut lock(loaded));
         }
@@ -187,7 +187,7 @@ fn stamp(tls: &Tls) -> Stamp {
 /// Tries all addresses of the host, each a little later than the one before it.
 async fn connect_any(host: &str, port: u16) -> Result<TcpStream, Failure> {
     let unresolved = |why: String| Failure::new("dns", format!("its name does not resolve ({why})"));
-    let addrs = lookup_host((host, port)).await.map_err(|err| unresolved(crate::log::words_of(&err)))?;
+    let addrs = lookup_host((host, port)).await.map_err(|err| unresolved(crate::os::log::words_of(&err)))?;
     let mut tries = JoinSet::new();
     for (n, addr) in addrs.enumerate() {
         let delay = STAGGER * u32::try_from(n).unwrap_or(u32::MAX);
@@ -211,7 +211,7 @@ async fn connect_any(host: &str, port: u16) -> Result<TcpStream, Failure> {
 }
 
 /// Small messages go at once, and a peer that is gone is noticed. Best effort.
-pub(super) fn tune(stream: &TcpStream) {
+pub(crate) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
 }

@@ -13,11 +13,11 @@ use nix::sys::signal::Signal;
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, Error as TlsError, InvalidMessage};
 
-use super::http2::{Frame, Kind};
-use super::supervise::Output;
-use super::{http2, trust};
-use crate::child::Events;
-use crate::log::{Log, words_of};
+use super::supervisor::Output;
+use crate::net::http2::{self, Frame, Kind};
+use crate::net::tls as trust;
+use crate::os::child::Events;
+use crate::os::log::{Log, words_of};
 use crate::settings::{Endpoint, ListenAddr, Preflight, Scheme, Settings, Tls};
 
 /// How often a signal is looked for.
@@ -71,7 +71,7 @@ pub(crate) enum Step {
 
 impl Problem {
     /// `authority` is the setting with the one that is trusted, if it is not the system's.
-    pub(super) fn of_tls(err: &TlsError, authority: Option<&str>, has_certificate: bool) -> Self {
+    pub(crate) fn of_tls(err: &TlsError, authority: Option<&str>, has_certificate: bool) -> Self {
         match err {
             TlsError::InvalidCertificate(err) => match err {
                 CertificateError::UnknownIssuer => Self::UnknownAuthority(authority.map(ToOwned::to_owned)),

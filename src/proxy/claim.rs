@@ -13,10 +13,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::time::Duration;
 
-use super::sockets::{self, Listener};
-use crate::health::{self, Occupant};
+use crate::net::etcd_health::{self as health, Occupant};
+use crate::net::sockets::{self, Listener};
+use crate::os::sys;
 use crate::settings::ListenAddr;
-use crate::sys;
 
 /// A proxy that dies while it is asked looks like another program for so long.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -54,7 +54,7 @@ impl fmt::Display for Holder {
 }
 
 impl Unusable {
-    pub(super) fn taken(addr: &ListenAddr) -> Self {
+    pub(crate) fn taken(addr: &ListenAddr) -> Self {
         Self::Taken { addr: addr.clone(), holder: Holder::of(addr) }
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use procfs::process::{FDTarget, Process, all_processes};
 
-use crate::health;
+use crate::net::etcd_health as health;
 use crate::settings::ListenAddr;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process that listens on `addr`.
-pub(super) fn listener(addr: &ListenAddr) -> Option<Listener> {
+pub(crate) fn listener(addr: &ListenAddr) -> Option<Listener> {
     let listening = listening(addr)?;
     let process = all_processes().ok()?.flatten().find(|process| holds(process, &listening) == Some(true))?;
     let name = process.stat().ok()?.comm;
@@ -26,7 +26,7 @@ pub(super) fn listener(addr: &ListenAddr) -> Option<Listener> {
 
 /// Who listens.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     pub pid: i32,
     pub name: String,
     /// etcd or this program, by its name.
@@ -61,7 +61,7 @@ fn sockets_of(process: &Process) -> Option<HashSet<u64>> {
 
 /// How many clients are connected to the process `pid`, which listens on `addr`. It may be a client of its own: asked
 /// for `/proxy/health`, etcd's proxy is one, and stays it.
-pub(super) fn clients(addr: &ListenAddr, pid: u32) -> Option<usize> {
+pub(crate) fn clients(addr: &ListenAddr, pid: u32) -> Option<usize> {
     let own = sockets_of(&Process::new(pid.try_into().ok()?).ok()?)?;
     let established: Vec<TcpNetEntry> =
         all_entries()?.into_iter().filter(|entry| entry.state == TcpState::Established).collect();

@@ -7,11 +7,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const METHODS: [&[u8]; 7] = [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH "];
 
 /// A request line that is longer is for the member to answer.
-pub(super) const MAX_REQUEST_LINE: usize = 1024;
+pub(crate) const MAX_REQUEST_LINE: usize = 1024;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Greeting {
+pub(crate) enum Greeting {
     /// Not known yet.
     More,
     /// gRPC.
@@ -27,7 +27,7 @@ pub(super) enum Greeting {
 
 impl Greeting {
     /// From all bytes that came so far.
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let common = bytes.len().min(PREFACE.len());
         if bytes[..common] == PREFACE[..common] {
             return if common == PREFACE.len() { Self::Http2 } else { Self::More };
