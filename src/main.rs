@@ -25,19 +25,19 @@ use clap::Parser as _;
 use commands::cli::{Cli, Command};
 use commands::exit_code;
 use os::env::Env;
-use os::log::Log;
 
 /// This program's own version, and so the buildpack's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
+    os::log::init();
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();
     match run(called_as, args.collect(), &Env::of_process()) {
         Ok(code) => code,
         Err(err) if reader_has_gone(&err) => ExitCode::SUCCESS,
         Err(err) => {
-            Log::default().error(format_args!("{err:#}"));
+            log::error!("{err:#}");
             exit_code::of(&err)
         }
     }

@@ -5,13 +5,28 @@ use std::path::{Path, PathBuf};
 use crate::commands::cli;
 use crate::install::{Layout, Receipt};
 use crate::os::env::Env;
-use crate::release::{Home, Store};
+use crate::release::{self, Found, Home, RELEASE, Store};
 
 /// Where the programs of the release are, or will be.
 pub(crate) fn store(env: &Env) -> Store {
     // Where supply and install have put them.
     let beside = env.exe.parent();
     Store::new(beside.map(Path::to_owned), home(env))
+}
+
+/// A program of the release, ready to be executed. Warns when it runs from memory.
+pub(crate) fn obtain(name: &str, env: &Env) -> Result<Found, release::Error> {
+    let program = RELEASE.program(name)?;
+    let found = store(env).get(program)?;
+    if let Found::Memory { why, .. } = &found {
+        let why: Vec<String> = why.iter().map(ToString::to_string).collect();
+        log::warn!(
+            "{name} runs from memory, which takes {} MB of it: {}",
+            program.size.div_ceil(1_000_000),
+            why.join("; ")
+        );
+    }
+    Ok(found)
 }
 
 /// The directories to unpack below: the user's choice, else what suits where the binary is.

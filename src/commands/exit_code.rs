@@ -1,11 +1,11 @@
-//! Exit codes: the numbers are those of `sysexits.h` where it has one.
+//! Exit codes, with the numbers of `sysexits.h` where it has one.
 
 use std::io;
 use std::process::ExitCode;
 
-use crate::net::etcd_health as health;
-use crate::os::exec;
-use crate::proxy::{self, tunnel};
+use crate::net::etcd_health;
+use crate::os::process::ExecError;
+use crate::proxy::{self, ListenError, PreflightError, TunnelError};
 use crate::{fs as file, install, place, release, settings};
 
 /// Why the program ended.
@@ -15,7 +15,7 @@ pub(crate) enum Code {
     Failed = 1,
     /// The command line is wrong (clap's own number).
     Usage = 2,
-    /// No answer from the cluster in time (`EX_UNAVAILABLE`).
+    /// The cluster does not answer in time (`EX_UNAVAILABLE`).
     Unreachable = 69,
     /// A file cannot be written (`EX_CANTCREAT`).
     CannotWrite = 73,
@@ -23,7 +23,7 @@ pub(crate) enum Code {
     NotPermitted = 77,
     /// A setting that can never work (`EX_CONFIG`).
     BadSetting = 78,
-    /// A command that is not there, as a shell has it.
+    /// The command does not exist (a shell's number).
     NoCommand = 127,
 }
 
@@ -33,7 +33,7 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// The code for an error, by the first cause in its chain that has one.
+/// The code of an error: that of the first cause in its chain that has one.
 pub(crate) fn of(err: &anyhow::Error) -> ExitCode {
     err.chain().find_map(of_cause).unwrap_or(Code::Failed).into()
 }
@@ -48,38 +48,36 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<install::Error>() {
         return Some(of_install(err));
     }
-    if let Some(err) = cause.downcast_ref::<exec::Error>() {
+    if let Some(err) = cause.downcast_ref::<ExecError>() {
         return Some(of_exec(err));
     }
     if let Some(err) = cause.downcast_ref::<proxy::Error>() {
         return Some(match err {
-            proxy::Error::Refused { .. } | proxy::Error::Port(_) => Code::BadSetting,
-            proxy::Error::Spawn(err) => of_exec(err),
-            proxy::Error::Tunnel(err) => of_tunnel(err),
+            proxy::Error::Refused { .. } | proxy::Error::Listen(_) => Code::BadSetting,
+            proxy::Error::Exec(err) => of_exec(err),
             proxy::Error::Wait(_) => Code::Failed,
         });
     }
-    if let Some(err) = cause.downcast_ref::<proxy::preflight::Error>() {
+    if let Some(err) = cause.downcast_ref::<PreflightError>() {
         return Some(match err {
-            proxy::preflight::Error::NoneGood(_) => Code::Unreachable,
-            proxy::preflight::Error::Own(_) => Code::BadSetting,
-            proxy::preflight::Error::Thread(_) => Code::Failed,
+            PreflightError::NoneUsable(_) => Code::Unreachable,
+            PreflightError::OwnAddress(_) => Code::BadSetting,
+            PreflightError::Thread(_) => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() || cause.is::<proxy::Unusable>() || cause.is::<place::Unusable>() {
+    if let Some(err) = cause.downcast_ref::<TunnelError>() {
+        return Some(match err {
+            TunnelError::Listen { .. } | TunnelError::Tls(_) => Code::BadSetting,
+            TunnelError::Io(_) => Code::Failed,
+        });
+    }
+    if cause.is::<settings::Error>() || cause.is::<ListenError>() || cause.is::<place::Unusable>() {
         return Some(Code::BadSetting);
     }
-    cause.is::<health::Unreachable>().then_some(Code::Unreachable)
+    cause.is::<etcd_health::Unreachable>().then_some(Code::Unreachable)
 }
 
-fn of_tunnel(err: &tunnel::Error) -> Code {
-    match err {
-        tunnel::Error::Listen { .. } | tunnel::Error::Tls(_) => Code::BadSetting,
-        tunnel::Error::Io(_) => Code::Failed,
-    }
-}
-
-fn of_exec(err: &exec::Error) -> Code {
+fn of_exec(err: &ExecError) -> Code {
     match err.cause.kind() {
         io::ErrorKind::PermissionDenied => Code::NotPermitted,
         io::ErrorKind::NotFound => Code::NoCommand,

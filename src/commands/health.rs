@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::commands::cli;
 use crate::commands::exit_code::Code;
-use crate::net::etcd_health::{self as health, Health, Unreachable};
+use crate::net::etcd_health::{self, Health, Unreachable};
 use crate::os::env::Env;
 use crate::settings::{Layer, Setting, Sources};
 
@@ -21,7 +21,7 @@ struct Report {
 
 pub(crate) fn run(args: cli::Health, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let addr = Sources::new(Layer::flags([(Setting::ListenAddr, args.listen.listen_addr)]), env).listen_addr()?;
-    let health = health::check(&addr, health::PATIENCE);
+    let health = etcd_health::check(&addr, etcd_health::TIMEOUT);
     let ready = health.ready;
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&Report { listen_addr: addr.to_string(), health })?)?;

@@ -1,4 +1,4 @@
-//! `etcd`, `etcdctl`, `etcdutl`: a link of that name to this binary is that program.
+//! `etcd`, `etcdctl`, `etcdutl`: a link to this binary with such a name runs that program.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -7,11 +7,9 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::os::env::Env;
-use crate::os::exec;
-use crate::os::log::Log;
+use crate::os::process::exec;
+use crate::place;
 use crate::release::PROGRAM_NAMES;
-
-use super::obtain;
 
 /// The program that `argv[0]` names. Not `current_exe`: that resolves the very link that carries the name.
 pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
@@ -21,10 +19,10 @@ pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
 
 /// Becomes that program.
 pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> {
-    let found = obtain(name, env, Log::default())?;
+    let found = place::obtain(name, env)?;
     let mut command = Command::new(found.path());
     command.args(args);
-    Err(exec::exec(command, name).into())
+    Err(exec(command, name).into())
 }
 
 #[cfg(test)]

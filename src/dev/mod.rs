@@ -1,241 +1,147 @@
-//! A cluster of real etcd members and a proxy on loopback, for trying and for tests.
+//! `etcdproxy dev`: a cluster of real etcd members and the proxy on loopback, for trying and for tests.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader};
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt as _;
+mod cluster;
+
+use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
-use crate::net::etcd_health as health;
-use crate::net::sockets;
-use crate::os::child;
+use self::cluster::{Cluster, free_ports};
 use crate::os::env::Env;
-use crate::os::sys;
-use crate::settings::{Endpoint, ListenAddr};
+use crate::os::log::warn_all;
+use crate::os::process::{self, ExecError};
+use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
+use crate::place;
+use crate::proxy::{self, Launch};
+use crate::release::RELEASE;
+use crate::settings::{Layer, ListenAddr, Setting, Sources};
 
-/// A first start on a busy machine elects a leader within a second or two.
-const START_PATIENCE: Duration = Duration::from_mins(1);
-/// The last member would try for longer to hand over to the others, which are gone.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// When there is nothing to look at before the next signal.
+const FOREVER: Duration = Duration::from_hours(1);
 
-/// Where a member listens. Kept in the data directory: a member's peers find it there again.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct MemberPorts {
-    client: u16,
-    peer: u16,
+/// What to start.
+pub(crate) struct Dev {
+    pub nodes: usize,
+    /// Where the members' data stays; a temporary directory when not given.
+    pub data_dir: Option<PathBuf>,
+    /// The proxy's address; a free port on 127.0.0.1 when not given.
+    pub listen_addr: Option<ListenAddr>,
+    /// Program and arguments to run against the cluster. When empty, the cluster runs until a signal.
+    pub command: Vec<OsString>,
 }
 
-/// A child process with a name and a log.
-#[derive(Debug)]
-struct Part {
-    name: String,
-    addr: ListenAddr,
-    log: PathBuf,
-    child: Child,
-    ended: Option<ExitStatus>,
+/// Runs members and proxy until the command ends, or a signal comes. Returns the command's exit code.
+///
+/// # Errors
+/// When a part cannot be started, or too few are left to serve.
+pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let wanted: &[Signal] = if dev.command.is_empty() { &ENDING } else { &FOR_COMMANDS };
+    let events = Events::new(wanted).context("cannot receive signals")?;
+    let addr = match dev.listen_addr {
+        Some(addr) => addr,
+        None => ListenAddr::loopback(free_ports(1)?[0]),
+    };
+    // Held to the end, so that an `etcdproxy run` on this address stands by.
+    let _claim = proxy::claim(&addr)?;
+    let etcd = place::obtain("etcd", env)?.path();
+    let data = Data::new(dev.data_dir)?;
+
+    let mut cluster = Cluster::start(&etcd, dev.nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
+    start_proxy(&mut cluster, &addr, &etcd, data.path(), env)?;
+    if !cluster.wait_ready(|| events.ending().is_some())? {
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let Some((program, args)) = dev.command.split_first() else {
+        print(&cluster, &data, &addr, out)?;
+        return watch(&mut cluster, &events);
+    };
+    let command = Command::new(program)
+        .args(args)
+        .env(Setting::ListenAddr.variable(), addr.to_string())
+        .env(Setting::Endpoints.variable(), endpoint_list(&cluster))
+        .env("ETCDCTL_ENDPOINTS", addr.to_string())
+        .spawn()
+        .map_err(|cause| ExecError::new(program, cause))?;
+    let status = process::run_to_end(command, &events, || log_ends(&mut cluster))?;
+    Ok(process::exit_code(status))
 }
 
-/// Members and proxy. Dropping it ends them all.
-#[derive(Debug)]
-pub(crate) struct Cluster {
-    members: Vec<Part>,
-    proxy: Option<Part>,
-    /// Whether the data is wanted after the end.
-    keep_data: bool,
-    _lock: File,
+fn endpoint_list(cluster: &Cluster) -> String {
+    let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
+    endpoints.join(",")
 }
 
-impl Cluster {
-    /// Starts the members; they are not ready yet. Without `keep_data` they are killed at the end, which is quicker.
-    pub(crate) fn start(etcd: &Path, nodes: usize, dir: &Path, keep_data: bool, env: &Env) -> Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let lock = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
-        if lock.try_lock().is_err() {
-            bail!("{} is in use by another etcdproxy dev: end it, or name another --data-dir", dir.display());
-        }
-        let ports = ports(nodes, dir)?;
-        let initial_cluster: Vec<String> = ports
-            .iter()
-            .enumerate()
-            .map(|(n, ports)| format!("m{}={}", n + 1, Endpoint::loopback(ports.peer)))
-            .collect();
-        let initial_cluster = initial_cluster.join(",");
-
-        let mut cluster = Self { members: Vec::new(), proxy: None, keep_data, _lock: lock };
-        for (n, ports) in ports.iter().enumerate() {
-            let name = format!("m{}", n + 1);
-            let client_url = Endpoint::loopback(ports.client).to_string();
-            let peer_url = Endpoint::loopback(ports.peer).to_string();
-            let mut command = Command::new(etcd);
-            command.args(["--name", &name, "--data-dir"]).arg(dir.join(&name));
-            command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
-            command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-            command.args(["--initial-cluster", &initial_cluster, "--initial-cluster-token", "etcdproxy-dev"]);
-            command.args(["--log-level", "warn"]);
-            // The user's own are for another cluster.
-            for variable in env.names("ETCD_") {
-                command.env_remove(variable);
-            }
-            cluster.members.push(spawn(command, &name, ListenAddr::loopback(ports.client), dir)?);
-        }
-        Ok(cluster)
-    }
-
-    /// Starts the proxy, which is to listen on `addr`.
-    pub(crate) fn start_proxy(&mut self, command: Command, addr: ListenAddr, dir: &Path) -> Result<()> {
-        self.proxy = Some(spawn(command, "proxy", addr, dir)?);
-        Ok(())
-    }
-
-    /// The members' client addresses.
-    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        self.members.iter().map(|member| Endpoint::loopback(member.addr.target().1)).collect()
-    }
-
-    /// Waits until every part answers, and none has ended; asks `interrupted` in between and gives false when it says so.
-    pub(crate) fn wait_ready(&mut self, mut interrupted: impl FnMut() -> bool) -> Result<bool> {
-        let deadline = Instant::now() + START_PATIENCE;
-        loop {
-            let mut parts = self.members.iter().chain(&self.proxy);
-            let waits_for = parts.find_map(|part| Some((part.name.clone(), part.lacks()?)));
-            for part in self.members.iter_mut().chain(&mut self.proxy) {
-                if let Some(how) = part.end()? {
-                    bail!("{} ended while starting ({how}): {}", part.name, last_line(&part.log));
-                }
-            }
-            let Some((name, lacks)) = waits_for else { return Ok(true) };
-            if interrupted() {
-                return Ok(false);
-            }
-            if Instant::now() > deadline {
-                bail!("{name} is not ready after {}: {lacks}", humantime::format_duration(START_PATIENCE));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// A line for each part, as in `m1  http://127.0.0.1:40001  pid 12`.
-    pub(crate) fn describe(&self) -> Vec<String> {
-        let line = |part: &Part, addr: String| format!("{:<6} {addr:<24} pid {}", part.name, part.child.id());
-        let members =
-            self.members.iter().zip(self.endpoints()).map(|(part, endpoint)| line(part, endpoint.to_string()));
-        members.chain(self.proxy.iter().map(|part| line(part, part.addr.to_string()))).collect()
-    }
-
-    /// What has ended since the last call, in words.
-    pub(crate) fn newly_ended(&mut self) -> Result<Vec<String>> {
-        let mut lines = Vec::new();
-        for part in self.members.iter_mut().chain(&mut self.proxy) {
-            let known = part.ended.is_some();
-            if let (false, Some(how)) = (known, part.end()?) {
-                lines.push(format!("{} (pid {}) ended: {how}", part.name, part.child.id()));
-            }
-        }
-        Ok(lines)
-    }
-
-    /// Whether the application can still be served: the proxy and a majority of the members live.
-    pub(crate) fn serves(&self) -> bool {
-        let living = self.members.iter().filter(|member| member.ended.is_none()).count();
-        self.proxy.as_ref().is_some_and(|proxy| proxy.ended.is_none()) && living > self.members.len() / 2
-    }
+/// Starts the proxy that `run` would start.
+fn start_proxy(cluster: &mut Cluster, addr: &ListenAddr, etcd: &Path, dir: &Path, env: &Env) -> Result<()> {
+    let flags = [
+        (Setting::ListenAddr, Some(addr.to_string().into())),
+        (Setting::Endpoints, Some(endpoint_list(cluster).into())),
+    ];
+    let settings = Sources::new(Layer::flags(flags), &Env::default()).resolve()?;
+    warn_all(&settings.warnings);
+    let launch = Launch::new(&settings, &RELEASE, &[], env)?;
+    cluster.start_proxy(launch.command(etcd), settings.listen_addr, dir)
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let mut parts: Vec<&mut Part> = self.proxy.iter_mut().chain(&mut self.members).collect();
-        if self.keep_data {
-            for part in &mut parts {
-                if matches!(part.end(), Ok(None)) {
-                    child::send(&part.child, Signal::SIGTERM);
-                }
-            }
-            let deadline = Instant::now() + STOP_PATIENCE;
-            while parts.iter_mut().any(|part| matches!(part.end(), Ok(None))) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+fn print(cluster: &Cluster, data: &Data, addr: &ListenAddr, out: &mut impl Write) -> Result<()> {
+    for line in cluster.describe() {
+        writeln!(out, "{line}")?;
+    }
+    let kept = if matches!(data, Data::Temporary(_)) { "removed at the end" } else { "kept" };
+    writeln!(out, "data and logs in {}, {kept}", data.path().display())?;
+    writeln!(out, "Ready: connect to {addr}. Ctrl-C ends it.")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Waits for a signal, as long as the cluster can serve.
+fn watch(cluster: &mut Cluster, events: &Events) -> Result<ExitCode> {
+    loop {
+        let interval = log_ends(cluster);
+        if !cluster.serves() {
+            bail!("too few parts are left to serve");
         }
-        for part in parts {
-            if matches!(part.end(), Ok(None)) {
-                let _ = part.child.kill();
-                let _ = part.child.wait();
-            }
+        if events.next(interval).ending().is_some() {
+            return Ok(ExitCode::SUCCESS);
         }
     }
 }
 
-impl Part {
-    /// Why it is not ready. What answers at its address can be another's.
-    fn lacks(&self) -> Option<String> {
-        if !sockets::seems_to_listen(self.child.id(), &self.addr) {
-            return Some(format!("it does not listen on {}", self.addr));
+/// Logs the parts that have ended. The end of a child is a signal, so the next look can wait.
+fn log_ends(cluster: &mut Cluster) -> Duration {
+    match cluster.newly_ended() {
+        Ok(lines) => warn_all(&lines),
+        Err(err) => log::error!("{err:#}"),
+    }
+    FOREVER
+}
+
+/// Where the members keep their data.
+enum Data {
+    Temporary(TempDir),
+    Kept(PathBuf),
+}
+
+impl Data {
+    fn new(dir: Option<PathBuf>) -> Result<Self> {
+        if let Some(dir) = dir {
+            return Ok(Self::Kept(dir));
         }
-        health::check(&self.addr, Duration::from_secs(2)).reason
+        let dir = tempfile::Builder::new().prefix("etcdproxy-dev-").tempdir();
+        Ok(Self::Temporary(dir.context("cannot make a temporary directory: set TMPDIR to one that can be written")?))
     }
 
-    /// How it ended, if it did.
-    fn end(&mut self) -> Result<Option<ExitStatus>> {
-        if self.ended.is_none() {
-            self.ended = self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))?;
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Kept(dir) => dir,
         }
-        Ok(self.ended)
     }
-}
-
-fn spawn(mut command: Command, name: &str, addr: ListenAddr, dir: &Path) -> Result<Part> {
-    let log = dir.join(format!("{name}.log"));
-    let open = || File::options().create(true).append(true).open(&log);
-    let stderr = open().with_context(|| format!("cannot write {}", log.display()))?;
-    command.stdin(std::process::Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
-    // Ctrl-C is for the command in front; this process ends the parts itself.
-    command.process_group(0);
-    sys::die_with_parent(&mut command);
-    let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-    Ok(Part { name: name.to_owned(), addr, log, child, ended: None })
-}
-
-/// The ports of an earlier start in the same directory, or free ones.
-fn ports(nodes: usize, dir: &Path) -> Result<Vec<MemberPorts>> {
-    let file = dir.join("etcdproxy-dev.json");
-    match fs::read(&file) {
-        Ok(json) => {
-            let ports: Vec<MemberPorts> = serde_json::from_slice(&json)
-                .with_context(|| format!("{} is damaged: name another --data-dir", file.display()))?;
-            if ports.len() != nodes {
-                let made = ports.len();
-                bail!(
-                    "{} holds a cluster of {made} members, not {nodes}: use --nodes {made}, or another --data-dir",
-                    dir.display()
-                );
-            }
-            Ok(ports)
-        }
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            let mut free = free_ports(2 * nodes)?.into_iter();
-            let mut port = || free.next().unwrap_or_default();
-            let ports: Vec<MemberPorts> = (0..nodes).map(|_| MemberPorts { client: port(), peer: port() }).collect();
-            fs::write(&file, serde_json::to_vec(&ports)?)
-                .with_context(|| format!("cannot write {}", file.display()))?;
-            Ok(ports)
-        }
-        Err(err) => Err(err).with_context(|| format!("cannot read {}", file.display())),
-    }
-}
-
-/// Ports of 127.0.0.1 that nobody listens on now.
-pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-    let held = held.context("cannot open a port on 127.0.0.1")?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
-}
-
-fn last_line(log: &Path) -> String {
-    let lines = File::open(log).map(|file| BufReader::new(file).lines().map_while(Result::ok).last());
-    lines.ok().flatten().unwrap_or_else(|| "it said nothing".to_owned())
 }

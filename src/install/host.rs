@@ -80,10 +80,10 @@ fn run(layout: &Layout, args: &[&str]) -> Result<bool, Error> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|err| failed(crate::os::log::words_of(&err)))?;
+        .map_err(|err| failed(crate::os::log::without_errno(&err)))?;
     let start = Instant::now();
     loop {
-        match child.try_wait().map_err(|err| failed(crate::os::log::words_of(&err)))? {
+        match child.try_wait().map_err(|err| failed(crate::os::log::without_errno(&err)))? {
             Some(status) if status.success() => return Ok(true),
             Some(_) => {
                 let mut why = String::new();

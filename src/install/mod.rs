@@ -80,7 +80,7 @@ pub(crate) enum Error {
     #[error("{path} was written by a newer etcdproxy: use that one")]
     NewerReceipt { path: PathBuf },
 
-    #[error("cannot read {path}: {}: give permission, or move it away", crate::os::log::words_of(cause))]
+    #[error("cannot read {path}: {}: give permission, or move it away", crate::os::log::without_errno(cause))]
     CannotRead { path: PathBuf, cause: io::Error },
 
     #[error("nothing is installed in {path}: name the place with --prefix, --user or --root")]

@@ -1,217 +1,296 @@
-//! The way to a member: names resolved anew each time, TLS where it is asked for, certificates followed when their
-//! files change.
+//! Connections: to members, with TLS where the endpoint asks for it, and to what listens on this host.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, Error as TlsError};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::tls as trust;
-use crate::os::log::Log;
-use crate::proxy::preflight::Problem;
-use crate::settings::{Endpoint, Scheme, Tls};
+use super::error::{DialError, Step};
+use super::http2::GrpcConnection;
+use super::reload::ReloadingTls;
+use super::resolve::resolve;
+use super::tls;
+use crate::os::log::without_errno;
+use crate::settings::{Endpoint, ListenAddr, Scheme, Tls};
 
-/// For all of it: name, connection, handshake.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long an address of several is tried alone (RFC 8305 recommends 250 ms).
+/// How long one of several addresses is tried alone (RFC 8305 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// A peer that is gone without a word is found out after 10 s + 3 times 3 s.
+/// A peer that vanishes silently is noticed after 10 s + 3 times 3 s.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
+
+/// How long a TLS server may take for its first words before we speak.
+const SETTINGS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A connection to a member.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
-/// What is spoken on it, for TLS to agree on.
+/// The protocol that TLS is to agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// Why there is no connection. `kind` is for the metrics.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub kind: &'static str,
-    pub words: String,
+/// Connects to members.
+pub(crate) struct Dialer {
+    settings: Tls,
+    /// `None` when no endpoint uses TLS.
+    tls: Option<Arc<ReloadingTls>>,
+    /// The proxy's own address, which is no member's.
+    own: ListenAddr,
 }
 
-impl Failure {
-    fn new(kind: &'static str, words: impl Into<String>) -> Self {
-        Self { kind, words: words.into() }
+/// The time for one attempt to use a member, and when it is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    timeout: Duration,
+    at: Instant,
+}
+
+impl Deadline {
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Self { timeout, at: Instant::now() + timeout }
     }
 
-    fn of_io(err: &io::Error) -> Self {
-        match err.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                Self::new("refused", "the connection is refused: nothing listens there")
+    /// # Errors
+    /// When the time is over before `future` is done, which is this step of the attempt.
+    pub(crate) async fn step<T>(self, step: Step, future: impl Future<Output = T>) -> Result<T, DialError> {
+        timeout_at(self.at, future).await.map_err(|_| DialError::TimedOut(step, self.timeout))
+    }
+}
+
+impl Dialer {
+    /// # Errors
+    /// When the certificates cannot be used: the setting and the problem, in words.
+    pub(crate) fn new(settings: &Tls, endpoints: &[Endpoint], own: &ListenAddr) -> Result<Self, String> {
+        // The system's authorities are read only where TLS is spoken.
+        let needs_tls = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
+        let tls = needs_tls.then(|| ReloadingTls::new(settings)).transpose()?.map(Arc::new);
+        Ok(Self { settings: settings.clone(), tls, own: own.clone() })
+    }
+
+    /// Connects, and makes sure that the endpoint answers gRPC.
+    pub(crate) async fn connect_grpc(
+        &self,
+        endpoint: &Endpoint,
+        deadline: Deadline,
+    ) -> Result<GrpcConnection<Box<dyn Stream>>, DialError> {
+        let connected = async {
+            let stream = self.connect(endpoint, Protocol::Http2, deadline).await?;
+            self.ask_for_grpc(stream, endpoint, deadline).await
+        };
+        // Where the answer is not understood, the other way to speak often tells more.
+        match (connected.await, endpoint.scheme) {
+            (Err(DialError::NotHttp2), Scheme::Http) if self.speaks_tls(endpoint, deadline).await => {
+                Err(DialError::OnlyTls)
             }
-            _ => Self::new("unreachable", crate::os::log::words_of(err)),
+            (Err(DialError::NotTls | DialError::Tls(_)), Scheme::Https)
+                if self.speaks_plain(endpoint, deadline).await =>
+            {
+                Err(DialError::NotTls)
+            }
+            (connected, _) => connected,
         }
     }
-}
 
-/// Makes connections to members.
-pub(crate) struct Upstream {
-    tls: Tls,
-    log: Log,
-    /// `None` when no endpoint speaks TLS.
-    loaded: Option<Mutex<Loaded>>,
-}
-
-/// The configuration for each protocol, and the state of the files it was made from.
-struct Loaded {
-    http1: Arc<ClientConfig>,
-    http2: Arc<ClientConfig>,
-    stamp: Stamp,
-    readings: u32,
-}
-
-/// Of each file: when it was changed, its size, its inode.
-type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
-
-impl Upstream {
-    /// # Errors
-    /// When the certificates cannot be used with TLS.
-    pub(crate) fn new(tls: &Tls, endpoints: &[Endpoint], log: Log) -> Result<Self, String> {
-        let needed = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
-        let loaded = needed.then(|| load(tls)).transpose()?.map(Mutex::new);
-        Ok(Self { tls: tls.clone(), log, loaded })
+    /// Looks for changed certificate files for ever, if there can be any.
+    pub(crate) async fn follow_certificates(&self) {
+        if let Some(tls) = &self.tls {
+            Arc::clone(tls).follow().await;
+        }
     }
 
-    /// Connects to a member within [`PATIENCE`].
-    pub(crate) async fn connect(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Box<dyn Stream>, Failure> {
-        let silent = || Failure::new("timeout", format!("no connection within {} s", PATIENCE.as_secs()));
-        tokio::time::timeout(PATIENCE, self.connect_patiently(endpoint, protocol)).await.map_err(|_| silent())?
+    /// Reads the certificates again, whether or not their files seem changed. Blocks while it reads.
+    pub(crate) fn reload(&self) {
+        if let Some(tls) = &self.tls {
+            tls.reload();
+        }
     }
 
-    async fn connect_patiently(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Box<dyn Stream>, Failure> {
-        let Some((host, port)) = endpoint.host_port() else {
-            let stream = UnixStream::connect(endpoint.socket_path()).await;
-            return Ok(Box::new(stream.map_err(|err| Failure::of_io(&err))?));
+    /// How often certificates have been read.
+    pub(crate) fn generation(&self) -> u32 {
+        self.tls.as_ref().map_or(0, |tls| tls.current().generation)
+    }
+
+    /// Connects; over TLS, completes the handshake.
+    pub(crate) async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+        deadline: Deadline,
+    ) -> Result<Box<dyn Stream>, DialError> {
+        let Some((host, _)) = endpoint.host_port() else {
+            let connected = deadline.step(Step::Connect, UnixStream::connect(endpoint.socket_path())).await?;
+            return Ok(Box::new(connected.map_err(|err| DialError::from_io(&err))?));
         };
-        let stream = connect_any(host, port).await?;
-        let Some(config) = (endpoint.scheme == Scheme::Https).then(|| self.config(protocol)).flatten() else {
+        let stream = self.connect_tcp(endpoint, deadline).await?;
+        let Some(tls) = self.tls.as_ref().filter(|_| endpoint.scheme == Scheme::Https) else {
             return Ok(Box::new(stream));
         };
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Failure::new("tls", format!("{host:?} cannot stand in a certificate")))?;
-        let stream = TlsConnector::from(config).connect(name, stream).await;
-        Ok(Box::new(stream.map_err(|err| self.failure(&err))?))
-    }
-
-    /// What is wrong with a handshake, in the preflight's words. With TLS 1.3, a member says what it thinks of the
-    /// client's certificate only after it.
-    pub(crate) fn failure(&self, err: &io::Error) -> Failure {
-        let Some(err) = err.get_ref().and_then(|err| err.downcast_ref()) else { return Failure::of_io(err) };
-        let authority = self.tls.ca.as_ref().map(|ca| ca.name.as_str());
-        match Problem::of_tls(err, authority, self.tls.identity.is_some()) {
-            Problem::CannotTry(why) => Failure::new("tls", why),
-            problem => Failure::new("tls", problem.to_string()),
+        let config = match protocol {
+            Protocol::Http1 => tls.current().http1,
+            Protocol::Http2 => tls.current().http2,
+        };
+        let shaken = deadline.step(Step::Handshake, handshake(config, host, stream)?).await?;
+        let stream = shaken.map_err(|err| self.error(&err, Scheme::Https))?;
+        if protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(DialError::NotHttp2);
         }
+        Ok(Box::new(stream))
     }
 
-    fn config(&self, protocol: Protocol) -> Option<Arc<ClientConfig>> {
-        let loaded = self.current()?;
-        Some(Arc::clone(match protocol {
-            Protocol::Http1 => &loaded.http1,
-            Protocol::Http2 => &loaded.http2,
-        }))
-    }
-
-    /// How often the certificates were read so far; they are, when their files have changed.
-    pub(crate) fn readings(&self) -> u32 {
-        self.current().map_or(0, |loaded| loaded.readings)
-    }
-
-    fn current(&self) -> Option<MutexGuard<'_, Loaded>> {
-        let mut loaded = self.loaded.as_ref().map(lock)?;
-        if loaded.stamp != stamp(&self.tls) {
-            self.reload(&mut loaded);
+    async fn connect_tcp(&self, endpoint: &Endpoint, deadline: Deadline) -> Result<TcpStream, DialError> {
+        let Some((host, port)) = endpoint.host_port() else { return Err(DialError::Refused) };
+        let addrs = deadline.step(Step::Resolve, resolve(host, port)).await??;
+        if addrs.iter().any(|addr| self.own.is_reached_at(*addr)) {
+            return Err(DialError::OwnAddress);
         }
-        Some(loaded)
+        deadline.step(Step::Connect, race(&addrs)).await?.map_err(|err| DialError::from_io(&err))
     }
 
-    /// Reads the certificates again, whether their files seem changed or not.
-    pub(crate) fn reload_now(&self) {
-        if let Some(loaded) = &self.loaded {
-            self.reload(&mut lock(loaded));
+    async fn ask_for_grpc<S: Stream>(
+        &self,
+        stream: S,
+        endpoint: &Endpoint,
+        deadline: Deadline,
+    ) -> Result<GrpcConnection<S>, DialError> {
+        let error = |err: io::Error| self.error(&err, endpoint.scheme);
+        let mut connection = GrpcConnection::new(stream);
+        let mut has_settings = false;
+        // With TLS 1.3 a server judges the client's certificate only now. Data on its way to the server could make the
+        // system discard that verdict.
+        if endpoint.scheme == Scheme::Https
+            && let Ok(read) = timeout(SETTINGS_TIMEOUT, connection.read_settings()).await
+        {
+            read.map_err(error)?;
+            has_settings = true;
         }
-    }
-
-    /// What cannot be used, as in the middle of a renewal, leaves things as they are.
-    fn reload(&self, loaded: &mut Loaded) {
-        loaded.stamp = stamp(&self.tls);
-        let read = self.tls.read_again().map_err(|err| err.to_string());
-        match read.and_then(|tls| load(&tls)) {
-            Ok(new) => {
-                *loaded = Loaded { stamp: std::mem::take(&mut loaded.stamp), readings: loaded.readings + 1, ..new };
-                self.log.info("the certificates were read again: new connections use them");
+        let ask = async {
+            connection.send_probe(endpoint).await.map_err(error)?;
+            if !has_settings {
+                connection.read_settings().await.map_err(error)?;
             }
-            Err(why) => self.log.warn(format_args!("the certificates are used as they were before: {why}")),
+            connection.reads_grpc().await.map_err(|err| match error(err) {
+                DialError::NotHttp2 => DialError::NotGrpc,
+                other => other,
+            })
+        };
+        let is_grpc = deadline.step(Step::Answer, ask).await??;
+        if is_grpc { Ok(connection) } else { Err(DialError::NotGrpc) }
+    }
+
+    /// Why a handshake or the first answer failed.
+    fn error(&self, err: &io::Error, scheme: Scheme) -> DialError {
+        if let Some(err) = err.get_ref().and_then(|err| err.downcast_ref::<TlsError>()) {
+            let authority = self.settings.ca.as_ref().map(|ca| ca.name.as_str());
+            return DialError::from_tls(err, authority, self.settings.identity.is_some());
+        }
+        match (err.kind(), scheme) {
+            (io::ErrorKind::InvalidData, _) | (_, Scheme::Http | Scheme::Unix) => DialError::NotHttp2,
+            (_, Scheme::Https) => DialError::Tls(format!("the connection is closed ({})", without_errno(err))),
+        }
+    }
+
+    async fn speaks_plain(&self, endpoint: &Endpoint, deadline: Deadline) -> bool {
+        let Ok(stream) = self.connect_tcp(endpoint, deadline).await else { return false };
+        let mut connection = GrpcConnection::new(stream);
+        let ask = async {
+            connection.send_probe(endpoint).await?;
+            connection.read_settings().await
+        };
+        matches!(deadline.step(Step::Answer, ask).await, Ok(Ok(())))
+    }
+
+    /// Whether a TLS handshake gets an answer that is TLS; the certificate does not matter.
+    async fn speaks_tls(&self, endpoint: &Endpoint, deadline: Deadline) -> bool {
+        let (Ok(config), Some((host, _))) = (tls::config_without_trust(), endpoint.host_port()) else { return false };
+        let Ok(stream) = self.connect_tcp(endpoint, deadline).await else { return false };
+        let Ok(handshake) = handshake(Arc::new(config), host, stream) else { return false };
+        match deadline.step(Step::Handshake, handshake).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(err)) => !matches!(self.error(&err, Scheme::Https), DialError::NotTls | DialError::Tls(_)),
+            Err(_) => false,
         }
     }
 }
 
-fn lock(loaded: &Mutex<Loaded>) -> MutexGuard<'_, Loaded> {
-    loaded.lock().unwrap_or_else(PoisonError::into_inner)
+fn handshake(
+    config: Arc<ClientConfig>,
+    host: &str,
+    stream: TcpStream,
+) -> Result<tokio_rustls::Connect<TcpStream>, DialError> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| DialError::Tls(format!("a certificate cannot name {host:?}")))?;
+    Ok(TlsConnector::from(config).connect(name, stream))
 }
 
-fn load(tls: &Tls) -> Result<Loaded, String> {
-    let http2 = trust::client_config(tls)?;
-    let mut http1 = http2.clone();
-    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Loaded { http1: Arc::new(http1), http2: Arc::new(http2), stamp: stamp(tls), readings: 1 })
+/// Connects to what listens on this host.
+pub(super) async fn connect_local(addr: &ListenAddr) -> io::Result<TcpStream> {
+    let addrs: Vec<_> = tokio::net::lookup_host(addr.target()).await?.collect();
+    race(&addrs).await
 }
 
-fn stamp(tls: &Tls) -> Stamp {
-    let state = |path: &Path| {
-        let meta = path.metadata().ok()?;
-        Some((meta.modified().ok()?, meta.len(), meta.ino()))
-    };
-    tls.files().map(state).collect()
-}
-
-/// Tries all addresses of the host, each a little later than the one before it.
-async fn connect_any(host: &str, port: u16) -> Result<TcpStream, Failure> {
-    let unresolved = |why: String| Failure::new("dns", format!("its name does not resolve ({why})"));
-    let addrs = lookup_host((host, port)).await.map_err(|err| unresolved(crate::os::log::words_of(&err)))?;
-    let mut tries = JoinSet::new();
-    for (n, addr) in addrs.enumerate() {
-        let delay = STAGGER * u32::try_from(n).unwrap_or(u32::MAX);
-        tries.spawn(async move {
-            tokio::time::sleep(delay).await;
-            TcpStream::connect(addr).await
-        });
-    }
-    let mut failure = unresolved("no address".to_owned());
-    while let Some(tried) = tries.join_next().await {
-        match tried {
-            Ok(Ok(stream)) => {
-                tune(&stream);
-                return Ok(stream);
-            }
-            Ok(Err(err)) => failure = Failure::of_io(&err),
-            Err(_) => {}
+/// Tries the addresses in turn: the next when one fails, or when it takes long (RFC 8305). The first connection wins.
+async fn race(addrs: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut addrs = addrs.iter().copied();
+    let mut attempts = JoinSet::new();
+    let mut failure = io::Error::other("the name has no address");
+    loop {
+        match addrs.next() {
+            Some(addr) => drop(attempts.spawn(connect(addr))),
+            None if attempts.is_empty() => return Err(failure),
+            None => {}
+        }
+        let patience = if addrs.len() == 0 { Duration::MAX } else { STAGGER };
+        match timeout(patience, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(err)))) => failure = err,
+            _ => {}
         }
     }
-    Err(failure)
 }
 
-/// Small messages go at once, and a peer that is gone is noticed. Best effort.
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    // The system may give a free port to this very connection, which then talks to itself.
+    if stream.local_addr().ok() == Some(addr) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    tune(&stream);
+    Ok(stream)
+}
+
+/// Sends small messages at once, and notices a peer that vanishes. Best effort.
 pub(crate) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_address_costs_no_time_and_the_next_one_is_tried() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addrs = [closed, closed, listener.local_addr().unwrap()];
+        let connected = crate::net::block_on(race(&addrs)).unwrap().unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), addrs[2]);
+        let err = crate::net::block_on(race(&addrs[..2])).unwrap().unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(crate::net::block_on(race(&[])).unwrap().is_err());
+    }
 }

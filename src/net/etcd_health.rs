@@ -1,20 +1,18 @@
-//! Asking a proxy or a member how it is.
+//! The health of a proxy or a member, from its `/health`.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::dial::connect_local;
+use super::{Connection, block_on, get};
 use crate::settings::ListenAddr;
 
-/// etcd gives its own probe of the cluster 1 s, and answers then in any case.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// etcd allows its own check of the cluster 1 s, and answers after that in any case.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An answer is a line of JSON; more than this is not from etcd.
-const MAX_ANSWER: usize = 64 * 1024;
-
-/// What `/health` answered, as far as it came.
+/// The answer of `/health`, as far as there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Health {
     /// Something accepts connections.
@@ -40,26 +38,32 @@ impl Health {
     }
 }
 
-/// Not ready, in the time that was given.
+/// What listens on the address is not as wanted.
 #[derive(Debug, thiserror::Error)]
 #[error("{addr} is not {wanted}{after}: {reason}")]
 pub(crate) struct Unreachable {
     pub addr: ListenAddr,
     pub wanted: &'static str,
-    /// How long was waited, in words, with a leading space; or nothing.
+    /// The time that was waited, in words, with a leading space; or nothing.
     pub after: String,
     pub reason: String,
 }
 
-/// Asks once. etcd itself answers within about 1 s, be the cluster well or not; `patience` bounds the rest.
-pub(crate) fn check(addr: &ListenAddr, patience: Duration) -> Health {
-    match connect(addr, patience) {
-        Err(err) => Health::not_listening(&err),
-        Ok(stream) => match get(stream, "/health", patience) {
-            Ok((status, body)) => judge(status, &body),
-            Err(err) if timed_out(&err) => Health::not_ready("it does not answer"),
-            Err(err) => Health::not_ready(format!("it does not answer as etcd does: {err}")),
-        },
+/// Asks once and blocks, for `timeout` at most. etcd itself answers within about 1 s, whether or not the cluster is well.
+pub(crate) fn check(addr: &ListenAddr, timeout: Duration) -> Health {
+    match ask(addr, Some("/health"), timeout) {
+        Asked::NotListening(err) => Health::not_listening(&err),
+        Asked::Answered((status, body)) => judge(status, &body),
+        Asked::Silent => Health::not_ready("it does not answer"),
+        Asked::Garbled(err) => Health::not_ready(format!("it does not answer as etcd does: {err}")),
+    }
+}
+
+/// Whether something accepts connections. Blocks, for `timeout` at most.
+pub(crate) fn check_listening(addr: &ListenAddr, timeout: Duration) -> Health {
+    match ask(addr, None, timeout) {
+        Asked::NotListening(err) => Health::not_listening(&err),
+        _ => Health { listening: true, ready: false, reason: None },
     }
 }
 
@@ -68,36 +72,91 @@ pub(crate) fn check(addr: &ListenAddr, patience: Duration) -> Health {
 pub(crate) enum Occupant {
     Nobody,
     Proxy,
-    /// Something that accepts and says nothing, as a proxy with a hung cluster can be.
+    /// Something that accepts and does not answer, as a proxy with a hung cluster can be.
     Silent,
     Other,
 }
 
-/// Finds out who listens, by a path that only etcd's proxy serves. Nobody is known at once, the others within 3 s.
+/// Finds out who listens, by a path that only etcd's proxy serves. Returns at once when nobody listens; blocks for 3 s at
+/// most otherwise.
 pub(crate) fn occupant(addr: &ListenAddr) -> Occupant {
-    let Ok(stream) = connect(addr, PATIENCE) else { return Occupant::Nobody };
-    match get(stream, "/proxy/health", PATIENCE) {
-        Ok((_, body)) if serde_json::from_slice::<Answer>(&body).is_ok_and(|answer| !answer.health.is_empty()) => {
+    match ask(addr, Some("/proxy/health"), TIMEOUT) {
+        Asked::NotListening(_) => Occupant::Nobody,
+        Asked::Answered((_, body))
+            if serde_json::from_slice::<Answer>(&body).is_ok_and(|answer| !answer.health.is_empty()) =>
+        {
             Occupant::Proxy
         }
-        Err(err) if timed_out(&err) => Occupant::Silent,
-        _ => Occupant::Other,
+        Asked::Silent => Occupant::Silent,
+        Asked::Answered(_) | Asked::Garbled(_) => Occupant::Other,
     }
 }
 
-fn timed_out(err: &io::Error) -> bool {
-    matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+/// The outcome of a question.
+enum Asked {
+    NotListening(io::Error),
+    Silent,
+    /// The answer is not HTTP.
+    Garbled(io::Error),
+    /// Status and body; empty when there was no question.
+    Answered((u16, Vec<u8>)),
 }
 
-/// Whether something accepts connections.
-pub(crate) fn check_listening(addr: &ListenAddr, patience: Duration) -> Health {
-    match connect(addr, patience) {
-        Err(err) => Health::not_listening(&err),
-        Ok(_) => Health { listening: true, ready: false, reason: None },
+/// Connects and asks for `path`, if there is one.
+fn ask(addr: &ListenAddr, path: Option<&str>, timeout: Duration) -> Asked {
+    let asked = block_on(async {
+        let mut stream = match tokio::time::timeout(timeout, connect_local(addr)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(err)) => return Asked::NotListening(err),
+            Err(_) => return Asked::NotListening(io::ErrorKind::TimedOut.into()),
+        };
+        let Some(path) = path else { return Asked::Answered((0, Vec::new())) };
+        match tokio::time::timeout(timeout, get(&mut stream, path, Connection::Close)).await {
+            Ok(Ok(answer)) => Asked::Answered(answer),
+            Ok(Err(err)) => Asked::Garbled(err),
+            Err(_) => Asked::Silent,
+        }
+    });
+    asked.unwrap_or_else(Asked::NotListening)
+}
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The port accepts connections.
+    Listening,
+    /// The cluster answers.
+    Ready,
+}
+
+/// Waits until what listens on `addr` is as wanted.
+///
+/// # Errors
+/// When it is not within `timeout`.
+pub(crate) fn wait(addr: &ListenAddr, wanted: Wanted, timeout: Duration) -> Result<(), Unreachable> {
+    let mut waiting = Waiting::new(timeout);
+    loop {
+        let health = waiting.ask(|timeout| match wanted {
+            Wanted::Listening => check_listening(addr, timeout),
+            Wanted::Ready => check(addr, timeout),
+        });
+        let (done, words) = match wanted {
+            Wanted::Listening => (health.listening, "listening"),
+            Wanted::Ready => (health.ready, "ready"),
+        };
+        if done {
+            return Ok(());
+        }
+        // A port opens within milliseconds, a cluster comes up within seconds.
+        let pause = Duration::from_millis(if health.listening { 100 } else { 10 });
+        if pause >= waiting.left() {
+            return Err(waiting.failed(addr, words));
+        }
+        std::thread::sleep(pause);
     }
 }
 
-/// Asking again and again, up to a deadline.
+/// Asks again and again, up to a deadline.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     timeout: Duration,
@@ -114,17 +173,17 @@ impl Waiting {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Asks once, with what is left as patience.
+    /// Asks once, within the time that is left.
     pub(crate) fn ask(&mut self, check: impl FnOnce(Duration) -> Health) -> &Health {
         let left = self.left();
-        let health = check(left.clamp(Duration::from_millis(100), PATIENCE));
-        // The last question has less time than etcd takes to say what is wrong: what it said before is better.
-        let keep = left < PATIENCE && !health.ready && health.listening;
+        let health = check(left.clamp(Duration::from_millis(100), TIMEOUT));
+        // The last question gets less time than etcd takes to find out what is wrong: an earlier answer is better.
+        let keep = left < TIMEOUT && !health.ready && health.listening;
         let kept = self.last.take().filter(|last| keep && last.listening);
         self.last.insert(kept.unwrap_or(health))
     }
 
-    /// What is to be said when the time is over; `wanted` is what was waited for.
+    /// The error for when the time is over; `wanted` is the state that was waited for.
     pub(crate) fn failed(self, addr: &ListenAddr, wanted: &'static str) -> Unreachable {
         let after = format!(" after {}", humantime::format_duration(self.timeout));
         let reason = self.last.and_then(|health| health.reason).unwrap_or_default();
@@ -132,49 +191,7 @@ impl Waiting {
     }
 }
 
-fn connect(addr: &ListenAddr, patience: Duration) -> io::Result<TcpStream> {
-    let mut last = io::Error::other("it resolves to no address");
-    for addr in addr.target().to_socket_addrs()? {
-        match TcpStream::connect_timeout(&addr, patience) {
-            // A free port may be given to this very connection, which then talks to itself.
-            Ok(stream) if stream.local_addr().ok() == Some(addr) => last = io::ErrorKind::ConnectionRefused.into(),
-            Ok(stream) => return Ok(stream),
-            Err(err) => last = err,
-        }
-    }
-    Err(last)
-}
-
-fn get(mut stream: TcpStream, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
-    let deadline = Instant::now() + patience;
-    stream.set_write_timeout(Some(patience))?;
-    // In one piece: a server may close once it has seen enough.
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    let mut part = [0; 4096];
-    while answer.len() < MAX_ANSWER {
-        let left = deadline.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        match stream.read(&mut part)? {
-            0 => break,
-            _ if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
-            read => answer.extend_from_slice(&part[..read]),
-        }
-    }
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer"))
-}
-
-/// Status and body of an HTTP/1.1 answer.
-fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut head = httparse::Response::new(&mut headers);
-    match head.parse(answer) {
-        Ok(httparse::Status::Complete(length)) => Some((head.code?, answer[length..].to_vec())),
-        _ => None,
-    }
-}
-
-/// etcd's answer. `health` is a string in etcd's proxy and members alike.
+/// etcd's answer. `health` is a string, in etcd's proxy and in members.
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default)]
@@ -183,16 +200,17 @@ struct Answer {
     reason: String,
 }
 
-/// Whether the cluster is well and only refuses an unknown user.
+/// Whether the reason only means that an unknown user is refused: the cluster is well.
 pub(crate) fn is_refusal(reason: &str) -> bool {
     ["user name is empty", "permission denied"].iter().any(|refusal| reason.contains(refusal))
 }
 
+/// What an answer of `/health` means.
 pub(crate) fn judge(status: u16, body: &[u8]) -> Health {
     let answer: Option<Answer> = serde_json::from_slice(body).ok();
     match (status, answer) {
         (200, Some(answer)) if answer.health == "true" => Health { listening: true, ready: true, reason: None },
-        // With authentication on, the probe is a read without a user: refused, so the cluster did answer.
+        // With authentication on, the cluster refuses the anonymous read behind `/health`, so it does answer.
         (503, Some(answer)) if is_refusal(&answer.reason) => Health { listening: true, ready: true, reason: None },
         (503, Some(answer)) => Health::not_ready(format!("the cluster does not answer: {}", answer.reason)),
         (status, _) => Health::not_ready(format!("it is not etcd: /health answers {status}")),
@@ -224,13 +242,5 @@ mod tests {
     fn what_others_answer() {
         assert_eq!(reason(200, "hello").unwrap(), "it is not etcd: /health answers 200");
         assert_eq!(reason(404, "").unwrap(), "it is not etcd: /health answers 404");
-    }
-
-    #[test]
-    fn answers_that_are_no_http() {
-        for bytes in [&b""[..], b"\x00\x00\x12\x04", b"HTTP/1.1 200", b"SSH-2.0-OpenSSH_9\r\n"] {
-            assert!(parse(bytes).is_none());
-        }
-        assert_eq!(parse(b"HTTP/1.1 503 x\r\nA: b\r\n\r\n{}"), Some((503, b"{}".to_vec())));
     }
 }

@@ -2,26 +2,104 @@
 
 use std::io;
 
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
 use crate::settings::{Endpoint, Scheme};
 
-/// What a client begins with: its preface and an empty SETTINGS frame (section 3.4).
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-pub(crate) const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
-pub(crate) const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0etcdpxy\0";
+/// The client's preface and an empty SETTINGS frame (section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
+const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0etcdpxy\0";
 
-/// Length of a frame's header.
-pub(crate) const HEADER: usize = 9;
-/// A client that says nothing else gets no longer frames.
+/// Length of a frame's header, in bytes.
+const HEADER: usize = 9;
+/// A client whose SETTINGS are empty gets no longer payloads (section 4.2), in bytes.
 const MAX_PAYLOAD: usize = 16 * 1024;
 
-/// A method that no etcd has: gRPC says so at once, to anybody, and nothing is logged, counted or read for it.
+/// No etcd has this method. A gRPC server answers that at once, to anybody, and neither logs nor counts it.
 const PATH: &str = "/etcdserverpb.KV/AreYouThere";
 const CONTENT_TYPE: &str = "application/grpc";
 /// The same in HPACK's Huffman code: 88 bits, so that whatever follows does not change them.
 const CONTENT_TYPE_CODED: &[u8] = b"\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x4d\x65\x64";
 
+/// An HTTP/2 connection to a server, for questions about the server itself.
+pub(crate) struct GrpcConnection<S> {
+    stream: S,
+    /// Bytes that were read and not used yet. They survive a read that times out.
+    buffer: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> GrpcConnection<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Waits for SETTINGS, which every server sends first.
+    ///
+    /// # Errors
+    /// `InvalidData` when something else comes.
+    pub(super) async fn read_settings(&mut self) -> io::Result<()> {
+        if self.next_frame().await?.kind != Kind::Settings {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.write(SETTINGS_ACK).await
+    }
+
+    /// Sends the preface and a call that any gRPC server answers.
+    pub(super) async fn send_probe(&mut self, endpoint: &Endpoint) -> io::Result<()> {
+        self.write(&probe_request(endpoint)).await
+    }
+
+    /// Whether the answer to the probe is gRPC.
+    pub(super) async fn reads_grpc(&mut self) -> io::Result<bool> {
+        loop {
+            let frame = self.next_frame().await?;
+            if let Some(is_grpc) = frame.is_grpc() {
+                return Ok(is_grpc);
+            }
+            self.acknowledge(&frame).await?;
+        }
+    }
+
+    /// Waits for the answer to a PING.
+    ///
+    /// # Errors
+    /// When the connection ends, or the server announces its end.
+    pub(crate) async fn ping(&mut self) -> io::Result<()> {
+        self.write(PING).await?;
+        loop {
+            match self.next_frame().await? {
+                Frame { kind: Kind::Ping, ack: true, .. } => return Ok(()),
+                Frame { kind: Kind::GoAway, .. } => return Err(io::ErrorKind::ConnectionReset.into()),
+                frame => self.acknowledge(&frame).await?,
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, frame: &Frame) -> io::Result<()> {
+        if frame.kind == Kind::Settings && !frame.ack { self.write(SETTINGS_ACK).await } else { Ok(()) }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    async fn next_frame(&mut self) -> io::Result<Frame> {
+        loop {
+            if let Some((frame, length)) = Frame::parse(&self.buffer)? {
+                self.buffer.drain(..length);
+                return Ok(frame);
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
 /// The preface, and a call that any gRPC server answers.
-pub(crate) fn question(endpoint: &Endpoint) -> Vec<u8> {
+fn probe_request(endpoint: &Endpoint) -> Vec<u8> {
     let (scheme, authority) = match endpoint.scheme {
         Scheme::Https => (0x87, endpoint.address()),
         Scheme::Http => (0x86, endpoint.address()),
@@ -52,16 +130,16 @@ fn literal(text: &str) -> Vec<u8> {
     [&length, text].concat()
 }
 
-/// What comes from a server.
+/// A frame from a server.
 #[derive(Debug)]
-pub(crate) struct Frame {
-    pub kind: Kind,
-    pub ack: bool,
-    pub payload: Vec<u8>,
+struct Frame {
+    kind: Kind,
+    ack: bool,
+    payload: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     Headers,
     Settings,
     Ping,
@@ -73,12 +151,12 @@ pub(crate) enum Kind {
 }
 
 impl Frame {
-    /// Whose payload is still to be read.
+    /// The first frame and its length in bytes; `None` when it has not come completely.
     ///
     /// # Errors
-    /// When this is no HTTP/2.
-    pub(crate) fn new(header: [u8; HEADER]) -> io::Result<Self> {
-        let [a, b, c, kind, flags, ..] = header;
+    /// `InvalidData` when this is not HTTP/2.
+    fn parse(bytes: &[u8]) -> io::Result<Option<(Self, usize)>> {
+        let Some(&[a, b, c, kind, flags, ..]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if length > MAX_PAYLOAD {
             return Err(io::ErrorKind::InvalidData.into());
@@ -91,14 +169,15 @@ impl Frame {
             7 => Kind::GoAway,
             _ => Kind::Other,
         };
-        Ok(Self { kind, ack: flags & 1 != 0, payload: vec![0; length] })
+        let Some(payload) = bytes[HEADER..].get(..length) else { return Ok(None) };
+        Ok(Some((Self { kind, ack: flags & 1 != 0, payload: payload.to_vec() }, HEADER + length)))
     }
 
-    /// Whether the answer to the question is one of gRPC; nothing when this is not the answer.
-    pub(crate) fn is_grpc(&self) -> Option<bool> {
+    /// Whether the answer to the probe is gRPC; `None` when this frame is not the answer.
+    fn is_grpc(&self) -> Option<bool> {
         let has = |bytes: &[u8]| self.payload.windows(bytes.len()).any(|window| window == bytes);
         match self.kind {
-            // The first field of its kind on a connection: no table knows it yet, so it is there as it is.
+            // The first field of its kind on a connection: it cannot be a reference to HPACK's table.
             Kind::Headers => Some(has(CONTENT_TYPE.as_bytes()) || has(CONTENT_TYPE_CODED)),
             Kind::Reset | Kind::GoAway => Some(false),
             _ => None,
@@ -114,8 +193,10 @@ mod tests {
     fn answers() {
         let frame = |kind, payload: &[u8]| {
             let length = u8::try_from(payload.len()).unwrap();
-            let mut frame = Frame::new([0, 0, length, kind, 0, 0, 0, 0, 1]).unwrap();
-            frame.payload.copy_from_slice(payload);
+            let bytes = [&[0, 0, length, kind, 0, 0, 0, 0, 1], payload].concat();
+            assert!(Frame::parse(&bytes[..bytes.len() - 1]).unwrap().is_none());
+            let (frame, read) = Frame::parse(&bytes).unwrap().unwrap();
+            assert_eq!(read, bytes.len());
             frame.is_grpc()
         };
         let coded = [b"\x88\x5f\x8b", CONTENT_TYPE_CODED, b"\x40"].concat();
@@ -125,7 +206,7 @@ mod tests {
         assert_eq!(frame(3, b"\0\0\0\x01"), Some(false));
         assert_eq!(frame(7, &coded), Some(false));
         assert_eq!(frame(4, &coded), None);
-        assert!(Frame::new(*b"HTTP/1.1 ").is_err());
+        assert!(Frame::parse(b"HTTP/1.1 ").is_err());
     }
 
     #[test]

@@ -1,7 +1,30 @@
-//! The network: addresses are dialled, TLS is spoken, and what answers is recognised.
+//! The network: dials members, speaks TLS and recognises what answers. Everything that connects uses this one stack.
 
-pub(crate) mod dial;
+mod dial;
+mod error;
 pub(crate) mod etcd_health;
-pub(crate) mod http2;
+mod http1;
+mod http2;
+mod reload;
+mod resolve;
 pub(crate) mod sockets;
-pub(crate) mod tls;
+mod tls;
+
+use std::io;
+
+pub(crate) use dial::{Deadline, Dialer, Protocol, Stream, tune};
+pub(crate) use error::{DialError, Step};
+pub(crate) use http1::{Connection, get};
+pub(crate) use http2::GrpcConnection;
+
+/// Runs `future` to its end on this thread, for callers that are not asynchronous.
+///
+/// # Errors
+/// When the system has no descriptors left for an event loop.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let output = runtime.block_on(future);
+    // A thread that waits for the resolver must not hold the caller up.
+    runtime.shutdown_background();
+    Ok(output)
+}

@@ -1,4 +1,4 @@
-//! Who uses a port, from `/proc`. Where that is hidden, nothing is known.
+//! Who uses a port, from `/proc`. `None` means that `/proc` does not show it.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -7,24 +7,24 @@ use std::time::Duration;
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use procfs::process::{FDTarget, Process, all_processes};
 
-use crate::net::etcd_health as health;
+use super::etcd_health::check_listening;
 use crate::settings::ListenAddr;
 
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The process that listens on `addr`.
 pub(crate) fn listener(addr: &ListenAddr) -> Option<Listener> {
     let listening = listening(addr)?;
     let process = all_processes().ok()?.flatten().find(|process| holds(process, &listening) == Some(true))?;
     let name = process.stat().ok()?.comm;
-    // Run from memory, etcd has a number for a name.
+    // The name of an etcd that runs from memory is a number.
     let exe = process.exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
     let is_etcd =
         name.starts_with("etcd") || exe.is_some_and(|exe| exe.trim_start_matches("memfd:").starts_with("etcd"));
     Some(Listener { pid: process.pid(), name, is_etcd })
 }
 
-/// Who listens.
+/// A process that listens.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub pid: i32,
@@ -38,9 +38,9 @@ fn listens(pid: u32, addr: &ListenAddr) -> Option<bool> {
     holds(&Process::new(pid.try_into().ok()?).ok()?, &listening(addr)?)
 }
 
-/// The same; where nothing is known, whether anybody does.
+/// The same; where `/proc` is hidden, whether anybody listens there.
 pub(crate) fn seems_to_listen(pid: u32, addr: &ListenAddr) -> bool {
-    listens(pid, addr).unwrap_or_else(|| health::check_listening(addr, PATIENCE).listening)
+    listens(pid, addr).unwrap_or_else(|| check_listening(addr, TIMEOUT).listening)
 }
 
 /// Inodes of the sockets that listen on `addr`.
@@ -59,8 +59,8 @@ fn sockets_of(process: &Process) -> Option<HashSet<u64>> {
     Some(process.fd().ok()?.flatten().filter_map(|file| inode(file.target)).collect())
 }
 
-/// How many clients are connected to the process `pid`, which listens on `addr`. It may be a client of its own: asked
-/// for `/proxy/health`, etcd's proxy is one, and stays it.
+/// The number of clients connected to the process `pid`, which listens on `addr`. Its connections to itself do not
+/// count: etcd's proxy opens one, and keeps it, when it is asked for `/proxy/health`.
 pub(crate) fn clients(addr: &ListenAddr, pid: u32) -> Option<usize> {
     let own = sockets_of(&Process::new(pid.try_into().ok()?).ok()?)?;
     let established: Vec<TcpNetEntry> =

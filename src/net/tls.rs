@@ -1,4 +1,4 @@
-//! Which servers are trusted: rustls with the rules of Go's TLS, which etcd's proxy has.
+//! TLS with the rules of Go's, which etcd uses: which servers to trust, and which client certificate to show.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::settings::Tls;
 
-/// A client of etcd's gRPC.
+/// The configuration of a gRPC client of etcd.
 ///
 /// # Errors
-/// When the key of the client certificate is of a kind that ring does not know.
-pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
+/// When ring does not know the kind of the client certificate's key.
+pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let authorities = match &tls.ca {
         Some(ca) => ca.certificates().unwrap_or_default(), // checked by the settings
@@ -32,13 +32,12 @@ pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match &tls.identity {
-        // rustls' own way looks into the certificate, and refuses X.509 version 1, which etcd takes.
+        // rustls' own way parses the certificate and refuses X.509 version 1, which etcd accepts.
         Some(identity) => {
             let chain = identity.cert.certificates().map_err(|err| err.to_string())?;
             let key = identity.key.private_key().map_err(|err| err.to_string())?;
             let key = provider.key_provider.load_private_key(key).map_err(|_| {
-                let problem =
-                    "the key is of a kind that is not known here: use RSA, ECDSA with P-256 or P-384, or Ed25519";
+                let problem = "this kind of key is not supported: use RSA, ECDSA with P-256 or P-384, or Ed25519";
                 identity.key.error(problem).to_string()
             })?;
             config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
@@ -46,13 +45,20 @@ pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // A session that is resumed would not show that a member's certificate is another one now.
+    // A resumed session would hide that a member has a new certificate.
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-/// As webpki does it, but a server's own certificate may stand among the authorities, as Go allows, and the names
-/// that a certificate does have are part of the error.
+/// Enough to learn whether a server speaks TLS: it trusts nobody.
+pub(super) fn config_without_trust() -> Result<ClientConfig, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+/// webpki's checks, with two changes: a server's own certificate may be among the authorities, as Go allows, and an
+/// error about the name lists the names that the certificate does have.
 #[derive(Debug)]
 struct Verifier {
     authorities: Vec<CertificateDer<'static>>,
@@ -141,7 +147,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The host names and addresses that a certificate is for.
+/// The host names and addresses in a certificate.
 fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };

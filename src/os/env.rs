@@ -1,6 +1,6 @@
-//! What the process was given by its surroundings, read once at start.
+//! The environment of the process, read once at start.
 //!
-//! Everything below `main` asks this value, so that tests need no global state.
+//! Everything below `main` uses this value, so that tests need no global state.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Env {
     vars: BTreeMap<OsString, OsString>,
-    /// The binary itself, symbolic links resolved. Empty when the system does not say.
+    /// The path of this executable, with symbolic links resolved. Empty when the system does not tell it.
     pub exe: PathBuf,
     /// Effective user id 0.
     pub is_root: bool,
@@ -25,7 +25,7 @@ impl Env {
         }
     }
 
-    /// The variable's value. One that is set but empty counts as not set: that is how a manifest unsets it.
+    /// The variable's value. An empty value counts as not set, because a manifest can only unset a variable that way.
     pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }

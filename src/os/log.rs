@@ -1,13 +1,17 @@
-//! What the program says while it runs: one line each, on stderr.
+//! What the program writes while it runs: one line each, on stderr. The backend of the `log` crate.
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::json;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Format {
     /// For people.
     #[default]
@@ -19,6 +23,8 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    const ALL: [Self; 3] = [Self::Text, Self::Json, Self::Raw];
+
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "text" => Ok(Self::Text),
@@ -29,66 +35,86 @@ impl Format {
     }
 }
 
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
-    Info,
-    Warn,
-    Error,
+/// The program's one logger.
+struct Stderr {
+    format: AtomicU8,
 }
 
-/// Where lines go.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Log {
-    pub format: Format,
+static STDERR: Stderr = Stderr { format: AtomicU8::new(Format::Text as u8) };
+
+/// Makes the `log` crate's macros write to stderr, as text until [`set_format`] says otherwise.
+pub(crate) fn init() {
+    if log::set_logger(&STDERR).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
 }
 
-impl Log {
-    pub(crate) fn info(self, text: impl Display) {
-        self.line(Level::Info, text);
+pub(crate) fn set_format(format: Format) {
+    STDERR.format.store(format as u8, Ordering::Relaxed);
+}
+
+pub(crate) fn format() -> Format {
+    Format::ALL[usize::from(STDERR.format.load(Ordering::Relaxed))]
+}
+
+/// One warning for each text.
+pub(crate) fn warn_all<T: Display>(texts: &[T]) {
+    for text in texts {
+        log::warn!("{text}");
+    }
+}
+
+impl Log for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
     }
 
-    /// For what should not be.
-    pub(crate) fn warn(self, text: impl Display) {
-        self.line(Level::Warn, text);
-    }
-
-    pub(crate) fn warn_all<T: Display>(self, texts: &[T]) {
-        for text in texts {
-            self.warn(text);
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
         }
-    }
-
-    pub(crate) fn error(self, text: impl Display) {
-        self.line(Level::Error, text);
-    }
-
-    pub(crate) fn line(self, level: Level, text: impl Display) {
-        let (level, prefix) = match level {
-            Level::Info => ("info", ""),
-            Level::Warn => ("warn", "warning: "),
+        let (level, prefix) = match record.level() {
             Level::Error => ("error", "error: "),
+            Level::Warn => ("warn", "warning: "),
+            Level::Info | Level::Debug | Level::Trace => ("info", ""),
         };
-        // Whatever a name or another program's words bring along.
-        let text = text.to_string().replace('\n', " ");
-        if self.format == Format::Json {
+        // Names and other programs' words may bring line ends along.
+        let text = record.args().to_string().replace('\n', " ");
+        if format() == Format::Json {
             let ts = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
-            Self::verbatim(&json!({"level": level, "ts": ts, "logger": "etcdproxy", "msg": text}).to_string());
+            verbatim(&json!({"level": level, "ts": ts, "logger": "etcdproxy", "msg": text}).to_string());
         } else {
-            Self::verbatim(&format!("etcdproxy: {prefix}{text}"));
+            verbatim(&format!("etcdproxy: {prefix}{text}"));
         }
     }
 
-    /// The line as it is. In one write, so that lines of several threads do not mix; a reader that has gone is no
-    /// reason to end.
-    pub(crate) fn verbatim(line: &str) {
-        let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
-    }
+    fn flush(&self) {}
 }
 
-/// A system's error without its number.
-pub(crate) fn words_of(err: &std::io::Error) -> String {
+/// The line as it is. One write, so that lines of several threads do not mix. A closed stderr does not end the program.
+pub(crate) fn verbatim(line: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// A system error's text without its number.
+pub(crate) fn without_errno(err: &std::io::Error) -> String {
     let text = err.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     text.trim_start_matches("failed to lookup address information: ").to_owned()
+}
+
+/// A warning that may come in floods and is logged once per [`Throttle::INTERVAL`] at most.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle(Mutex<Option<Instant>>);
+
+impl Throttle {
+    const INTERVAL: Duration = Duration::from_secs(30);
+
+    pub(crate) fn warn(&self, text: impl Display) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= Self::INTERVAL) {
+            *last = Some(Instant::now());
+            log::warn!("{text}");
+        }
+    }
 }

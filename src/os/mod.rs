@@ -1,7 +1,7 @@
 //! The operating system: environment, processes, signals, log lines. `sys` holds the only unsafe code.
 
-pub(crate) mod child;
 pub(crate) mod env;
-pub(crate) mod exec;
 pub(crate) mod log;
+pub(crate) mod process;
+pub(crate) mod signals;
 pub(crate) mod sys;

@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
-/// Makes the kernel kill the child when the thread that starts it ends, however that happens.
+/// Makes the kernel kill the child when the thread that starts it ends for any reason.
 pub(crate) fn die_with_parent(command: &mut Command) {
     let parent = getpid();
     // SAFETY: between fork and exec only async-signal-safe system calls are made: prctl and getppid.
@@ -25,7 +25,7 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// Gives the child this limit of open files, soft and hard, not the one its parent has raised for itself.
+/// Gives the child this limit of open files (soft and hard), since its parent may have raised its own.
 pub(crate) fn with_file_limit(command: &mut Command, (soft, hard): (u64, u64)) {
     // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
     unsafe {
@@ -33,7 +33,7 @@ pub(crate) fn with_file_limit(command: &mut Command, (soft, hard): (u64, u64)) {
     }
 }
 
-/// Leaves `file` open, with its number, in what `command` executes; it must be open until then.
+/// Lets the program that `command` executes inherit `file` under the same number. The file must stay open until then.
 pub(crate) fn keep_open(command: &mut Command, file: &impl AsFd) {
     let fd = file.as_fd().as_raw_fd();
     // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe. A number that is no longer

@@ -1,9 +1,8 @@
-//! The port: one proxy serves it, a second one stands by.
+//! The claim to a port: one proxy serves it, a second one stands by.
 //!
-//! An application's manifest may declare a sidecar that the buildpack declares too. Both are started at once, and on
-//! Cloud Foundry the exit of either ends the instance. So the launchers agree on one, by the name of an abstract
-//! socket: it lives in the same network namespace as the port, needs no file, is held across exec, and is gone with
-//! the process that holds it.
+//! An application's manifest may declare a sidecar that the buildpack declares too. Both start at once, and on Cloud
+//! Foundry the exit of either ends the instance. So the launchers agree on one by the name of an abstract socket. The
+//! name lives in the same network namespace as the port, needs no file, survives exec, and disappears with its process.
 
 use std::fmt;
 use std::io;
@@ -13,28 +12,28 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::net::etcd_health::{self as health, Occupant};
+use crate::net::etcd_health::{Occupant, occupant};
 use crate::net::sockets::{self, Listener};
 use crate::os::sys;
 use crate::settings::ListenAddr;
 
-/// A proxy that dies while it is asked looks like another program for so long.
+/// A proxy that dies while it is asked looks like another program for this long.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Why nothing can listen on an address.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
+pub(crate) enum ListenError {
     #[error(
         "{addr} is in use by {holder}, which is not etcd's proxy: end it, or choose another address with --listen-addr"
     )]
-    Taken { addr: ListenAddr, holder: Holder },
+    InUse { addr: ListenAddr, holder: Holder },
     #[error("{addr} is in use by {holder}, an etcd proxy: end it, or choose another address with --listen-addr")]
     Served { addr: ListenAddr, holder: Holder },
-    #[error("{0} is no address of this host: choose another with --listen-addr")]
-    NotOurs(ListenAddr),
+    #[error("{0} is not an address of this host: choose another with --listen-addr")]
+    NotLocal(ListenAddr),
 }
 
-/// Who it is, as far as the system shows it.
+/// The program that holds the port, where the system shows it.
 #[derive(Debug)]
 pub(crate) struct Holder(Option<Listener>);
 
@@ -48,57 +47,57 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some(Listener { pid, name, .. }) => write!(f, "{name} (pid {pid})"),
-            None => f.write_str("a program that cannot be seen from here"),
+            None => f.write_str("a program that is not visible from here"),
         }
     }
 }
 
-impl Unusable {
-    pub(crate) fn taken(addr: &ListenAddr) -> Self {
-        Self::Taken { addr: addr.clone(), holder: Holder::of(addr) }
+impl ListenError {
+    pub(crate) fn in_use(addr: &ListenAddr) -> Self {
+        Self::InUse { addr: addr.clone(), holder: Holder::of(addr) }
     }
 }
 
-/// The right to serve an address, as long as this lives. Without a socket the system has none of that kind, and the
+/// The right to serve an address, as long as this lives. Without a socket, where the system has no abstract ones, the
 /// port itself decides.
 #[derive(Debug)]
 pub(crate) struct Claim(Option<UnixDatagram>);
 
 impl Claim {
-    /// Hands it on to what `command` executes.
-    pub(crate) fn hand_on(&self, command: &mut Command) {
+    /// Passes it on to the program that `command` executes.
+    pub(crate) fn pass_on(&self, command: &mut Command) {
         if let Some(socket) = &self.0 {
             sys::keep_open(command, socket);
         }
     }
 }
 
-/// Claims `addr`, for one that can neither stand by nor use another's proxy.
+/// Claims `addr` for a caller that can neither stand by nor use another proxy.
 ///
 /// # Errors
-/// When anything listens there, or nothing can.
-pub(crate) fn claim(addr: &ListenAddr) -> Result<Claim, Unusable> {
+/// When anything listens on it already, or nothing can.
+pub(crate) fn claim(addr: &ListenAddr) -> Result<Claim, ListenError> {
     match try_claim(addr)? {
         Attempt::Ours(claim) => Ok(claim),
-        Attempt::Served => Err(Unusable::Served { addr: addr.clone(), holder: Holder::of(addr) }),
+        Attempt::Served => Err(ListenError::Served { addr: addr.clone(), holder: Holder::of(addr) }),
     }
 }
 
-/// What [`try_claim`] found.
+/// The result of [`try_claim`].
 #[derive(Debug)]
 pub(crate) enum Attempt {
     Ours(Claim),
-    /// Another proxy is there, or about to be.
+    /// Another proxy serves the address, or is about to.
     Served,
 }
 
 /// Claims `addr` if no other proxy serves it.
 ///
 /// # Errors
-/// When something else listens there, or nothing can.
-pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, Unusable> {
-    if !is_ours(addr) {
-        return Err(Unusable::NotOurs(addr.clone()));
+/// When another program listens on it, or nothing can.
+pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, ListenError> {
+    if !is_local(addr) {
+        return Err(ListenError::NotLocal(addr.clone()));
     }
     let claim = match hold_name(addr) {
         Ok(socket) => Claim(Some(socket)),
@@ -106,7 +105,7 @@ pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, Unusable> {
         Err(_) => Claim(None),
     };
     for _ in 0..3 {
-        match health::occupant(addr) {
+        match occupant(addr) {
             Occupant::Nobody => return Ok(Attempt::Ours(claim)),
             Occupant::Proxy => return Ok(Attempt::Served),
             Occupant::Silent if sockets::listener(addr).is_none_or(|listener| listener.is_etcd) => {
@@ -116,11 +115,11 @@ pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, Unusable> {
             Occupant::Other => std::thread::sleep(PAUSE),
         }
     }
-    Err(Unusable::taken(addr))
+    Err(ListenError::in_use(addr))
 }
 
-/// Whether this host has the address, whatever its port.
-fn is_ours(addr: &ListenAddr) -> bool {
+/// Whether the IP address is one of this host's.
+fn is_local(addr: &ListenAddr) -> bool {
     let bound = TcpListener::bind((addr.target().0, 0));
     !matches!(bound, Err(err) if err.kind() == io::ErrorKind::AddrNotAvailable)
 }

@@ -1,170 +1,182 @@
-//! The cluster's members: how each is, which is next, and whose connections are cut.
+//! The cluster's members: how each is, which comes next, and whose connections are cut.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::settings::Endpoint;
 
-/// One member, and what goes through the tunnel to it.
+/// One member and its connections.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(super) struct Member {
     pub endpoint: Endpoint,
-    /// A change ends the connections that listen to it.
+    state: Mutex<State>,
+    /// A change cuts the connections that watch it.
     cut: watch::Sender<()>,
     /// Connections now.
     pub open: AtomicUsize,
-    /// Connections so far.
-    pub total: AtomicU64,
+    pub counters: Counters,
+}
+
+/// Counts since the start, for metrics.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub connections: AtomicU64,
     /// Bytes to the member.
     pub sent: AtomicU64,
     /// Bytes from the member.
     pub received: AtomicU64,
-    /// How often it was left for others.
+    /// How often its connections were cut in favour of other members.
     pub failovers: AtomicU64,
-}
-
-impl Member {
-    fn new(endpoint: Endpoint) -> Self {
-        Self {
-            endpoint,
-            cut: watch::Sender::new(()),
-            open: AtomicUsize::new(0),
-            total: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            failovers: AtomicU64::new(0),
-        }
-    }
-
-    /// Changes when this member's connections are to end.
-    pub(crate) fn end(&self) -> watch::Receiver<()> {
-        self.cut.subscribe()
-    }
 }
 
 /// How a member is, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum State {
+enum State {
     Unknown,
-    /// The last good answer was to a question that was asked then.
-    Up(Instant),
+    Up {
+        /// When the last question with a good answer was asked.
+        asked: Instant,
+    },
     Down {
         why: String,
-        /// When the first question was asked that had no good answer.
+        /// When the first question without a good answer was asked.
         since: Instant,
         /// Its connections have been cut.
         left: bool,
     },
 }
 
+impl Member {
+    fn new(endpoint: Endpoint, state: State) -> Self {
+        let state = Mutex::new(state);
+        Self { endpoint, state, cut: watch::Sender::new(()), open: AtomicUsize::new(0), counters: Counters::default() }
+    }
+
+    /// Changes when this member's connections are to be cut.
+    pub(super) fn cut(&self) -> watch::Receiver<()> {
+        self.cut.subscribe()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(*self.state(), State::Up { .. })
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        matches!(*self.state(), State::Down { .. })
+    }
+}
+
 /// What a report changes.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    CameUp(usize),
-    WentDown(usize),
-    /// With so many connections.
-    Left(usize, usize),
+enum Change {
+    CameUp,
+    WentDown,
+    /// With this many connections.
+    Left(usize),
 }
 
 /// All members.
 #[derive(Debug)]
-pub(crate) struct Members {
-    pub list: Vec<Member>,
-    states: Mutex<Vec<State>>,
+pub(super) struct Members {
+    pub list: Vec<Arc<Member>>,
     turn: AtomicUsize,
 }
 
 impl Members {
-    /// Those of `failing` are known to be down.
-    pub(crate) fn new(endpoints: &[Endpoint], failing: &[Endpoint]) -> Self {
-        let list: Vec<Member> = endpoints.iter().cloned().map(Member::new).collect();
-        let state = |member: &Member| {
-            if failing.contains(&member.endpoint) {
-                State::Down { why: "it could not be used".to_owned(), since: Instant::now(), left: false }
-            } else {
-                State::Unknown
-            }
-        };
-        let states = Mutex::new(list.iter().map(state).collect());
-        Self { list, states, turn: AtomicUsize::new(0) }
+    /// The members in `failing` are known to be down.
+    pub(super) fn new(endpoints: &[Endpoint], failing: &[Endpoint]) -> Self {
+        let down = || State::Down { why: "it could not be used".to_owned(), since: Instant::now(), left: false };
+        let state = |endpoint: &Endpoint| if failing.contains(endpoint) { down() } else { State::Unknown };
+        let member = |endpoint: &Endpoint| Arc::new(Member::new(endpoint.clone(), state(endpoint)));
+        Self { list: endpoints.iter().map(member).collect(), turn: AtomicUsize::new(0) }
     }
 
-    fn states(&self) -> MutexGuard<'_, Vec<State>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn state(&self, n: usize) -> State {
-        self.states()[n].clone()
-    }
-
-    /// Whether a member is up; else why the first one is not.
-    pub(crate) fn health(&self) -> Result<(), String> {
-        let states = self.states();
-        if states.iter().any(|state| matches!(state, State::Up(_))) {
+    /// Whether a member is up; if none is, why each is not.
+    pub(super) fn health(&self) -> Result<(), String> {
+        if self.list.iter().any(|member| member.is_up()) {
             return Ok(());
         }
-        let why = |(member, state): (&Member, &State)| match state {
+        let why = |member: &Arc<Member>| match &*member.state() {
             State::Down { why, .. } => Some(format!("{}: {why}", member.endpoint)),
             _ => None,
         };
-        let known: Vec<String> = self.list.iter().zip(states.iter()).filter_map(why).collect();
+        let known: Vec<String> = self.list.iter().filter_map(why).collect();
         Err(if known.is_empty() { "no member has answered yet".to_owned() } else { known.join("; ") })
     }
 
-    /// Takes in what came of a question that member `n` was asked at `asked`.
-    pub(crate) fn report(&self, n: usize, asked: Instant, answer: Result<(), String>) -> Vec<Change> {
-        let mut states = self.states();
-        let mut changes = Vec::new();
-        match (answer, &mut states[n]) {
-            (Ok(()), State::Up(when)) => *when = asked,
-            (Ok(()), state) => {
-                *state = State::Up(asked);
-                changes.push(Change::CameUp(n));
-            }
-            (Err(why), State::Down { why: before, .. }) => *before = why,
-            (Err(why), state) => {
-                *state = State::Down { why, since: asked, left: false };
-                changes.push(Change::WentDown(n));
+    /// Records the answer to a question that `member` was asked at `asked`, and logs what that changes.
+    pub(super) fn report(&self, member: &Arc<Member>, asked: Instant, answer: Result<(), String>) {
+        let why = answer.as_ref().err().cloned().unwrap_or_default();
+        for (member, change) in self.record(member, asked, answer) {
+            let endpoint = &member.endpoint;
+            match change {
+                Change::CameUp => log::info!("{endpoint} is up"),
+                Change::WentDown => log::warn!("{endpoint} is down: {why}"),
+                Change::Left(0) => {}
+                Change::Left(connections) => {
+                    log::warn!("{endpoint}: other members take over its connections; cut now: {connections}");
+                }
             }
         }
-        // A member is left only for one that is better: that was well when this one was not.
-        let newest =
-            states.iter().filter_map(|state| if let State::Up(when) = state { Some(*when) } else { None }).max();
-        for (n, state) in states.iter_mut().enumerate() {
-            if let State::Down { since, left, .. } = state
+    }
+
+    fn record(&self, member: &Arc<Member>, asked: Instant, answer: Result<(), String>) -> Vec<(Arc<Member>, Change)> {
+        let mut changes = Vec::new();
+        match (answer, &mut *member.state()) {
+            (Ok(()), State::Up { asked: last }) => *last = asked,
+            (Ok(()), state) => {
+                *state = State::Up { asked };
+                changes.push((Arc::clone(member), Change::CameUp));
+            }
+            (Err(why), State::Down { why: last, .. }) => *last = why,
+            (Err(why), state) => {
+                *state = State::Down { why, since: asked, left: false };
+                changes.push((Arc::clone(member), Change::WentDown));
+            }
+        }
+        // A member's connections are cut only for a member that was well after this one failed.
+        let well = |member: &Arc<Member>| match *member.state() {
+            State::Up { asked } => Some(asked),
+            _ => None,
+        };
+        let newest = self.list.iter().filter_map(well).max();
+        for member in &self.list {
+            if let State::Down { since, left, .. } = &mut *member.state()
                 && !*left
-                && newest.is_some_and(|when| when > *since)
+                && newest.is_some_and(|asked| asked > *since)
             {
                 *left = true;
-                let member = &self.list[n];
-                member.failovers.fetch_add(1, Ordering::Relaxed);
-                changes.push(Change::Left(n, member.open.load(Ordering::Relaxed)));
+                member.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                changes.push((Arc::clone(member), Change::Left(member.open.load(Ordering::Relaxed))));
                 member.cut.send_replace(());
             }
         }
         changes
     }
 
-    /// The order in which a new connection tries the members: those that are up first, and of them the one with the
+    /// The order in which a new connection tries the members: first those that are up, and of these the one with the
     /// fewest connections.
-    pub(crate) fn order(&self) -> Vec<usize> {
+    pub(super) fn order(&self) -> Vec<Arc<Member>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let states = self.states();
         let count = self.list.len();
-        let rank = |n: &usize| {
-            let state = match states[*n] {
-                State::Up(_) => 0,
+        let rank = |(n, member): &(usize, &Arc<Member>)| {
+            let state = match *member.state() {
+                State::Up { .. } => 0,
                 State::Unknown => 1,
                 State::Down { .. } => 2,
             };
-            (state, self.list[*n].open.load(Ordering::Relaxed), (n + count - turn % count) % count)
+            (state, member.open.load(Ordering::Relaxed), (n + count - turn % count) % count)
         };
-        let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by_key(rank);
-        order
+        let mut order: Vec<_> = self.list.iter().enumerate().collect();
+        order.sort_by_cached_key(rank);
+        order.into_iter().map(|(_, member)| Arc::clone(member)).collect()
     }
 }
 
@@ -174,10 +186,26 @@ mod tests {
 
     use super::*;
 
-    fn three() -> (Members, impl Fn(u64) -> Instant) {
-        let start = Instant::now();
-        let members = Members::new(&[1, 2, 3].map(Endpoint::loopback), &[]);
-        (members, move |second| start + Duration::from_secs(second))
+    /// Three members, known by their positions.
+    struct Three(Members, Instant);
+
+    impl Three {
+        fn new() -> Self {
+            Self(Members::new(&[1, 2, 3].map(Endpoint::loopback), &[]), Instant::now())
+        }
+
+        fn report(&self, n: usize, second: u64, answer: Result<(), String>) -> Vec<(usize, Change)> {
+            let changes = self.0.record(&self.0.list[n], self.1 + Duration::from_secs(second), answer);
+            changes.into_iter().map(|(member, change)| (self.position(&member), change)).collect()
+        }
+
+        fn order(&self) -> Vec<usize> {
+            self.0.order().iter().map(|member| self.position(member)).collect()
+        }
+
+        fn position(&self, member: &Arc<Member>) -> usize {
+            self.0.list.iter().position(|other| Arc::ptr_eq(other, member)).unwrap()
+        }
     }
 
     fn silent() -> Result<(), String> {
@@ -186,44 +214,44 @@ mod tests {
 
     #[test]
     fn a_member_is_left_as_soon_as_another_was_well_after_it_failed() {
-        let (members, at) = three();
-        assert_eq!(members.health().unwrap_err(), "no member has answered yet");
-        assert_eq!(members.report(0, at(0), Ok(())), [Change::CameUp(0)]);
-        assert_eq!(members.report(1, at(0), Ok(())), [Change::CameUp(1)]);
-        members.list[0].open.store(7, Ordering::Relaxed);
-        let end = members.list[0].end();
-        assert_eq!(members.report(0, at(2), silent()), [Change::WentDown(0)], "1 may be no better");
-        assert!(!end.has_changed().unwrap());
-        assert_eq!(members.report(1, at(3), Ok(())), [Change::Left(0, 7)]);
-        assert!(end.has_changed().unwrap());
-        assert_eq!(members.report(0, at(3), silent()), []);
-        assert_eq!(members.report(0, at(4), Ok(())), [Change::CameUp(0)]);
-        assert_eq!(members.list[0].failovers.load(Ordering::Relaxed), 1);
+        let three = Three::new();
+        assert_eq!(three.0.health().unwrap_err(), "no member has answered yet");
+        assert_eq!(three.report(0, 0, Ok(())), [(0, Change::CameUp)]);
+        assert_eq!(three.report(1, 0, Ok(())), [(1, Change::CameUp)]);
+        three.0.list[0].open.store(7, Ordering::Relaxed);
+        let cut = three.0.list[0].cut();
+        assert_eq!(three.report(0, 2, silent()), [(0, Change::WentDown)], "1 may be no better");
+        assert!(!cut.has_changed().unwrap());
+        assert_eq!(three.report(1, 3, Ok(())), [(0, Change::Left(7))]);
+        assert!(cut.has_changed().unwrap());
+        assert_eq!(three.report(0, 3, silent()), []);
+        assert_eq!(three.report(0, 4, Ok(())), [(0, Change::CameUp)]);
+        assert_eq!(three.0.list[0].counters.failovers.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn nobody_is_left_when_nobody_is_better() {
-        let (members, at) = three();
+        let three = Three::new();
         for n in 0..3 {
-            members.report(n, at(0), Ok(()));
+            three.report(n, 0, Ok(()));
         }
         for n in 0..3 {
-            assert_eq!(members.report(n, at(1), silent()), [Change::WentDown(n)]);
+            assert_eq!(three.report(n, 1, silent()), [(n, Change::WentDown)]);
         }
         let reason = "http://127.0.0.1:1: silent; http://127.0.0.1:2: silent; http://127.0.0.1:3: silent";
-        assert_eq!(members.health().unwrap_err(), reason);
-        assert_eq!(members.report(2, at(5), Ok(())), [Change::CameUp(2), Change::Left(0, 0), Change::Left(1, 0)]);
+        assert_eq!(three.0.health().unwrap_err(), reason);
+        assert_eq!(three.report(2, 5, Ok(())), [(2, Change::CameUp), (0, Change::Left(0)), (1, Change::Left(0))]);
     }
 
     #[test]
     fn new_connections_are_spread_over_those_that_are_up() {
-        let (members, at) = three();
-        assert_ne!(members.order()[0], members.order()[0], "in turn");
-        members.report(0, at(0), Ok(()));
-        members.report(1, at(0), silent());
-        assert_eq!(members.order(), [0, 2, 1]);
-        members.report(2, at(0), Ok(()));
-        members.list[0].open.store(3, Ordering::Relaxed);
-        assert_eq!(members.order(), [2, 0, 1]);
+        let three = Three::new();
+        assert_ne!(three.order()[0], three.order()[0], "in turn");
+        three.report(0, 0, Ok(()));
+        three.report(1, 0, silent());
+        assert_eq!(three.order(), [0, 2, 1]);
+        three.report(2, 0, Ok(()));
+        three.0.list[0].open.store(3, Ordering::Relaxed);
+        assert_eq!(three.order(), [2, 0, 1]);
     }
 }

@@ -1,15 +1,24 @@
-//! The sidecar: what stands between the application and the cluster.
+//! The sidecar: carries the application's connections to the cluster, by etcd's own gRPC proxy or by the tunnel.
 
 mod admin;
+mod backend;
 mod claim;
 mod detect;
 mod etcd;
 mod health_check;
+mod listener;
 mod members;
-pub(crate) mod preflight;
+mod metrics;
+mod preflight;
+mod session;
 mod supervisor;
-pub(crate) mod tunnel;
+mod tunnel;
+mod wrap;
 
-pub(crate) use claim::{Attempt, Claim, Unusable, claim, try_claim};
+pub(crate) use backend::Error;
+pub(crate) use claim::{ListenError, claim};
 pub(crate) use etcd::Launch;
-pub(crate) use supervisor::{Carrier, Error, Output, Proxy, supervise};
+pub(crate) use preflight::Error as PreflightError;
+pub(crate) use session::run;
+pub(crate) use tunnel::Error as TunnelError;
+pub(crate) use wrap::{Wrap, wrap};

@@ -19,6 +19,7 @@ mod pki;
 mod run;
 mod sbom;
 mod secrets;
+mod structure;
 mod support;
 mod three_programs;
 mod tls;

@@ -1,4 +1,4 @@
-//! Settings to the start of `etcd grpc-proxy`.
+//! From settings to the command line of `etcd grpc-proxy`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
@@ -16,16 +16,16 @@ use crate::os::sys;
 use crate::release::Release;
 use crate::settings::{Pem, SECRETS, Settings};
 
-/// Go takes these into account, for endpoints with and without TLS.
+/// Go obeys these, for endpoints with and without TLS.
 const HTTP_PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 
-/// The part of the memory that Go's collector may count on; stacks, code and the launcher need the rest.
+/// The share of the memory for Go's heap; stacks, code and the launcher need the rest.
 const HEAP_PERCENT: u64 = 85;
 
-/// Certificate or key material that was not given as a file could not be kept in memory.
+/// A certificate or key that is not a file could not be kept in memory.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot keep {name} in memory: {cause}: give it as a file")]
-pub(crate) struct NoPlace {
+pub(crate) struct MemfdError {
     name: String,
     cause: io::Error,
 }
@@ -35,27 +35,32 @@ pub(crate) struct NoPlace {
 pub(crate) struct Launch {
     /// `argv[1..]`.
     pub args: Vec<OsString>,
-    /// Variables that are set.
+    /// Variables to set.
     pub set: Vec<(&'static str, OsString)>,
-    /// Variables that are taken away.
+    /// Variables to remove.
     pub unset: Vec<OsString>,
-    /// Working directory, where it is not to be the launcher's.
+    /// The working directory; the launcher's when not given.
     pub dir: Option<&'static Path>,
     /// Certificates and keys that exist only in memory.
     private: Vec<OwnedFd>,
-    /// How many of them there are, or would be.
+    /// How many certificates and keys are not files.
     unnamed: usize,
 }
 
 impl Launch {
-    /// What starts the etcd that `release` carries; `extra` are arguments of the user's.
+    /// The start of the etcd in `release`; `extra` are the user's own flags for it.
     ///
     /// # Errors
-    /// When there is no memory for certificates that are no files.
-    pub(crate) fn new(settings: &Settings, release: &Release, extra: &[OsString], env: &Env) -> Result<Self, NoPlace> {
+    /// When a certificate or key that is not a file cannot be kept in memory.
+    pub(crate) fn new(
+        settings: &Settings,
+        release: &Release,
+        extra: &[OsString],
+        env: &Env,
+    ) -> Result<Self, MemfdError> {
         let mut private = Vec::new();
         let mut launch = Self::with(settings, release, extra, env, &mut |pem| {
-            let fd = in_memory(pem).map_err(|cause| NoPlace { name: pem.name.clone(), cause })?;
+            let fd = in_memory(pem).map_err(|cause| MemfdError { name: pem.name.clone(), cause })?;
             let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
             private.push(fd);
             Ok(path)
@@ -64,13 +69,13 @@ impl Launch {
         Ok(launch)
     }
 
-    /// The same to look at; in the place of a file in memory there is the name of its source.
+    /// The same, for display: instead of a file in memory it names the source of its content.
     pub(crate) fn to_show(
         settings: &Settings,
         release: &Release,
         extra: &[OsString],
         env: &Env,
-    ) -> Result<Self, NoPlace> {
+    ) -> Result<Self, MemfdError> {
         Self::with(settings, release, extra, env, &mut |pem| Ok(format!("(PEM of {})", pem.name).into()))
     }
 
@@ -79,8 +84,8 @@ impl Launch {
         release: &Release,
         extra: &[OsString],
         env: &Env,
-        place: &mut dyn FnMut(&Pem) -> Result<PathBuf, NoPlace>,
-    ) -> Result<Self, NoPlace> {
+        place: &mut dyn FnMut(&Pem) -> Result<PathBuf, MemfdError>,
+    ) -> Result<Self, MemfdError> {
         let mut args = args(settings, release);
         let mut set = Vec::new();
         let mut unnamed = 0;
@@ -99,8 +104,8 @@ impl Launch {
             args.push(arg);
         };
         match (&settings.tls.ca, &settings.tls.identity) {
-            // etcd refuses a --cacert without --cert. In Go's variables it also replaces the system's authorities,
-            // those of the directory included.
+            // etcd refuses a --cacert without --cert. Go's variables replace the system's authorities, including those
+            // of its directory.
             (Some(ca), None) => {
                 set.extend([("SSL_CERT_FILE", path(ca)?.into()), ("SSL_CERT_DIR", "/dev/null".into())]);
             }
@@ -125,17 +130,17 @@ impl Launch {
         {
             set.push(("GOMEMLIMIT", format!("{}MiB", u64::from(mb) * HEAP_PERCENT / 100).into()));
         }
-        // Arguments of the user's may name files by paths that begin here.
+        // The user's flags may name files relative to the launcher's directory.
         let dir = extra.is_empty().then_some(Path::new("/"));
         Ok(Self { args, set, unset, dir, private: Vec::new(), unnamed })
     }
 
-    /// Whether every certificate and key is a file that others can name.
+    /// Whether every certificate and key is a file, so that a shell can run the same command.
     pub(crate) fn is_complete(&self) -> bool {
         self.unnamed == 0
     }
 
-    /// To execute or to spawn the `etcd` at this path.
+    /// The command that runs the `etcd` at this path.
     pub(crate) fn command(&self, etcd: &Path) -> Command {
         let mut command = Command::new(etcd);
         command.args(&self.args).envs(self.set.iter().map(|(name, value)| (name, value)));
@@ -151,7 +156,7 @@ impl Launch {
         command
     }
 
-    /// The words of a shell's command line that does the same.
+    /// The words of a shell command that does the same.
     pub(crate) fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         if !self.set.is_empty() || !self.unset.is_empty() {
@@ -173,14 +178,14 @@ fn args(settings: &Settings, release: &Release) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["grpc-proxy".into(), "start".into()];
     let mut flag = |name: &str, value: String| args.push(format!("--{name}={value}").into());
     let addr = settings.listen_addr.to_string();
-    // Anything else than the listen address makes 3.5 and 3.6 exit after 5 s and 3.7 unhealthy for ever.
+    // Any other address makes etcd 3.5 and 3.6 exit after 5 s, and 3.7 unhealthy for ever.
     flag("advertise-client-url", addr.clone());
     flag("listen-addr", addr);
-    // No space after the comma: it would silently break the endpoint.
+    // No space after the comma: etcd would silently ignore the endpoint.
     let endpoints: Vec<String> = settings.endpoints.iter().map(ToString::to_string).collect();
     flag("endpoints", endpoints.join(","));
-    // Without keepalive a hung member hangs its clients for as long as it hangs. 10 s is the least grpc-go takes.
-    // The flags came with 3.5.13.
+    // Without keepalive a hung member hangs its clients as long as it hangs. grpc-go accepts no less than 10 s. etcd has
+    // these flags since 3.5.13.
     if release.is_at_least([3, 5, 13]) {
         flag("dial-keepalive-time", "10s".to_owned());
         flag("dial-keepalive-timeout", "3s".to_owned());
@@ -194,7 +199,7 @@ fn args(settings: &Settings, release: &Release) -> Vec<OsString> {
     args
 }
 
-/// A file that has no name, that only this user can open, and that is gone with the last process that holds it.
+/// A file without a name. Only this user can open it, and it disappears with the last process that holds it.
 fn in_memory(pem: &Pem) -> io::Result<OwnedFd> {
     if !Path::new("/proc/self/fd").exists() {
         return Err(io::Error::other("that needs /proc, which is not there"));

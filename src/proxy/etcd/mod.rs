@@ -1,6 +1,9 @@
-//! etcd's own gRPC proxy: how it is started, and what it writes.
+//! etcd's own gRPC proxy: its start, its process, and its output.
 
+mod child;
 mod launch;
-pub(crate) mod log_filter;
+mod log_filter;
 
+pub(crate) use child::EtcdChild;
 pub(crate) use launch::Launch;
+pub(super) use log_filter::Output;

@@ -1,19 +1,19 @@
-//! Bytes from one side to the other, untouched.
+//! Copies bytes from one side to the other, untouched.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// A connection begins with this buffer in each direction, and most never need more.
+/// Each direction of a connection begins with this buffer, in bytes; most never need more.
 const SMALL: usize = 2 * 1024;
-/// One that fills its buffer gets a larger one, up to this.
+/// A direction that fills its buffer gets a larger one, up to this.
 const LARGE: usize = 32 * 1024;
 
-/// Copies until `from` ends, and hands the end on. `count` gets the number of bytes.
+/// Copies until `from` ends, and passes the end on. Adds the number of bytes to `count`.
 ///
-/// Nothing is read before what was read last is written: a slow reader slows its writer down.
-pub(crate) async fn copy(
+/// It reads nothing before it has written what it read last: a slow reader slows its writer down.
+pub(super) async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     count: &AtomicU64,

@@ -1,0 +1,212 @@
+//! Why a member cannot be reached or used.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
+
+use crate::os::log::without_errno;
+
+/// Why a member cannot be used. `Display` gives the sentence for people, [`kind`](Self::kind) the label for metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DialError {
+    /// The resolver's own words.
+    Unresolved(String),
+    Refused,
+    /// No progress in this step, within the time given for the whole attempt.
+    TimedOut(Step, Duration),
+    Unreachable(String),
+    NotTls,
+    /// It speaks TLS, and plain HTTP was asked for.
+    OnlyTls,
+    /// It does not speak HTTP/2, which gRPC needs.
+    NotHttp2,
+    /// It speaks HTTP/2, but not gRPC.
+    NotGrpc,
+    /// Names the setting with the trusted authority; `None` for the system's authorities.
+    UnknownAuthority(Option<String>),
+    Expired(UnixTime),
+    NotYetValid(UnixTime),
+    /// The names that the certificate does have.
+    WrongName(Vec<String>),
+    BadCertificate(String),
+    ClientCertificateRequired,
+    ClientCertificateRefused(AlertDescription),
+    Tls(String),
+    /// Our TLS lacks something that Go's TLS may have.
+    Unsupported(String),
+    /// The endpoint is the proxy's own listen address.
+    OwnAddress,
+}
+
+/// The steps of an attempt to use a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Resolve,
+    Connect,
+    Handshake,
+    Answer,
+}
+
+impl DialError {
+    /// A label of few values, for metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Unresolved(_) | Self::TimedOut(Step::Resolve, _) => "dns",
+            Self::Refused => "refused",
+            Self::TimedOut(..) => "timeout",
+            Self::Unreachable(_) => "unreachable",
+            Self::NotHttp2 | Self::NotGrpc => "protocol",
+            Self::OwnAddress => "own_address",
+            _ => "tls",
+        }
+    }
+
+    /// From a failed system call.
+    pub(super) fn from_io(err: &io::Error) -> Self {
+        match err.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ => Self::Unreachable(without_errno(err)),
+        }
+    }
+
+    /// `authority` names the setting with the trusted authority; `None` stands for the system's authorities.
+    pub(super) fn from_tls(err: &TlsError, authority: Option<&str>, has_certificate: bool) -> Self {
+        match err {
+            TlsError::InvalidCertificate(err) => match err {
+                CertificateError::UnknownIssuer => Self::UnknownAuthority(authority.map(ToOwned::to_owned)),
+                CertificateError::ExpiredContext { not_after, .. } => Self::Expired(*not_after),
+                CertificateError::NotValidYetContext { not_before, .. } => Self::NotYetValid(*not_before),
+                CertificateError::NotValidForNameContext { presented, .. } => Self::WrongName(presented.clone()),
+                CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                    Self::Unsupported("its certificate has an unknown kind of key".to_owned())
+                }
+                other => Self::BadCertificate(other.to_string()),
+            },
+            TlsError::AlertReceived(AlertDescription::HandshakeFailure) | TlsError::PeerIncompatible(_) => {
+                Self::Unsupported("the two sides have no TLS parameters in common".to_owned())
+            }
+            TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) | TlsError::NoApplicationProtocol => {
+                Self::NotHttp2
+            }
+            TlsError::AlertReceived(AlertDescription::ProtocolVersion) => {
+                Self::Tls("it speaks neither TLS 1.2 nor 1.3".to_owned())
+            }
+            TlsError::AlertReceived(alert) => Self::from_alert(*alert, has_certificate),
+            TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
+            other => Self::Tls(other.to_string()),
+        }
+    }
+
+    /// The server's answer to the client's certificate, or to the lack of one.
+    fn from_alert(alert: AlertDescription, has_certificate: bool) -> Self {
+        use AlertDescription as Alert;
+        let about_certificates = [
+            Alert::CertificateRequired,
+            Alert::BadCertificate,
+            Alert::UnsupportedCertificate,
+            Alert::CertificateRevoked,
+            Alert::CertificateExpired,
+            Alert::CertificateUnknown,
+            Alert::UnknownCA,
+            Alert::AccessDenied,
+        ];
+        match (about_certificates.contains(&alert), has_certificate) {
+            (true, true) => Self::ClientCertificateRefused(alert),
+            (true, false) => Self::ClientCertificateRequired,
+            (false, _) => Self::Tls(format!("the server sent the alert {alert:?}")),
+        }
+    }
+}
+
+impl std::error::Error for DialError {}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let date =
+            |time: &UnixTime| humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
+        match self {
+            Self::Unresolved(why) => write!(f, "its name does not resolve ({why}): check the name and this host's DNS"),
+            Self::TimedOut(step, after) => {
+                let seconds = after.as_secs_f32();
+                match step {
+                    Step::Resolve => {
+                        write!(f, "its name does not resolve within {seconds} s: check this host's DNS")
+                    }
+                    Step::Connect => {
+                        write!(f, "no connection within {seconds} s: the host is down, or a firewall drops the packets")
+                    }
+                    Step::Handshake | Step::Answer => write!(
+                        f,
+                        "it accepts the connection but does not answer within {seconds} s: is the member hung?"
+                    ),
+                }
+            }
+            Self::Refused => f.write_str("the connection is refused: nothing listens there"),
+            Self::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
+            Self::NotTls => f.write_str("it does not speak TLS: begin the endpoint with http://"),
+            Self::OnlyTls => f.write_str("it speaks TLS only: begin the endpoint with https://"),
+            Self::NotHttp2 => f.write_str("what answers is not etcd: it does not speak HTTP/2"),
+            Self::NotGrpc => f.write_str("what answers is not etcd: it speaks HTTP/2, but not gRPC"),
+            Self::UnknownAuthority(None) => f.write_str(
+                "its certificate is signed by an authority that is not trusted here: give that authority's \
+                 certificate with --cacert or ETCDPROXY_CACERT",
+            ),
+            Self::UnknownAuthority(Some(name)) => write!(
+                f,
+                "its certificate is not signed by the authority of {name}: is this the right authority, and does the \
+                 member send its intermediate certificates?"
+            ),
+            Self::Expired(when) => write!(f, "its certificate expired on {}: renew it on the member", date(when)),
+            Self::NotYetValid(when) => {
+                write!(f, "its certificate is not valid before {}: check the clocks", date(when))
+            }
+            Self::WrongName(names) if names.is_empty() => {
+                f.write_str("its certificate names no host (it has no subject alternative name): issue one that does")
+            }
+            Self::WrongName(names) => {
+                write!(f, "its certificate is for {}, not for this name: use one of these names", names.join(", "))
+            }
+            Self::BadCertificate(why) => write!(f, "its certificate cannot be used: {why}"),
+            Self::ClientCertificateRequired => {
+                f.write_str("it asks for a client certificate: give one with --cert and --key")
+            }
+            Self::ClientCertificateRefused(alert) => write!(
+                f,
+                "it refuses the client certificate ({alert:?}): is it signed by an authority the members trust?"
+            ),
+            Self::Tls(why) => write!(f, "the TLS handshake fails: {why}"),
+            Self::Unsupported(why) => f.write_str(why),
+            Self::OwnAddress => {
+                f.write_str("the proxy itself listens on this address: name the cluster's members instead")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_about_certificates_depends_on_whether_the_client_has_one() {
+        let alert = TlsError::AlertReceived(AlertDescription::UnknownCA);
+        assert_eq!(DialError::from_tls(&alert, None, false), DialError::ClientCertificateRequired);
+        let refused = DialError::from_tls(&alert, None, true);
+        assert_eq!(refused, DialError::ClientCertificateRefused(AlertDescription::UnknownCA));
+        let other = TlsError::AlertReceived(AlertDescription::InternalError);
+        assert_eq!(DialError::from_tls(&other, None, false).kind(), "tls");
+    }
+
+    #[test]
+    fn a_time_out_names_the_step_and_the_time() {
+        let error = |step| DialError::TimedOut(step, Duration::from_millis(1500));
+        assert_eq!(error(Step::Resolve).to_string(), "its name does not resolve within 1.5 s: check this host's DNS");
+        assert_eq!(error(Step::Resolve).kind(), "dns");
+        assert_eq!(error(Step::Connect).kind(), "timeout");
+        assert!(error(Step::Answer).to_string().contains("does not answer within 1.5 s"));
+    }
+}

@@ -1,0 +1,108 @@
+//! Other programs: exec one, run one as a child, and describe how it ended.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::signals::{Event, Events};
+
+/// The program that could not be executed, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run {}: {cause}{}", path.display(), remedy(cause))]
+pub(crate) struct ExecError {
+    path: PathBuf,
+    pub cause: io::Error,
+}
+
+impl ExecError {
+    pub(crate) fn new(path: impl Into<PathBuf>, cause: io::Error) -> Self {
+        Self { path: path.into(), cause }
+    }
+}
+
+fn remedy(err: &io::Error) -> &'static str {
+    match err.kind() {
+        io::ErrorKind::PermissionDenied => ": is it executable, and its file system not mounted noexec?",
+        io::ErrorKind::NotFound => ": is it installed, and its directory on PATH?",
+        _ => "",
+    }
+}
+
+/// Replaces this process by `command`, which sees itself called `name`. The pid stays. Returns only on failure.
+pub(crate) fn exec(mut command: Command, name: &str) -> ExecError {
+    let cause = command.arg0(name).exec();
+    ExecError::new(command.get_program(), cause)
+}
+
+/// Replaces this process by the user's command, looked up on `PATH`. Returns only on failure.
+pub(crate) fn exec_command(command: &[OsString]) -> ExecError {
+    let (program, args) = command.split_first().map_or((OsString::new(), &[][..]), |(p, args)| (p.clone(), args));
+    let cause = Command::new(&program).args(args).exec();
+    ExecError::new(program, cause)
+}
+
+/// Waits for the end of `command` and passes signals on to it. Calls `tend` in between, which returns how long it can
+/// wait for its next call.
+pub(crate) fn run_to_end(
+    mut command: Child,
+    events: &Events,
+    mut tend: impl FnMut() -> Duration,
+) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = command.try_wait()? {
+            return Ok(status);
+        }
+        if let Event::Signal { signal, to_all: false } = events.next(tend()) {
+            send(&command, signal);
+        }
+    }
+}
+
+/// Sends a signal to a child that has not been waited for, so that the pid is still its own.
+pub(crate) fn send(child: &Child, signal: Signal) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+/// Ends a child: SIGTERM, and SIGKILL after `timeout`.
+pub(crate) fn end(child: &mut Child, timeout: Duration) {
+    if matches!(child.try_wait(), Ok(None)) {
+        send(child, Signal::SIGTERM);
+    }
+    let deadline = Instant::now() + timeout;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    if matches!(child.try_wait(), Ok(None)) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The command's own code, or 128 plus the signal's number, as in a shell.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// The exit code of a program that `signal` ended.
+pub(crate) fn signal_code(signal: Signal) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1))
+}
+
+/// In words: `exit code 1`, `SIGKILL`.
+pub(crate) fn describe(status: ExitStatus) -> String {
+    if let Some(code) = status.code() {
+        return format!("exit code {code}");
+    }
+    let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
+    signal.map_or_else(|| status.to_string(), |signal| signal.to_string())
+}

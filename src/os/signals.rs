@@ -1,0 +1,91 @@
+//! Signals that reach this process, as events of one queue.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use procfs::process::Process;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
+
+/// These signals end a launcher that supervises others.
+pub(crate) const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// These signals are passed on to a wrapped command; servers use them for reloading and the like.
+pub(crate) const FOR_COMMANDS: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// A reason to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A child has ended, or the time is over.
+    Look,
+    Signal {
+        signal: Signal,
+        /// A terminal has sent it to the whole foreground process group, children included.
+        to_all: bool,
+    },
+}
+
+impl Event {
+    /// The signal, if it ends a launcher.
+    pub(crate) fn ending(self) -> Option<Signal> {
+        match self {
+            Self::Signal { signal, .. } if ENDING.contains(&signal) => Some(signal),
+            _ => None,
+        }
+    }
+}
+
+/// The signals that reach this process from its creation on.
+#[derive(Debug)]
+pub(crate) struct Events(Receiver<Event>);
+
+impl Events {
+    /// Receives the ends of children and the `wanted` signals, except those that this process inherited as ignored
+    /// (from `nohup`, for example).
+    pub(crate) fn new(wanted: &[Signal]) -> io::Result<Self> {
+        let ignored = Process::myself().and_then(|process| process.stat()).map_or(0, |stat| stat.sigignore);
+        let heard = wanted.iter().map(|signal| *signal as i32).filter(|signal| ignored & (1 << (signal - 1)) == 0);
+        let mut signals = SignalsInfo::<WithOrigin>::new(heard.chain([Signal::SIGCHLD as i32]))?;
+        let (sender, receiver) = mpsc::channel();
+        thread::Builder::new().spawn(move || {
+            for event in signals.forever().filter_map(|origin| event(&origin)) {
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self(receiver))
+    }
+
+    /// The next event; [`Event::Look`] when none comes within `timeout`.
+    pub(crate) fn next(&self, timeout: Duration) -> Event {
+        match self.0.recv_timeout(timeout) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => Event::Look,
+            Err(RecvTimeoutError::Disconnected) => Event::Signal { signal: Signal::SIGTERM, to_all: false },
+        }
+    }
+
+    /// The first ending signal that has come already. Earlier events are dropped.
+    pub(crate) fn ending(&self) -> Option<Signal> {
+        self.0.try_iter().find_map(Event::ending)
+    }
+}
+
+fn event(origin: &Origin) -> Option<Event> {
+    let signal = Signal::try_from(origin.signal).ok()?;
+    let to_all = origin.cause == Cause::Kernel;
+    Some(if signal == Signal::SIGCHLD { Event::Look } else { Event::Signal { signal, to_all } })
+}

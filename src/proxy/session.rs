@@ -1,0 +1,148 @@
+//! One life of the sidecar: claims the address, tries the endpoints, starts the backend and stays with it.
+
+use std::ffi::OsString;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::backend::Backend;
+use super::claim::{Attempt, Claim, try_claim};
+use super::etcd::{EtcdChild, Launch, Output};
+use super::preflight::{self, Tried, Verdict};
+use super::supervisor::supervise;
+use super::tunnel::Tunnel;
+use crate::os::env::Env;
+use crate::os::log::warn_all;
+use crate::os::process::exec;
+use crate::os::signals::{ENDING, Events};
+use crate::place;
+use crate::release::{Found, RELEASE};
+use crate::settings::{Endpoint, ListenAddr, Mode, Preflight, Settings};
+
+/// How often a proxy that stands by looks whether the port is free.
+const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Carries connections until a signal ends it, or becomes etcd. `extra` are flags for etcd.
+///
+/// # Errors
+/// When a setting cannot work, or nothing can be started.
+pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
+    // Without a drain the signals stay as they are: after exec, they are etcd's.
+    let events = settings.drain.map(|_| Events::new(&ENDING)).transpose().context("cannot receive signals")?;
+    let Some(claim) = stand_by(&settings.listen_addr, events.as_ref())? else { return Ok(()) };
+    let mut prepared = Prepared::new(settings, extra, env, preflight_mode(settings, env))?;
+    if prepared.wait(events.as_ref())?.is_some() {
+        return Ok(());
+    }
+    let (Some(drain), Some(events)) = (settings.drain, events) else {
+        let Start::Etcd { etcd, launch } = prepared.start else { bail!("the tunnel has no process to become") };
+        let mut command = launch.command(&etcd.path());
+        claim.pass_on(&mut command);
+        return Err(exec(command, "etcd").into());
+    };
+    let mut backend = prepared.start(settings)?;
+    Ok(supervise(&mut *backend, drain, &events)?)
+}
+
+/// Waits until no other proxy serves the address. Returns `None` when a signal comes first.
+fn stand_by(addr: &ListenAddr, events: Option<&Events>) -> Result<Option<Claim>> {
+    let mut logged = false;
+    loop {
+        match try_claim(addr)? {
+            Attempt::Ours(claim) => return Ok(Some(claim)),
+            Attempt::Served if !logged => {
+                log::info!("another etcd proxy serves {addr}: standing by");
+                logged = true;
+            }
+            Attempt::Served => {}
+        }
+        match events {
+            None => std::thread::sleep(STAND_BY_INTERVAL),
+            Some(events) if events.next(STAND_BY_INTERVAL).ending().is_some() => return Ok(None),
+            Some(_) => {}
+        }
+    }
+}
+
+/// A backend that only needs to be started, and what is known about the endpoints.
+pub(super) struct Prepared {
+    start: Start,
+    preflight: Preflight,
+    results: Receiver<Tried>,
+    /// The log already says that these cannot be used.
+    failing: Vec<Endpoint>,
+}
+
+enum Start {
+    Etcd { etcd: Found, launch: Launch },
+    Tunnel,
+}
+
+impl Prepared {
+    /// Begins to try the endpoints, and unpacks etcd meanwhile.
+    ///
+    /// # Errors
+    /// When etcd cannot be unpacked.
+    pub(super) fn new(settings: &Settings, extra: &[OsString], env: &Env, preflight: Preflight) -> Result<Self> {
+        warn_all(&settings.warnings);
+        let results = preflight::start(settings, preflight)?;
+        if let Some(why) = &settings.mode_reason {
+            log::info!("mode {}: {why}", settings.mode);
+        }
+        let start = match settings.mode {
+            Mode::GrpcProxy => {
+                let etcd = place::obtain("etcd", env)?;
+                Start::Etcd { etcd, launch: Launch::new(settings, &RELEASE, extra, env)? }
+            }
+            Mode::Tunnel => Start::Tunnel,
+        };
+        Ok(Self { start, preflight, results, failing: Vec::new() })
+    }
+
+    /// Waits for the first usable endpoint. Returns the signal that comes before that, if one does.
+    ///
+    /// # Errors
+    /// When no endpoint can be used and the user wants no start then.
+    pub(super) fn wait(&mut self, events: Option<&Events>) -> Result<Option<Signal>> {
+        Ok(match preflight::wait(&self.results, events, self.preflight)? {
+            Verdict::Start(failing) => {
+                self.failing = failing;
+                None
+            }
+            Verdict::Interrupted(signal) => Some(signal),
+        })
+    }
+
+    /// Starts the backend, which then needs a supervisor.
+    ///
+    /// # Errors
+    /// When it cannot be executed, or cannot listen.
+    pub(super) fn start(self, settings: &Settings) -> Result<Box<dyn Backend>> {
+        let Self { start, results, failing, .. } = self;
+        Ok(match start {
+            Start::Etcd { etcd, launch } => {
+                let output = Output::new(&failing);
+                let later = output.clone();
+                preflight::report_rest(results, move |endpoint, problem| later.report(endpoint, problem));
+                Box::new(EtcdChild::start(launch, etcd, &settings.listen_addr, output)?)
+            }
+            // Its health checks find the same problems.
+            Start::Tunnel => Box::new(Tunnel::start(settings, &failing)?),
+        })
+    }
+}
+
+/// The preflight as the user wants it; off where etcd may use an HTTP proxy, which the preflight cannot.
+pub(super) fn preflight_mode(settings: &Settings, env: &Env) -> Preflight {
+    let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    let proxy = proxies.into_iter().find(|name| env.get(name).is_some());
+    match proxy {
+        Some(proxy) if settings.use_http_proxy && settings.preflight != Preflight::Off => {
+            log::info!("the endpoints are not tried: etcd may reach them through {proxy}");
+            Preflight::Off
+        }
+        _ => settings.preflight,
+    }
+}

@@ -1,0 +1,125 @@
+//! A command of the user's with the proxy beside it: proxy up, cluster ready, command, proxy down.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::Signal;
+
+use super::backend::Backend;
+use super::claim::{Attempt, Claim, try_claim};
+use super::session::{Prepared, preflight_mode};
+use crate::net::etcd_health::{self, Waiting};
+use crate::os::env::Env;
+use crate::os::process::{self, ExecError};
+use crate::os::signals::{Events, FOR_COMMANDS};
+use crate::os::sys;
+use crate::settings::{self, ListenAddr, Preflight, Setting, Settings};
+
+/// How often to ask whether the cluster answers.
+const READY_INTERVAL: Duration = Duration::from_millis(50);
+/// How often to check that another process's proxy still listens.
+const LISTENING_INTERVAL: Duration = Duration::from_secs(1);
+/// When there is nothing to tend.
+const FOREVER: Duration = Duration::from_hours(1);
+
+/// What to run, and with which proxy.
+pub(crate) struct Wrap {
+    pub addr: ListenAddr,
+    /// Only a proxy that is started here needs them to be good.
+    pub settings: Result<Settings, settings::Error>,
+    /// How long to wait for the cluster at most.
+    pub timeout: Duration,
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Runs the command beside a proxy and returns its exit code. A proxy that serves the address already is used.
+///
+/// # Errors
+/// When no proxy can be started, the cluster does not answer in time, or the command cannot be executed.
+pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
+    let file_limit = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
+    let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
+    let waiting = Waiting::new(wrap.timeout);
+    let mut beside = Beside { addr: wrap.addr, settings: wrap.settings, backend: None, claim: None, env };
+    if let Attempt::Ours(claim) = try_claim(&beside.addr)? {
+        let settings = beside.settings.clone()?;
+        let mut prepared = Prepared::new(&settings, &[], env, preflight_mode(&settings, env))?;
+        if let Some(signal) = prepared.wait(Some(&events))? {
+            return Ok(process::signal_code(signal));
+        }
+        beside.backend = Some(prepared.start(&settings)?);
+        beside.claim = Some(claim);
+    } else {
+        log::info!("another etcd proxy serves {}: it is used with its own settings", beside.addr);
+    }
+    if let Some(signal) = beside.wait_ready(waiting, &events)? {
+        return Ok(process::signal_code(signal));
+    }
+    let (program, args) = wrap.command.split_first().context("no command")?;
+    let addr = beside.addr.to_string();
+    let mut command = Command::new(program);
+    command.args(args).env(Setting::ListenAddr.variable(), &addr).env("ETCDCTL_ENDPOINTS", &addr);
+    sys::with_file_limit(&mut command, file_limit);
+    let command = command.spawn().map_err(|cause| ExecError::new(program, cause))?;
+    let status = process::run_to_end(command, &events, || beside.tend_or_log())?;
+    Ok(process::exit_code(status))
+}
+
+/// The proxy beside the command: started here, unless another is there.
+struct Beside<'a> {
+    addr: ListenAddr,
+    settings: Result<Settings, settings::Error>,
+    backend: Option<Box<dyn Backend>>,
+    claim: Option<Claim>,
+    env: &'a Env,
+}
+
+impl Beside<'_> {
+    /// Makes sure that there is a proxy: ours, or another as long as that lives.
+    fn tend(&mut self) -> Result<Duration> {
+        let addr = &self.addr;
+        if let Some(backend) = &mut self.backend {
+            return Ok(backend.tend()?);
+        }
+        if !etcd_health::check_listening(addr, LISTENING_INTERVAL).listening
+            && let Attempt::Ours(claim) = try_claim(addr)?
+        {
+            let cannot = || format!("the proxy at {addr} has ended, and no other can be started");
+            let settings = self.settings.clone().with_context(cannot)?;
+            log::info!("the proxy at {addr} has ended: starting another");
+            self.claim = Some(claim);
+            self.backend = Some(Prepared::new(&settings, &[], self.env, Preflight::Off)?.start(&settings)?);
+        }
+        Ok(LISTENING_INTERVAL)
+    }
+
+    /// The command must not suffer from a fault of its proxy.
+    fn tend_or_log(&mut self) -> Duration {
+        self.tend().unwrap_or_else(|err| {
+            log::error!("{err:#}");
+            self.backend = None;
+            self.claim = None;
+            FOREVER
+        })
+    }
+
+    /// Waits until the cluster answers through the proxy. Returns the signal that comes before that, if one does.
+    fn wait_ready(&mut self, mut waiting: Waiting, events: &Events) -> Result<Option<Signal>> {
+        loop {
+            let pause = self.tend()?.min(READY_INTERVAL);
+            if waiting.ask(|timeout| etcd_health::check(&self.addr, timeout)).ready {
+                return Ok(None);
+            }
+            if pause >= waiting.left() {
+                return Err(waiting.failed(&self.addr, "ready").into());
+            }
+            if let Some(signal) = events.next(pause).ending() {
+                return Ok(Some(signal));
+            }
+        }
+    }
+}
