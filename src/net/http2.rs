@@ -39,10 +39,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GrpcConnection<S> {
     /// # Errors
     /// `InvalidData` when something else comes.
     pub(super) async fn read_settings(&mut self) -> io::Result<()> {
-        if self.next_frame().await?.kind != Kind::Settings {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        self.write(SETTINGS_ACK).await
+        let is_settings = self.next_frame().await?.kind == Kind::Settings;
+        is_settings.then_some(()).ok_or(io::ErrorKind::InvalidData.into())
     }
 
     /// Sends the preface and a call that any gRPC server answers.
@@ -50,8 +48,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GrpcConnection<S> {
         self.write(&probe_request(endpoint)).await
     }
 
-    /// Whether the answer to the probe is gRPC.
+    /// Acknowledges the SETTINGS; returns whether the answer to the probe is gRPC.
     pub(super) async fn reads_grpc(&mut self) -> io::Result<bool> {
+        self.write(SETTINGS_ACK).await?;
         loop {
             let frame = self.next_frame().await?;
             if let Some(is_grpc) = frame.is_grpc() {

@@ -363,7 +363,7 @@ fn of_two_runs_started_at_once_one_serves_and_the_other_takes_over() {
         both[1 - serving].wait();
         let text = both[1 - serving].stderr_text();
         let first = text.lines().next().unwrap();
-        assert_eq!(first, format!("etcdproxy: {addr} is served by another etcd proxy: standing by"));
+        assert_eq!(first, format!("etcdproxy: another etcd proxy serves {addr}: standing by"));
     }
 }
 

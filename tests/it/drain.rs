@@ -111,7 +111,7 @@ fn a_setting_that_etcd_refuses_is_not_tried_again() {
         stderr,
         "etcdproxy: error: etcd: unknown flag: --no-such-flag\n\
          etcdproxy: error: etcd does not start (exit code 1): unknown flag: --no-such-flag: change the setting, or \
-         what follows --\n"
+         flags after --\n"
     );
 }
 
@@ -254,7 +254,7 @@ fn a_second_one_stands_by_and_takes_over_even_from_an_etcd_started_by_hand() {
         finish(&mut etcdproxy(["health", "--listen-addr", &addr])).0 == 0 && etcd_of(&second) > 0
     });
     second.kill();
-    assert!(second.stderr_text().contains(&format!("{addr} is served by another etcd proxy: standing by")));
+    assert!(second.stderr_text().contains(&format!("another etcd proxy serves {addr}: standing by")));
 }
 
 #[test]

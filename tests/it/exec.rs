@@ -77,7 +77,7 @@ fn when_anothers_proxy_ends_an_own_one_is_started() {
     proxy.kill();
     std::fs::write(dir.path().join("ended"), "").unwrap();
     assert_eq!(exec.wait().code(), Some(0));
-    assert!(exec.stderr_text().contains(&format!("{addr} is served no more: starting a proxy")));
+    assert!(exec.stderr_text().contains(&format!("the proxy at {addr} has ended: starting another")));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_proxy_that_serves_already_is_used_and_left_as_it_is() {
     let cluster = Cluster::start(1);
     let addr = free_addr(&own_host());
     let mut proxy = start_proxy(&cluster.endpoints(), &addr);
-    let used = format!("etcdproxy: {addr} is served by another etcd proxy, which is used with the settings it has\n");
+    let used = format!("etcdproxy: another etcd proxy serves {addr}: it is used with its own settings\n");
     for endpoints in [Some(cluster.endpoints()), None] {
         let mut command = etcdproxy(["exec", "--listen-addr", &addr, "--", "echo", "done"]);
         command.envs(endpoints.map(|endpoints| ("ETCDPROXY_ENDPOINTS", endpoints)));
@@ -126,7 +126,7 @@ fn when_anothers_proxy_ends_and_no_endpoints_are_known_that_is_said_and_the_comm
     eventually("the command runs", || dir.path().join("started").exists());
     proxy.kill();
     let mut said = BufReader::new(exec.stderr()).lines().map_while(Result::ok);
-    let problem = format!("error: {addr} is served no more, and no proxy can be started: endpoints: none are set");
+    let problem = format!("error: the proxy at {addr} has ended, and no other can be started: endpoints: none are set");
     assert!(said.any(|line| line.contains(&problem)));
     std::fs::write(dir.path().join("ended"), "").unwrap();
     assert_eq!(exec.wait().code(), Some(7));

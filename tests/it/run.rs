@@ -60,7 +60,10 @@ fn etcd_gets_no_http_proxy_no_secret_a_memory_limit_and_a_directory_of_its_own()
 fn an_address_that_this_host_does_not_have() {
     // 192.0.2.0/24 is for documentation: no host has it.
     let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", "192.0.2.1:2379"]));
-    assert_eq!(line, "etcdproxy: error: 192.0.2.1:2379 is no address of this host: choose another with --listen-addr");
+    assert_eq!(
+        line,
+        "etcdproxy: error: 192.0.2.1:2379 is not an address of this host: choose another with --listen-addr"
+    );
 }
 
 #[test]
@@ -87,7 +90,7 @@ fn a_name_of_the_proxys_own_address_is_found_when_it_is_resolved() {
     let addr = free_addr("127.0.0.1");
     let port = addr.rsplit(':').next().unwrap();
     let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", &format!("127.1:{port}"), "--listen-addr", &addr]));
-    let problem = "that is the address the proxy itself listens on: name the cluster's members";
+    let problem = "the proxy itself listens on this address: name the cluster's members instead";
     assert_eq!(line, format!("etcdproxy: error: --endpoints: http://127.1:{port}: {problem}"));
 }
 

@@ -92,7 +92,11 @@ async fn followers_leaders_and_hung_members_are_left_and_nothing_is_lost() {
     let report = load.stop().await.unwrap();
     let log = log_of(tunnel);
     assert!(report.nothing_lost(), "{report}\n{log}");
-    for words in ["is down: the connection is refused", "is down: it is silent for 1.5 s", "is up"] {
+    for words in [
+        "is down: the connection is refused",
+        "is down: it accepts the connection but does not answer within 1.5 s",
+        "is up",
+    ] {
         assert!(log.contains(words), "{words}: {log}");
     }
 }
@@ -227,7 +231,7 @@ async fn certificates_are_followed_when_their_files_change() {
     tunnel.signal(Signal::SIGHUP);
     load::connect(&addr).await.unwrap().kv_client().put("key", "four", None).await.unwrap();
     client.kv_client().put("key", "five", None).await.unwrap();
-    assert!(log().contains("the certificates are used as they were before: --key: "), "{}", log());
+    assert!(log().contains("the previous certificates stay in use: --key: "), "{}", log());
     // At the change of the key, and at SIGHUP, which the tunnel hears in its own time.
     eventually("they were read twice", || log().matches("the certificates were read again").count() >= 2);
 }
@@ -258,7 +262,7 @@ fn certificates_that_no_longer_fit_take_a_member_down_as_soon_as_they_are_there(
     // Here, with clients that come and find it out too.
     write(dir.path(), "ca.pem", &stranger.pem);
     let reason = reason_at(&addr);
-    assert!(reason.contains(": its certificate is not signed by the authority of --cacert: is it the"), "{reason}");
+    assert!(reason.contains(": its certificate is not signed by the authority of --cacert: is this the"), "{reason}");
     for _ in 0..8 {
         let mut client = TcpStream::connect(&addr).unwrap();
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
@@ -380,7 +384,7 @@ fn over_its_limit_of_files_it_refuses_and_says_so_and_health_still_answers() {
     drop(clients);
     eventually("there is room again", || open().1);
     let log = log_of(tunnel);
-    let words = "a connection is refused: the tunnel carries at most 20 at once, for ulimit -n is 104: raise it";
+    let words = "a connection is refused: the tunnel carries at most 20 at once, because ulimit -n is 104: raise it";
     assert_eq!(log.matches(words).count(), 1, "{log}");
 }
 
@@ -404,7 +408,7 @@ fn it_drains_and_obeys_and_its_port_is_not_shared() {
     let started = Instant::now();
     assert_eq!(first.wait().code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert!(first.stderr_text().contains("serving on for 8s at most"));
+    assert!(first.stderr_text().contains("draining for 8s at most"));
     eventually("the second one serves", || finish(&mut etcdproxy(["health", "--listen-addr", &addr])).0 == 0);
     assert!(lives(second.pid()));
     second.signal(Signal::SIGTERM);
@@ -428,7 +432,7 @@ fn a_member_that_offers_no_health_on_its_port_is_pinged() {
     eventually("it is up", is_ready);
     let log = log_of(tunnel);
     assert_eq!(log.matches("is up").count(), 2, "{log}");
-    assert!(log.contains("is down: it is silent for 1.5 s"), "{log}");
+    assert!(log.contains("is down: it accepts the connection but does not answer within 1.5 s"), "{log}");
 }
 
 #[test]

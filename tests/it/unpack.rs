@@ -308,7 +308,7 @@ fn where_nothing_can_be_written_etcd_runs_from_memory_needs_root() {
     let (code, stdout, stderr) = finish(command.env("HOME", "/no/such/home"));
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.starts_with("etcd Version: "), "{stdout}");
-    let warning = format!("etcdproxy: warning: etcd runs from memory, which costs {} MB of it: ", megabytes());
+    let warning = format!("etcdproxy: warning: etcd runs from memory, which takes {} MB of it: ", megabytes());
     assert!(stderr.starts_with(&warning), "{stderr}");
     assert!(stderr.contains("set ETCDPROXY_UNPACK_DIR to a directory"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1);

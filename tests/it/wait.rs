@@ -48,7 +48,7 @@ fn the_cluster_does_not_answer() {
 #[test]
 fn something_else_listens() {
     let line = fails_with(69, &mut etcdproxy(["health", "--listen-addr", &server("SSH-2.0-x\r\n")]));
-    assert!(line.ends_with("it does not answer as etcd does: no HTTP answer"), "{line}");
+    assert!(line.ends_with("it does not answer as etcd does: not an HTTP/1.1 answer"), "{line}");
 }
 
 #[test]
