@@ -77,7 +77,7 @@ awk -v version="$version" -v old="$old" \
         gsub("v" old, "v" version)
         print
         if (tarball[arch]) print "  sha256: " tarball[arch]
-        else print "  # No sha256 of the " arch " tarball is on record: to build from it, name its hash in ETCD_RELEASE_SHA256."
+        else print "  # No sha256 of the " arch " tarball is recorded here. To build from that tarball, set ETCD_RELEASE_SHA256 to its hash."
         next
     }
     { print }' "$work/before/manifest.yml" >manifest.yml
