@@ -355,7 +355,7 @@ def web_waits_in_vain(lab):
 def task_does_not_wait(lab):
     instance = lab.push("rubyapp", "127.0.0.1:1", ETCDPROXY_WAIT="30s")
     task = instance.launch("task", "echo done", process_type=None)
-    task.end(0, seconds=5)
+    task.expect_exit(0, seconds=5)
     same(task.text(), "done\n")
 
 
@@ -369,7 +369,7 @@ def session_does_not_wait(lab, by, command):
     instance = lab.push("rubyapp", "127.0.0.1:1", ETCDPROXY_WAIT="30s")
     # sshd gives it the environment of web.
     session = instance.launch("ssh", command, by=by)
-    session.end(0, seconds=5)
+    session.expect_exit(0, seconds=5)
 
 
 def run_here(binary, work, name):
