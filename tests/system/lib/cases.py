@@ -3,6 +3,7 @@
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 
 class Cases:
@@ -39,5 +40,5 @@ def matching(names, words):
     """The names with one of the words in them; without words, all."""
     found = [name for name in names if not words or any(word in name for word in words)]
     if not found:
-        sys.exit(f"no name contains any of: {', '.join(words)}")
+        sys.exit(f"{Path(sys.argv[0]).name}: no name contains {' or '.join(words)}")
     return found
