@@ -119,7 +119,7 @@ def bind(lab, how, endpoints, name="my-etcd"):
     return {how: str(path)}
 
 
-@case("a sidecar is declared where it is wanted")
+@case("supply declares a sidecar only if one is wanted")
 def declared_where_wanted(lab):
     asked = {how: {"BP_ETCDPROXY_SIDECAR": how} for how in ("auto", "true", "false")}
     endpoints = {"ETCDPROXY_ENDPOINTS": ENDPOINTS_AT_STAGING}
@@ -135,7 +135,7 @@ def declared_where_wanted(lab):
             same((env, found), (env, expected))
 
 
-@case("a sidecar is declared with what the user asks for")
+@case("supply declares the sidecar with the user's options")
 def declared_as_asked(lab):
     env = {
         "BP_ETCDPROXY_UNPACK": "launch",
@@ -289,8 +289,8 @@ def web_ends_first(lab):
         instance.check_end(first="web")
 
 
-@case("the sidecar serves on while the app drains")
-def serves_on(lab):
+@case("the sidecar keeps serving while the app drains")
+def keeps_serving(lab):
     with three_members(lab) as cluster:
         instance = lab.push("rubyapp", cluster.endpoints)
         # A client that stays connected, and still needs etcd 2 s after SIGTERM.
@@ -309,7 +309,7 @@ def serves_on(lab):
         same(instance.process("etcd-proxy").popen.returncode, 0)
 
 
-@case("the cluster comes late, and the app is served")
+@case("the cluster starts late, and the app works")
 def late_cluster(lab):
     cluster = three_members(lab)
     instance = lab.push("rubyapp", cluster.endpoints)

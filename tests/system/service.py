@@ -143,7 +143,7 @@ def lives(host, lab, _):
         same((mode, host.property("Result")), (mode, "success"))
 
 
-@case("it may listen where its settings say, and nowhere else")
+@case("it can listen only where its settings say")
 def ports(host, lab, _):
     start_members(lab)
     install(host, lab, "ETCDPROXY_LISTEN_ADDR=127.0.0.1:4001")

@@ -10,14 +10,14 @@ from lib.processes import ENV, Process, output
 
 
 class Programs(NamedTuple):
-    """What is tested, and what it is tested with."""
+    """The binary under test, and the client that some tests need."""
 
     binary: Path
     client: Optional[Path]  # the example client of this repository
 
 
 class Lab:
-    """`work` is its directory. Labs that are neighbours share the unpacked etcd."""
+    """`work` is its directory. All labs with the same parent directory share the unpacked etcd."""
 
     def __init__(self, programs, work):
         self.programs = programs
