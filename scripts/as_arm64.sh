@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs a command in which programs for arm64 start like any other, by qemu: the kernel is told so in a user namespace
-# of its own, so nothing changes for the rest of the machine. Needs Linux 6.7.
+# Runs a command in which programs for arm64 start like any other. The kernel runs them with qemu, but only in this
+# command's own user namespace: nothing changes for the rest of the machine. Needs Linux 6.7.
 set -eu
 
 if [ "$(uname -m)" = aarch64 ]; then exec "$@"; fi
 
-# An ELF header, and which of its bits count; P keeps argv[0], F opens qemu now.
+# The ELF header to match, and a mask of the bits that count. P keeps argv[0], F opens qemu now.
 # https://docs.kernel.org/admin-guide/binfmt-misc.html
 header='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
 mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Measures sizes, times and what calls cost against their targets, prints the tables and writes docs/benchmarks.md.
-# `bench.sh throughput` does the part that needs a cluster alone, about 6 minutes, and replaces its section.
-# ETCDPROXY_TEST_BINARY names a binary to take instead of building one.
+# Measures sizes, times, throughput and memory, compares them with their targets, prints the tables and writes
+# docs/benchmarks.md. `bench.sh throughput` measures only what needs a cluster, about 6 minutes, and replaces that section.
+# ETCDPROXY_TEST_BINARY names a binary to use instead of building one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ if [ -z "$binary" ]; then
     bounded 1800 ./scripts/build.sh >"$work/built"
     binary=$(tail -n 1 "$work/built")
 fi
-# Quick, so that what is measured is not the client.
+# Optimised for speed, so that the client is not the bottleneck.
 bounded 1800 cargo build --locked --quiet --release --example client --target-dir target/client \
     --config profile.release.opt-level=3 --config profile.release.lto=false --config profile.release.codegen-units=16
 
@@ -29,6 +29,6 @@ if [ "${1:-}" != throughput ]; then
     bounded 1800 env ETCD_RELEASE_TARBALL="$tarball" ETCD_RELEASE_SHA256="$sha256" \
         cargo build --locked --release --bin etcdproxy --target "$triple" --target-dir target/three
 
-    bounded 600 python3 -B scripts/bench.py "$binary" "target/three/$triple/release/etcdproxy" "$work" docs/benchmarks.md
+    bounded 600 python3 -B tests/system/bench.py "$binary" "target/three/$triple/release/etcdproxy" "$work" docs/benchmarks.md
 fi
-bounded 1200 python3 -B scripts/throughput.py "$binary" target/client/release/examples/client "$work" docs/benchmarks.md
+bounded 1200 python3 -B tests/system/throughput.py "$binary" target/client/release/examples/client "$work" docs/benchmarks.md

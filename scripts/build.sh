@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the static release binary, for this machine or, with --arch amd64 or --arch arm64, for that kind.
-# Its path is the last line of output.
+# Builds the static release binary for this machine, or for the one that --arch amd64 or --arch arm64 names.
+# The last line of output is its path.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ esac
 
 case $(uname -m)-$arch in
 x86_64-aarch64) ./scripts/install_tools.sh arm64 ;;
-aarch64-x86_64) echo "build.sh: on arm64, only builds for arm64 are made" >&2; exit 1 ;;
+aarch64-x86_64) echo "build.sh: on arm64, only builds for arm64 work" >&2; exit 1 ;;
 esac
 if [ "$arch" = aarch64 ]; then
     variables=$(./scripts/arm64_env.sh)
@@ -24,8 +24,8 @@ $variables
 EOF
 fi
 
-# The binary names source files, for its panics: not by where they are on this machine, so that all machines build the
-# same binary. The last that fits counts.
+# The binary contains the paths of source files, for messages of panics. They are mapped to fixed names, so that all
+# machines build the same binary. Of several mappings that match, the last one counts.
 target=$arch-unknown-linux-musl
 sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
 cargo build --locked --release --bin etcdproxy --target "$target" --config "target.$target.rustflags = [

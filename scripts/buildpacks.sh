@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the buildpack zips of a release, one for each architecture and one for both, from its archives in
-# target/distrib: dist runs it. The binary for this machine writes them all.
+# Makes the buildpack zips of a release from its archives in target/distrib: one for each architecture and one for both.
+# The binary for this machine writes them all. dist runs this.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,14 +13,14 @@ rm -rf $out
 mkdir -p $out
 for machine in x86_64 aarch64; do
     tar -xzf "target/distrib/etcdproxy-$machine-unknown-linux-musl.tar.gz" -C "$work"
-    # As the tests have it: for arm64 only with the linker that those builds have.
+    # As the tests require. For arm64, only scripts/link_arm64.sh makes such a binary.
     readelf -h "$work/etcdproxy-$machine-unknown-linux-musl/etcdproxy" | grep -q 'Type: *DYN ' ||
         { echo "buildpacks.sh: the binary for $machine is not position-independent" >&2; exit 1; }
 done
 case $(uname -m) in
 x86_64) this=amd64 there=arm64 other=aarch64 ;;
 aarch64) this=arm64 there=amd64 other=x86_64 ;;
-*) echo "buildpacks.sh: there is no etcdproxy for $(uname -m)" >&2 && exit 1 ;;
+*) echo "buildpacks.sh: etcdproxy does not support $(uname -m)" >&2 && exit 1 ;;
 esac
 package() { # architecture, and further arguments
     arch=$1

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Moves to another etcd: bump_etcd.sh VERSION [SHA256SUMS]. VERSION can be "newest". The hashes of the programs are
-# computed from their packages. Those of the tarballs are taken from upstream's SHA256SUMS of that version, and are left
-# out without it. On any error all files are as they were.
+# Moves to another etcd: bump_etcd.sh VERSION [SHA256SUMS]. VERSION can be "newest". The script computes the hashes of
+# the programs from their packages. It takes those of the tarballs from upstream's file SHA256SUMS of that version, and
+# leaves them out without it. On any error it restores all files.
 set -euo pipefail
 sums=${2:+$(realpath "$2")}
 cd "$(dirname "$0")/.."
@@ -13,22 +13,22 @@ fail() {
 hash_of() { sha256sum "$1" | cut -d ' ' -f 1; }
 
 version=${1:-}
-newest() { # Not from here: that would give the one in Cargo.lock.
+newest() { # in another directory: here, Cargo would print the version of Cargo.lock
     (cd / && cargo info --quiet "etcd-bin-vendored-linux-$1") | sed -n 's/^version: \([^ ]*\).*/\1/p'
 }
 if [ "$version" = newest ]; then
     version=$(newest amd64)
     arm64=$(newest arm64)
     if [ "$version" != "$arm64" ]; then
-        echo "the newest package for amd64 is $version, for arm64 $arm64: nothing is changed until they are the same"
+        echo "the newest package for amd64 is $version, for arm64 $arm64: nothing changes until they are the same"
         exit
     fi
 fi
-[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "\"$version\" is no version: write one as in 3.7.2, or newest"
-[ -z "$sums" ] || grep -q " .*etcd-v$version-linux-" "$sums" || fail "$sums names no tarball of etcd $version for Linux"
+[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "invalid version \"$version\": expected one like 3.7.2, or newest"
+[ -z "$sums" ] || grep -q " .*etcd-v$version-linux-" "$sums" || fail "$sums has no tarball of etcd $version for Linux"
 old=$(sed -n '/^default_versions:/,/^dependencies:/s/^  version: //p' manifest.yml)
 if [ "$version" = "$old" ] && [ -z "$sums" ]; then
-    echo "etcd $version is what is carried already"
+    echo "etcd $version is already the current one"
     exit
 fi
 
@@ -44,7 +44,7 @@ trap 'exit 130' INT TERM
 
 old_hash=$(hash_of "$(./scripts/packaged_etcd.sh amd64)")
 sed -i "s/^\(etcd-bin-vendored-linux-[a-z0-9]*\) = .*/\1 = \"=$version\"/" Cargo.toml
-cargo fetch --quiet || fail "cannot get packages of etcd $version, for the reason above: nothing was changed"
+cargo fetch --quiet || fail "cannot get the packages of etcd $version, see above: nothing was changed"
 
 declare -A etcd=() tarball=()
 for arch in amd64 arm64; do
@@ -54,7 +54,7 @@ for arch in amd64 arm64; do
     [ "$(od -An -tu2 -j18 -N2 "$program" | tr -d ' ')" = "$machine" ] || fail "the package's etcd is not for $arch"
     if [ "$(uname -m)" = x86_64 ] && [ $arch = amd64 ]; then
         said=$("$program" --version)
-        [[ $said == "etcd Version: $version"$'\n'* ]] || fail "the package's etcd says that it is ${said%%$'\n'*}"
+        [[ $said == "etcd Version: $version"$'\n'* ]] || fail "the package's etcd prints ${said%%$'\n'*}"
     fi
     etcd[$arch]=$(hash_of "$program")
     tarball[$arch]=
@@ -82,7 +82,7 @@ awk -v version="$version" -v old="$old" \
     }
     { print }' "$work/before/manifest.yml" >manifest.yml
 
-# What was said of the version in what is not released yet, or a line of its own.
+# Updates the entry of the unreleased version that names etcd, or adds one.
 awk -v version="$version" -v old="$old" '
     BEGIN { said = "etcd " old; gsub(/\./, "\\.", said) }
     /^## / { unreleased = /\[Unreleased\]/ }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The main job on the embedded etcd: three members, the proxy, a client that goes on while members die.
+# Shows the main job with the embedded etcd: three members, the proxy, and a client that works on while members die.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# A free address of 127.0.0.0/8 for each run: the ports can be the usual ones.
+# Each run has its own address of 127.0.0.0/8, so it can use the usual ports.
 host=127.$((RANDOM % 200 + 20)).$((RANDOM % 256)).$((RANDOM % 254 + 1))
 client_url() { echo "http://$host:$((20000 + $1))"; }
 peer_url() { echo "http://$host:$((30000 + $1))"; }
@@ -41,13 +41,13 @@ start_member() { # number
     disown $!
 }
 
-wait_writes() { # for that many more acknowledged writes; each line the client prints tells the sum
+wait_writes() { # number of further acknowledged writes; the client prints the sum on each line
     local goal=$(($(writes) + $1))
     for _ in $(seq 200); do
         [ "$(writes)" -ge $goal ] && return
         sleep 0.1
     done
-    echo "demo.sh: the client does not go on; its output was:" >&2
+    echo "demo.sh: the client makes no progress; its output was:" >&2
     tail -n 3 "$work/client.out" >&2
     return 1
 }
@@ -102,4 +102,4 @@ if ! wait "$load"; then
 fi
 tail -n 4 "$work/client.out"
 cleanup
-echo "DEMO PASSED: a follower and the leader were killed, nothing that was acknowledged is lost"
+echo "DEMO PASSED: a follower and the leader were killed, no acknowledged write is lost"

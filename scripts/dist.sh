@@ -1,12 +1,12 @@
 #!/bin/sh
-# Builds this machine's archive as a release does, from ETCD_RELEASE_TARBALL if that is set, into target/distrib.
-# Before that it shows that the workflow is the one that dist-workspace.toml asks for.
+# Builds this machine's archive like a release, into target/distrib; from ETCD_RELEASE_TARBALL if that is set.
+# Before that, it checks that the workflow is the one that dist-workspace.toml describes.
 set -eu
 cd "$(dirname "$0")/.."
 
 ./scripts/install_tools.sh build
 dist_version=$(sed -n 's/^cargo-dist-version = "\(.*\)"/\1/p' dist-workspace.toml)
-# Takes some minutes, once.
+# The first time, this takes some minutes.
 command -v dist >/dev/null 2>&1 || cargo install --locked --quiet "cargo-dist@$dist_version" >&2
 command -v cargo-auditable >/dev/null 2>&1 || cargo install --locked --quiet cargo-auditable >&2
 

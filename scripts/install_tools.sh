@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what a fresh Debian or Ubuntu with Rust lacks. What for, as arguments: build (the default),
-# arm64 (a build for arm64 on amd64), clients (the example client and the tests), test, bench, chaos, integration,
-# service. Elsewhere it says what to install.
+# Installs what a fresh Debian or Ubuntu with Rust lacks. On other systems it prints what to install. The arguments are
+# the purposes: build (the default), arm64 (a build for arm64 on amd64), clients (the example client and the tests),
+# test, bench, chaos, integration, service.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ targets=$(uname -m)-unknown-linux-musl
 need() { # program, Debian package
     command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
 }
-need_library() { # Debian package, command that succeeds when the package is there
+need_library() { # Debian package, command that succeeds if the package is installed
     package=$1
     shift
     "$@" >/dev/null 2>&1 || packages="$packages $package"
@@ -47,13 +47,13 @@ for purpose in "${@:-build}"; do
         need debootstrap debootstrap; need systemd-nspawn systemd-container; need dbus-daemon dbus; need ip iproute2
         need nsenter util-linux; need setpriv util-linux; need openssl openssl; need python3 python3
         ;;
-    *) echo "install_tools.sh: $purpose: not one of build, arm64, clients, test, bench, chaos, integration, service" >&2; exit 2 ;;
+    *) echo "install_tools.sh: invalid purpose \"$purpose\": expected build, arm64, clients, test, bench, chaos, integration or service" >&2; exit 2 ;;
     esac
 done
 
 if [ -n "$packages" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then
-        echo "install_tools.sh: please install what Debian calls:$packages" >&2
+        echo "install_tools.sh: please install these packages (names of Debian):$packages" >&2
         exit 1
     fi
     if [ "$(id -u)" = 0 ]; then as_root=; else as_root=sudo; fi
@@ -64,7 +64,7 @@ if [ -n "$packages" ]; then
 fi
 
 if command -v rustup >/dev/null 2>&1; then
-    # Also installs the toolchain that rust-toolchain.toml names, where it is missing.
+    # Also installs the toolchain of rust-toolchain.toml if it is missing.
     rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install >&2
     # shellcheck disable=SC2086 # words are wanted
     rustup target add $targets >&2

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Stages and launches the fixtures as Cloud Foundry does, against a real etcd. With words as arguments, only the cases
-# that have one of them in their names. ETCDPROXY_TEST_BINARY names a binary to take instead of building one.
+# Stages and launches the fixtures like Cloud Foundry, with a real etcd. With words as arguments, it runs only the cases
+# with one of them in their names. ETCDPROXY_TEST_BINARY names a binary to use instead of building one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,4 +19,4 @@ zip=$work/etcdproxy_buildpack.zip
 timeout 60 "$binary" package --output "$zip" >/dev/null
 
 # Debian's own Python, which has Debian's python3-yaml.
-bounded 900 /usr/bin/python3 scripts/lifecycle.py "$zip" "$binary" "$work" "$@"
+bounded 900 /usr/bin/python3 -B tests/system/lifecycle.py "$zip" "$binary" "$work" "$@"

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# To be sourced: $work is a scratch directory, removed at the end; `bounded` runs a command that a signal ends too.
-# shellcheck disable=SC2154 # $template is set by who sources this
+# To be sourced. $work is a scratch directory that is removed at the end. `bounded` runs a command with a time limit;
+# a signal to the script also ends the command.
+# shellcheck disable=SC2154 # the script that sources this sets $template
 
 work=$(mktemp -d "$template")
 job=
@@ -13,8 +14,8 @@ stop() {
 trap 'rm -rf "$work"' EXIT
 trap stop INT TERM
 
-# In the background, for bash handles no signal while it waits for a foreground command;
-# timeout passes the signal on to all that the command started.
+# The command runs in the background, because bash handles no signal while it waits for a foreground command.
+# timeout passes the signal on to all processes that the command started.
 bounded() { # seconds, command
     timeout --kill-after=20 "$@" &
     job=$!

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Shows that upstream's tarball holds the very etcd that a build without it takes from its Cargo package, and names it for
-# a build from it: official_tarball.sh amd64|arm64 [TARBALL]. Without TARBALL it is downloaded. On stdout is the variable
-# for that build.
+# Checks that upstream's tarball holds the same etcd as the Cargo package: official_tarball.sh amd64|arm64 [TARBALL].
+# Without TARBALL, it downloads the tarball. Prints the variable for a build from that tarball.
 set -eu
 arch=$1
 tarball=${2:+$(realpath "$2")}
@@ -11,7 +10,7 @@ fail() {
     echo "official_tarball.sh: $*" >&2
     exit 1
 }
-known() { # beginning of the line in this architecture's part of manifest.yml
+known() { # start of a line in this architecture's part of manifest.yml
     awk -v key="$1" -v arch="$arch" '
         /^  arch: / { here = $2 == arch }
         /^- / { here = 0 }
@@ -19,27 +18,27 @@ known() { # beginning of the line in this architecture's part of manifest.yml
 }
 
 uri=$(known "  uri: ")
-[ -n "$uri" ] || fail "manifest.yml knows no etcd for $arch"
+[ -n "$uri" ] || fail "manifest.yml has no etcd for $arch"
 name=${uri##*/}
 expected=$(known "  sha256: ")
 tag=${uri%/*}
 [ -n "$expected" ] || fail "manifest.yml has no sha256 of $name: ./scripts/bump_etcd.sh ${tag##*/v} SHA256SUMS takes it from" \
-    "upstream's file of that name; then review and commit it"
+    "upstream's file SHA256SUMS; then review and commit it"
 if [ -z "$tarball" ]; then
     tarball=$PWD/target/official/$name
     mkdir -p target/official
     curl --fail --silent --show-error --location --retry 3 --output "$tarball" "$uri" >&2
 fi
 actual=$(sha256sum "$tarball" | cut -d ' ' -f 1)
-[ "$actual" = "$expected" ] || fail "$tarball has sha256 $actual, but manifest.yml says $expected"
-echo "$name has the sha256 that manifest.yml gives: $actual" >&2
+[ "$actual" = "$expected" ] || fail "$tarball has sha256 $actual, but manifest.yml expects $expected"
+echo "$name has the sha256 of manifest.yml: $actual" >&2
 
 official=$(tar -xzOf "$tarball" "${name%.tar.gz}/etcd" | sha256sum | cut -d ' ' -f 1)
 package=$(sha256sum "$(./scripts/packaged_etcd.sh "$arch")" | cut -d ' ' -f 1)
 for etcd in "$official" "$package"; do
     [ "$etcd" = "$(known "    sha256: ")" ] ||
-        fail "not the same etcd: in $name $official, in the package $package, in manifest.yml $(known "    sha256: ")"
+        fail "the etcds differ: in $name $official, in the package $package, in manifest.yml $(known "    sha256: ")"
 done
-echo "the etcd in it and the one in the Cargo package are the same file, that of manifest.yml: sha256 $official" >&2
+echo "its etcd is the same file as in the Cargo package and in manifest.yml: sha256 $official" >&2
 
 echo "ETCD_RELEASE_TARBALL=$tarball"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes what a release holds beside the binary into target/pages: manual pages and completions.
+# Writes the manual pages and completions of a release into target/pages.
 set -eu
 cd "$(dirname "$0")/.."
 

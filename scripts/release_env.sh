@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints the variables that make dist, on this machine, build what build.sh builds. It sets RUSTFLAGS, which wins over
-# .cargo/config.toml and over what build.sh adds to that.
+# Prints the variables with which dist builds the same binary as build.sh on this machine. dist sets RUSTFLAGS, which
+# replaces the flags of .cargo/config.toml, so all flags are in that variable.
 set -eu
 cd "$(dirname "$0")/.."
 

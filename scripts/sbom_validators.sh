@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the validators that the makers of CycloneDX and SPDX keep, with the schemas, for the tests.
+# Installs the official validators of CycloneDX and SPDX with their schemas, for the tests.
 # Prints their directory, for PYTHONPATH.
 set -eu
 cd "$(dirname "$0")/.."

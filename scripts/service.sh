@@ -1,7 +1,7 @@
 #!/bin/bash
-# Installs etcdproxy on a bare Debian with a real systemd, in a container, and lives with it: start, stop, boot, upgrade,
-# the README's chapter on air-gapped hosts. With words as arguments, only the cases that have one of them in their names.
-# ETCDPROXY_TEST_BINARY and ETCDPROXY_TEST_THREE name binaries to take: this one, and another version.
+# Installs etcdproxy on a bare Debian with a real systemd, in a container, and tests the service: start, stop, boot,
+# upgrade, the README's chapter on air-gapped hosts. With words as arguments, it runs only the cases with one of them in
+# their names. ETCDPROXY_TEST_BINARY names a binary to use instead of building one, ETCDPROXY_TEST_THREE another version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 ./scripts/install_tools.sh clients service
 
-# Made once; each case boots a copy.
+# The image is made once. Each case boots a copy.
 image=$PWD/target/service/bookworm
 if [ ! -e "$image.complete" ]; then
     rm -rf "$image"
@@ -27,8 +27,8 @@ template=$PWD/target/service/work.XXXXXX
 
 binary=${ETCDPROXY_TEST_BINARY:-}
 if [ -z "$binary" ]; then binary=$(./scripts/build.sh); fi
-other=${ETCDPROXY_TEST_THREE:?is set by scripts/test.sh}
+other=${ETCDPROXY_TEST_THREE:?must name a binary of another version, as in scripts/test.sh}
 bounded 1800 cargo build --locked --quiet --example client
 client=${CARGO_TARGET_DIR:-target}/debug/examples/client
 
-bounded 900 python3 -B scripts/service.py "$binary" "$other" "$client" "$work" "$image" "$@"
+bounded 900 python3 -B tests/system/service.py "$binary" "$other" "$client" "$work" "$image" "$@"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything a change must pass. The tests run the static release binary, the one that ships.
+# Runs everything that a change must pass. The tests run the static release binary, like the one in a release.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,9 @@ echo "== format, lints, shell scripts"
 cargo fmt --check
 cargo clippy --locked --all-targets --quiet -- --deny warnings
 shellcheck -x scripts/*.sh .ci/run
+for script in scripts/*; do
+    grep -qF "$script" justfile || { echo "test.sh: the justfile does not list $script" >&2; exit 1; }
+done
 
 echo "== the release binary"
 ETCDPROXY_TEST_BINARY=$(./scripts/build.sh)
@@ -18,14 +21,14 @@ echo "$ETCDPROXY_TEST_BINARY: $(wc -c <"$ETCDPROXY_TEST_BINARY") bytes"
 skip=
 echo "== the binary for arm64"
 if [ "$(uname -m)" != x86_64 ]; then
-    echo "SKIPPED: on $(uname -m) it is the binary above, or cannot be built"
+    echo "SKIPPED: on $(uname -m), it is the binary above, or there is no build for arm64"
     skip="$skip arm64::"
 else
     ETCDPROXY_TEST_ARM64=$(./scripts/build.sh --arch arm64)
     export ETCDPROXY_TEST_ARM64
     echo "$ETCDPROXY_TEST_ARM64: $(wc -c <"$ETCDPROXY_TEST_ARM64") bytes"
     if ! ./scripts/as_arm64.sh "$ETCDPROXY_TEST_ARM64" version; then
-        echo "SKIPPED: its tests: programs for arm64 cannot be run here (that needs Linux 6.7 and user namespaces)"
+        echo "SKIPPED: its tests: this machine cannot run programs for arm64 (that needs Linux 6.7 and user namespaces)"
         skip="$skip arm64::"
     fi
 fi
@@ -41,16 +44,16 @@ ETCDPROXY_TEST_SBOM_VALIDATORS=$(./scripts/sbom_validators.sh)
 export ETCDPROXY_TEST_SBOM_VALIDATORS
 
 if [ "$(id -u)" = 0 ]; then
-    echo "== stagings and launches as Cloud Foundry does them"
+    echo "== system tests: stagings and launches like on Cloud Foundry"
     ./scripts/integration.sh
-    echo "== a Debian with systemd, and etcdproxy installed there"
+    echo "== system tests: the service on a Debian with systemd"
     ./scripts/service.sh
 else
     echo "== SKIPPED: scripts/integration.sh and scripts/service.sh need root"
 fi
 
 echo "== tests"
-# Tests that need root carry it in their names; without it they are skipped and counted as such.
+# Tests that need root have needs_root in their names. Without root, they are skipped and counted as such.
 [ "$(id -u)" = 0 ] || skip="$skip needs_root"
 if cargo nextest --version >/dev/null 2>&1; then
     filter=

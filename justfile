@@ -1,0 +1,97 @@
+# The index of scripts/: `just` prints it (https://just.systems). Without just, run the scripts themselves.
+
+set positional-arguments
+
+_index:
+    @just --list --unsorted
+
+# Build, then show the main job: members die while a client works through the proxy
+[group('start here')]
+demo:
+    ./scripts/demo.sh
+
+# Run everything that a change must pass; continuous integration runs this
+[group('start here')]
+test *ARGS:
+    ./scripts/test.sh "$@"
+
+# Stage and launch the fixtures on a small Cloud Foundry; with words: only the cases with these words
+[group('system tests (as root)')]
+integration *WORDS:
+    ./scripts/integration.sh "$@"
+
+# Install the service on a Debian with systemd, in a container; with words: only the cases with these words
+[group('system tests (as root)')]
+service *WORDS:
+    ./scripts/service.sh "$@"
+
+# Measure sizes, times and throughput, write docs/benchmarks.md; `bench throughput`: only that part
+[group('measure')]
+bench *PART:
+    ./scripts/bench.sh "$@"
+
+# Measure failover, write docs/reliability.md; with words: only the rows with these words (as root)
+[group('measure')]
+chaos *WORDS:
+    ./scripts/chaos.sh "$@"
+
+# Build twice in different places and compare the results byte by byte
+[group('measure')]
+reproduce *ARGS:
+    ./scripts/reproduce.sh "$@"
+
+# Build the static release binary; `build --arch arm64` on amd64: for arm64
+[group('build')]
+build *ARGS:
+    ./scripts/build.sh "$@"
+
+# Build, and package the binary as the offline buildpack
+[group('build')]
+package *ARGS:
+    ./scripts/package.sh "$@"
+
+# Install the Debian packages that the scripts need: install-tools build test …
+[group('build')]
+install-tools *PURPOSES:
+    ./scripts/install_tools.sh "$@"
+
+# Check all crates with cargo-deny: licences, sources, known vulnerabilities
+[group('maintain')]
+deny:
+    ./scripts/deny.sh
+
+# Move to another etcd: bump-etcd 3.7.2, or bump-etcd newest
+[group('maintain')]
+bump-etcd *ARGS:
+    ./scripts/bump_etcd.sh "$@"
+
+# Check that upstream's tarball holds the same etcd as the Cargo package: official-tarball amd64
+[group('release')]
+official-tarball *ARGS:
+    ./scripts/official_tarball.sh "$@"
+
+# Write manual pages and completions into target/pages
+[group('release')]
+pages:
+    ./scripts/pages.sh
+
+# Build this machine's archive like a release, into target/distrib
+[group('release')]
+dist:
+    ./scripts/dist.sh
+
+# Make the buildpack zips of a release from the archives in target/distrib
+[group('release')]
+buildpacks:
+    ./scripts/buildpacks.sh
+
+# Only other scripts, the tests and the workflows use these:
+#   scripts/arm64_env.sh         prints the variables for a build for arm64
+#   scripts/as_arm64.sh          runs a command in which programs for arm64 start, with qemu
+#   scripts/job.sh               scratch directory and time limit, to be sourced
+#   scripts/link_arm64.sh        the linker of a build for arm64
+#   scripts/packaged_etcd.sh     prints the path of the etcd in the Cargo package
+#   scripts/release_env.sh       prints the variables for a build with dist
+#   scripts/sbom_validators.sh   installs the validators for bills of materials, pinned in scripts/sbom_validators.txt
+#   scripts/three_binaries.sh    makes a release tarball with etcd, etcdctl and etcdutl
+#   scripts/validate_sbom.py     validates a bill of materials

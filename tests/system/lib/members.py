@@ -1,0 +1,70 @@
+"""etcd members and clusters."""
+
+NUMBERS = (1, 2, 3)
+
+
+class Member:
+    """One member. Its addresses are known before it starts, and stay the same."""
+
+    def __init__(self, lab, number, address=None, peer_host=None, ca=None, flags=()):
+        """With `ca`, a `pki.Authority`, its clients must use TLS."""
+        self.lab = lab
+        self.name = f"m{number}"
+        # Linux gives higher ports to clients.
+        self.address = self.health = address or f"{lab.host}:{20000 + number}"
+        self.client = f"{'https' if ca else 'http'}://{self.address}"
+        self.peer_host = peer_host or lab.host
+        self.peer = f"http://{self.peer_host}:{30000 + number}"
+        self.flags = flags
+        self.process = None
+        if ca:
+            host = self.address.split(":")[0]
+            cert, key = ca.issue(self.name, f"IP:{host}", f"/CN={host}")
+            self.health = f"{host}:{25000 + number}"
+            self.flags += ("--cert-file", cert, "--key-file", key)
+            self.flags += ("--listen-metrics-urls", f"http://{self.health}")
+
+    def start(self, initial_cluster=None):
+        """A restart needs no `initial_cluster`: the data has it."""
+        argv = [
+            self.lab.etcd, "--name", self.name, "--data-dir", self.lab.work / self.name,
+            "--log-level", "error",
+            "--listen-client-urls", self.client, "--advertise-client-urls", self.client,
+            "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
+            *self.flags,
+        ]
+        if initial_cluster:
+            argv += ["--initial-cluster", initial_cluster]
+        self.process = self.lab.start(self.name, *argv)
+
+    def kill(self):
+        self.process.kill()
+
+
+class Cluster:
+    """Some members, which run inside of `with`, or from `start` until their lab ends."""
+
+    def __init__(self, members):
+        self.members = members
+        self.endpoints = ",".join(member.client for member in members)
+
+    def start(self):
+        """Returns when each member is ready."""
+        initial = ",".join(f"{member.name}={member.peer}" for member in self.members)
+        for member in self.members:
+            member.start(initial)
+        for member in self.members:
+            member.lab.wait_ready(member.health)
+        return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        for member in self.members:
+            member.kill()
+
+
+def three_members(lab, **options) -> Cluster:
+    """On one host, not started yet."""
+    return Cluster([Member(lab, number, **options) for number in NUMBERS])
