@@ -26,9 +26,7 @@ use commands::cli::{Cli, Command};
 use commands::exit_code;
 use os::env::Env;
 use os::log::Log;
-
-/// This program's own version, and so the buildpack's.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+use release::VERSION;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();

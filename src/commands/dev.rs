@@ -18,7 +18,7 @@ use crate::os::log::Log;
 use crate::os::{child, exec};
 use crate::proxy::{self, Launch};
 use crate::release::RELEASE;
-use crate::settings::{Layer, ListenAddr, Setting, Sources};
+use crate::settings::{ListenAddr, Setting, Sources};
 
 use super::obtain;
 
@@ -59,15 +59,14 @@ fn listen_addr(flag: Option<OsString>, env: &Env) -> Result<ListenAddr> {
     if flag.is_none() && env.get(Setting::ListenAddr.variable()).is_none() {
         return Ok(ListenAddr::loopback(dev::free_ports(1)?[0]));
     }
-    Ok(Sources::new(Layer::flags([(Setting::ListenAddr, flag)]), env).listen_addr()?)
+    Ok(Sources::new(flag.map(|text| (Setting::ListenAddr, text)), env).listen_addr()?)
 }
 
 /// The same proxy that `run` starts.
 fn start_proxy(cluster: &mut Cluster, addr: &ListenAddr, etcd: &Path, dir: &Path, env: &Env) -> Result<()> {
     let endpoints: Vec<String> = cluster.endpoints().iter().map(ToString::to_string).collect();
-    let flags =
-        [(Setting::ListenAddr, Some(addr.to_string().into())), (Setting::Endpoints, Some(endpoints.join(",").into()))];
-    let settings = Sources::new(Layer::flags(flags), &Env::default()).resolve()?;
+    let flags = [(Setting::ListenAddr, addr.to_string().into()), (Setting::Endpoints, endpoints.join(",").into())];
+    let settings = Sources::new(flags, &Env::default()).resolve()?;
     Log::default().warn_all(&settings.warnings);
     let launch = Launch::new(&settings, &RELEASE, &[], env)?;
     cluster.start_proxy(launch.command(etcd), settings.listen_addr, dir)

@@ -19,7 +19,7 @@ use crate::proxy::preflight::{self, Verdict};
 use crate::proxy::{self, Attempt, Carrier, Claim};
 use crate::settings::{self, ListenAddr, Setting, Settings, Sources};
 
-use super::{Prepared, in_format, proxy_flags, start_preflight};
+use super::{Prepared, in_format, start_preflight};
 
 /// How often the cluster is asked whether it answers.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_hours(1);
 
 pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
-    let sources = Sources::new(proxy_flags(args.proxy, None), env);
+    let sources = Sources::new(args.settings.0, env);
     let log = Log { format: sources.log_format()? };
     let done = sources.listen_addr().map_err(Into::into).and_then(|addr| {
         let settings = sources.with_binding(env).and_then(|sources| sources.resolve());

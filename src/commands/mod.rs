@@ -35,7 +35,7 @@ use crate::place;
 use crate::proxy::preflight::{self, Tried};
 use crate::proxy::{self, Carrier, Launch, Output, Proxy, tunnel};
 use crate::release::{self, Found, RELEASE};
-use crate::settings::{Endpoint, Layer, Mode, Preflight, Setting, Settings};
+use crate::settings::{Endpoint, Preflight, Run, Settings};
 
 /// A program of the release, ready to be executed.
 fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
@@ -51,25 +51,6 @@ fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
     Ok(found)
 }
 
-/// The settings that were given as flags.
-fn proxy_flags(args: cli::Proxy, drain: Option<OsString>) -> Layer {
-    Layer::flags([
-        (Setting::Endpoints, args.endpoints),
-        (Setting::ListenAddr, args.listen.listen_addr),
-        (Setting::Mode, args.mode),
-        (Setting::Service, args.service),
-        (Setting::CaCert, args.cacert),
-        (Setting::Cert, args.cert),
-        (Setting::Key, args.key),
-        (Setting::Namespace, args.namespace),
-        (Setting::MetricsAddr, args.metrics_addr),
-        (Setting::Preflight, args.preflight),
-        (Setting::LogFormat, args.log_format),
-        (Setting::Memory, args.memory),
-        (Setting::Drain, drain),
-    ])
-}
-
 /// A carrier that only needs to be started, got ready while the endpoints are tried.
 enum Prepared {
     Etcd { etcd: Found, launch: Launch },
@@ -79,13 +60,13 @@ enum Prepared {
 impl Prepared {
     fn new(settings: &Settings, extra: &[OsString], env: &Env, log: Log) -> Result<Self> {
         if let Some(why) = &settings.mode_reason {
-            log.info(format_args!("mode {}: {why}", settings.mode));
+            log.info(format_args!("mode {}: {why}", settings.run.mode()));
         }
-        Ok(match settings.mode {
-            Mode::GrpcProxy => {
+        Ok(match settings.run {
+            Run::ExecEtcd | Run::SuperviseEtcd { .. } => {
                 Self::Etcd { etcd: obtain("etcd", env, log)?, launch: Launch::new(settings, &RELEASE, extra, env)? }
             }
-            Mode::Tunnel => Self::Tunnel,
+            Run::Tunnel { .. } => Self::Tunnel,
         })
     }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::commands::cli;
 use crate::os::child::{ENDING, Events};
@@ -15,40 +15,51 @@ use crate::os::log::Log;
 use crate::proxy::preflight::{self, Verdict};
 use crate::proxy::{self, Attempt, Claim, Launch};
 use crate::release::RELEASE;
-use crate::settings::{ListenAddr, Mode, Settings, Sources, check_etcd_flags};
+use crate::settings::{ListenAddr, Run, Settings, Sources, check_etcd_flags};
 
-use super::{Prepared, in_format, proxy_flags, start_preflight};
+use super::{Prepared, in_format, obtain, start_preflight};
 
 /// How soon one that stands by notices that the port is free.
 const STAND_BY_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let sources = Sources::new(proxy_flags(args.proxy, args.drain), env);
+    let sources = Sources::new(args.settings.0, env);
     let log = Log { format: sources.log_format()? };
     let done = sources.with_binding(env).map_err(Into::into).and_then(|sources| {
         let settings = sources.resolve()?;
-        check_etcd_flags(&args.extra, settings.mode)?;
+        check_etcd_flags(&args.extra, settings.run.mode())?;
         if args.dry_run { print(&settings, &args.extra, env, out) } else { start(settings, &args.extra, env, log) }
     });
     in_format(log, done)
 }
 
-fn start(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
-    // Without a drain the signals stay what they are: after exec, they are etcd's.
-    let events = settings.drain.map(|_| Events::new(&ENDING)).transpose().context("cannot receive signals")?;
-    let Some(claim) = stand_by(&settings.listen_addr, events.as_ref(), log)? else { return Ok(ExitCode::SUCCESS) };
+fn start(settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
+    match settings.run {
+        Run::ExecEtcd => exec_etcd(settings, extra, env, log),
+        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => supervise(settings, drain, extra, env, log),
+    }
+}
+
+/// Leaves the signals as they are: after exec, they are etcd's.
+fn exec_etcd(mut settings: Settings, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
+    let Some(claim) = stand_by(&settings.listen_addr, None, log)? else { return Ok(ExitCode::SUCCESS) };
+    log.warn_all(&settings.warnings);
+    let tried = start_preflight(&mut settings, env, log)?;
+    let (etcd, launch) = (obtain("etcd", env, log)?, Launch::new(&settings, &RELEASE, extra, env)?);
+    preflight::wait(&tried, None, &settings, log)?;
+    let mut command = launch.command(&etcd.path());
+    claim.hand_on(&mut command);
+    Err(exec::exec(command, "etcd").into())
+}
+
+fn supervise(mut settings: Settings, drain: Duration, extra: &[OsString], env: &Env, log: Log) -> Result<ExitCode> {
+    let events = Events::new(&ENDING).context("cannot receive signals")?;
+    let Some(_claim) = stand_by(&settings.listen_addr, Some(&events), log)? else { return Ok(ExitCode::SUCCESS) };
     log.warn_all(&settings.warnings);
     let tried = start_preflight(&mut settings, env, log)?;
     let prepared = Prepared::new(&settings, extra, env, log)?;
-    let failing = match preflight::wait(&tried, events.as_ref(), &settings, log)? {
-        Verdict::Start(failing) => failing,
-        Verdict::Interrupted(_) => return Ok(ExitCode::SUCCESS),
-    };
-    let (Some(drain), Some(events)) = (settings.drain, events) else {
-        let Prepared::Etcd { etcd, launch } = prepared else { bail!("the tunnel has no process to become") };
-        let mut command = launch.command(&etcd.path());
-        claim.hand_on(&mut command);
-        return Err(exec::exec(command, "etcd").into());
+    let Verdict::Start(failing) = preflight::wait(&tried, Some(&events), &settings, log)? else {
+        return Ok(ExitCode::SUCCESS);
     };
     let mut carrier = prepared.start(&settings, &failing, tried, log)?;
     proxy::supervise(&mut *carrier, drain, &events, log)?;
@@ -77,24 +88,28 @@ fn stand_by(addr: &ListenAddr, events: Option<&Events>, log: Log) -> Result<Opti
 
 /// What would be done. The last line is a command that a shell can run, unless it says otherwise.
 fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let mode = settings.run.mode();
     let why = settings.mode_reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
-    writeln!(out, "# mode {}{why}", settings.mode)?;
+    writeln!(out, "# mode {mode}{why}")?;
     writeln!(out, "# service binding: {}", settings.binding.as_deref().unwrap_or("none"))?;
     for endpoint in &settings.endpoints {
         writeln!(out, "# endpoint: {endpoint}")?;
     }
-    let drain = settings.drain.map(|drain| humantime::format_duration(drain).to_string()).unwrap_or_default();
-    match (settings.mode, settings.drain) {
-        (Mode::GrpcProxy, None) => writeln!(out, "# becomes etcd (same pid)")?,
-        (Mode::GrpcProxy, _) => writeln!(out, "# supervises etcd; after SIGTERM it serves on for {drain} at most")?,
-        (Mode::Tunnel, _) => {
-            writeln!(out, "# listens on {}; after SIGTERM it serves on for {drain} at most", settings.listen_addr)?;
+    let show = |drain| humantime::format_duration(drain);
+    match settings.run {
+        Run::ExecEtcd => writeln!(out, "# becomes etcd (same pid)")?,
+        Run::SuperviseEtcd { drain } => {
+            writeln!(out, "# supervises etcd; after SIGTERM it serves on for {} at most", show(drain))?;
+        }
+        Run::Tunnel { drain } => {
+            let (addr, drain) = (&settings.listen_addr, show(drain));
+            writeln!(out, "# listens on {addr}; after SIGTERM it serves on for {drain} at most")?;
         }
     }
     for warning in &settings.warnings {
         writeln!(out, "# warning: {warning}")?;
     }
-    if settings.mode == Mode::Tunnel {
+    if !mode.capabilities().runs_etcd {
         return Ok(ExitCode::SUCCESS);
     }
     let launch = Launch::to_show(settings, &RELEASE, extra, env)?;

@@ -9,11 +9,11 @@ use crate::commands::cli;
 use crate::net::etcd_health::{self as health, Health, Waiting};
 use crate::os::env::Env;
 use crate::os::exec;
-use crate::settings::{Layer, ListenAddr, Setting, Sources};
+use crate::settings::{ListenAddr, Sources};
 
 pub(crate) fn run(args: cli::Wait, env: &Env) -> Result<ExitCode> {
-    let cli::Wait { listen, timeout, listening, command } = args;
-    let addr = Sources::new(Layer::flags([(Setting::ListenAddr, listen.listen_addr)]), env).listen_addr()?;
+    let cli::Wait { settings, timeout, listening, command } = args;
+    let addr = Sources::new(settings.0, env).listen_addr()?;
     let (check, wanted): (fn(&ListenAddr, Duration) -> Health, _) =
         if listening { (health::check_listening, "listening") } else { (health::check, "ready") };
     let mut waiting = Waiting::new(timeout);

@@ -5,7 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::*;
+use super::Sources;
+use crate::os::env::Env;
 
 const SECRET: &str = "s3cret";
 
@@ -124,7 +125,7 @@ fn services() -> impl Strategy<Value = String> {
 }
 
 fn check(env: &Env) {
-    let resolved = Sources::new(Layer::flags([]), env).with_binding(env).and_then(|sources| sources.resolve());
+    let resolved = Sources::new([], env).with_binding(env).and_then(|sources| sources.resolve());
     let said = match resolved {
         Ok(settings) => {
             assert!(!settings.endpoints.is_empty());
