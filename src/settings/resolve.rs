@@ -149,7 +149,7 @@ impl Sources {
             )),
             (_, Some(namespace)) if !can.namespaces => Err(namespace.error(
                 "the tunnel forwards bytes unchanged and cannot put a prefix before keys: remove it, or use --mode \
-                 grpc-proxy with a client certificate that has no common name",
+                 grpc-proxy (without a common name in the client certificate)",
             )),
             _ => Ok((mode, reason)),
         }
@@ -191,6 +191,7 @@ fn drain(text: &str) -> Result<Option<Duration>, String> {
     }
     duration(text).map(Some).map_err(|expected| format!("invalid duration {text:?}: {expected}, or off"))
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
