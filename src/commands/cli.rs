@@ -115,82 +115,6 @@ pub(crate) struct Exec {
     pub command: Vec<OsString>,
 }
 
-/// The flags of a verb that stand for settings, as text: `settings` checks them, because the environment and the
-/// service binding can have the same settings.
-#[derive(Debug)]
-pub(crate) struct Flags<V>(pub Vec<(Setting, OsString)>, PhantomData<fn() -> V>);
-
-/// Which settings a verb takes as flags.
-pub(crate) trait Takes {
-    fn takes(setting: Setting) -> bool;
-}
-
-impl Takes for Run {
-    fn takes(_: Setting) -> bool {
-        true
-    }
-}
-
-impl Takes for Exec {
-    fn takes(setting: Setting) -> bool {
-        setting != Setting::Drain
-    }
-}
-
-impl Takes for Wait {
-    fn takes(setting: Setting) -> bool {
-        setting == Setting::ListenAddr
-    }
-}
-
-impl Takes for Health {
-    fn takes(setting: Setting) -> bool {
-        setting == Setting::ListenAddr
-    }
-}
-
-/// The settings that have a flag, with its name.
-fn flags<V: Takes>() -> impl Iterator<Item = (Setting, &'static str)> {
-    let settings = Setting::ALL.iter().filter(|setting| V::takes(**setting));
-    settings.filter_map(|setting| Some((*setting, setting.flag().strip_prefix("--")?)))
-}
-
-impl<V: Takes> Args for Flags<V> {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.args(flags::<V>().map(|(setting, name)| {
-            let (value_name, hint) = match setting.kind() {
-                Kind::Text(name) | Kind::Choice(name, _) => (name, ValueHint::Unknown),
-                Kind::File => ("FILE", ValueHint::FilePath),
-                Kind::Switch => ("BOOL", ValueHint::Unknown),
-            };
-            let default = setting.default().map(|default| format!(" [default: {default}]")).unwrap_or_default();
-            let help = format!("{} [env: {}]{default}", setting.help(), setting.variable());
-            Arg::new(name)
-                .long(name)
-                .value_name(value_name)
-                .value_hint(hint)
-                .value_parser(value_parser!(OsString))
-                .help(help)
-        }))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-impl<V: Takes> FromArgMatches for Flags<V> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = |(setting, name)| Some((setting, matches.get_one::<OsString>(name)?.clone()));
-        Ok(Self(flags::<V>().filter_map(given).collect(), PhantomData))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
 /// Wait until the cluster answers through the proxy, then run a command
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -456,6 +380,73 @@ pub(crate) struct Sbom {
     /// Format of the document
     #[arg(long, value_name = "FORMAT", default_value = "cyclonedx", value_parser = ["cyclonedx", "spdx"])]
     pub format: String,
+}
+
+/// The flags of a verb that stand for settings, as text: `settings` checks them, because the environment and the
+/// service binding can have the same settings.
+#[derive(Debug)]
+pub(crate) struct Flags<V>(pub Vec<(Setting, OsString)>, PhantomData<fn() -> V>);
+
+/// A verb with such flags.
+pub(crate) trait Verb {
+    /// Whether it takes the setting as a flag.
+    const TAKES: fn(Setting) -> bool;
+}
+
+impl Verb for Run {
+    const TAKES: fn(Setting) -> bool = |_| true;
+}
+
+impl Verb for Exec {
+    const TAKES: fn(Setting) -> bool = |setting| setting != Setting::Drain;
+}
+
+impl Verb for Wait {
+    const TAKES: fn(Setting) -> bool = |setting| setting == Setting::ListenAddr;
+}
+
+impl Verb for Health {
+    const TAKES: fn(Setting) -> bool = Wait::TAKES;
+}
+
+/// The settings that the verb takes, with the names of their flags.
+fn flags<V: Verb>() -> impl Iterator<Item = (Setting, &'static str)> {
+    let settings = Setting::ALL.iter().filter(|setting| (V::TAKES)(**setting));
+    settings.filter_map(|setting| Some((*setting, setting.flag().strip_prefix("--")?)))
+}
+
+fn arg((setting, name): (Setting, &'static str)) -> Arg {
+    let (value_name, hint) = match setting.kind() {
+        Kind::Text(name) | Kind::Choice(name, _) => (name, ValueHint::Unknown),
+        Kind::File => ("FILE", ValueHint::FilePath),
+        Kind::Switch => ("BOOL", ValueHint::Unknown),
+    };
+    let default = setting.default().map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    let help = format!("{} [env: {}]{default}", setting.help(), setting.variable());
+    let arg = Arg::new(name).long(name).value_name(value_name).value_hint(hint);
+    arg.value_parser(value_parser!(OsString)).help(help)
+}
+
+impl<V: Verb> Args for Flags<V> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(flags::<V>().map(arg))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<V: Verb> FromArgMatches for Flags<V> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |(setting, name)| Some((setting, matches.get_one::<OsString>(name)?.clone()));
+        Ok(Self(flags::<V>().filter_map(given).collect(), PhantomData))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
