@@ -22,15 +22,17 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-/// For `src/commands/cli.rs`, which finds these two in the program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-mod settings {
-    use std::time::Duration;
 
-    #[allow(clippy::unnecessary_wraps, reason = "as the program's")]
-    pub(crate) fn duration(_: &str) -> Result<Duration, String> {
-        Ok(Duration::ZERO)
-    }
+/// What `cli.rs` uses of the program's `settings`.
+#[path = "src/settings"]
+#[allow(dead_code, reason = "nothing is parsed here")]
+mod settings {
+    mod duration;
+    mod table;
+
+    pub(crate) use duration::duration;
+    pub(crate) use table::{Kind, Setting};
 }
 
 fn main() {

@@ -8,13 +8,7 @@ use clap_mangen::Man;
 
 use crate::VERSION;
 use crate::cli::Cli;
-
-/// Values of settings, which are no clap types, for they can be in the environment as well.
-const VALUES: [(&str, [&str; 3]); 3] = [
-    ("mode", ["auto", "grpc-proxy", "tunnel"]),
-    ("preflight", ["warn", "strict", "off"]),
-    ("log_format", ["text", "json", "raw"]),
-];
+use crate::settings::{Kind, Setting};
 
 /// The texts, by name; the main manual page is the first of all pages.
 pub(crate) fn texts() -> Result<Vec<(String, String)>> {
@@ -24,8 +18,11 @@ pub(crate) fn texts() -> Result<Vec<(String, String)>> {
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     // Without what the help texts hide: that would be offered, too.
     let mut cli = Command::new("etcdproxy").version(VERSION).subcommands(shown);
-    for (name, values) in VALUES {
-        let add = |arg: Arg| if arg.get_id() == name { arg.value_parser(values) } else { arg };
+    // clap itself takes any text for a setting.
+    for setting in Setting::ALL {
+        let Kind::Choice(_, words) = setting.kind() else { continue };
+        let is_flag = |arg: &Arg| arg.get_long().is_some_and(|long| setting.flag().strip_prefix("--") == Some(long));
+        let add = |arg: Arg| if is_flag(&arg) { arg.value_parser(words.to_vec()) } else { arg };
         cli = cli.mut_subcommands(|command| command.mut_args(add));
     }
     cli.set_bin_name("etcdproxy");

@@ -25,9 +25,7 @@ use clap::Parser as _;
 use commands::cli::{Cli, Command};
 use commands::exit_code;
 use os::env::Env;
-
-/// This program's own version, and so the buildpack's.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+use release::VERSION;
 
 fn main() -> ExitCode {
     os::log::init();

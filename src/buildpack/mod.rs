@@ -1,15 +1,12 @@
-//! The Cloud Foundry buildpack: what happens at staging, and the zip that is uploaded.
+//! Buildpacks: what they do at staging, and the file that is uploaded.
 //!
-//! The contract is that of the classic ("v2") lifecycle, <https://docs.cloudfoundry.org/buildpacks/custom.html>; where
-//! the platform's code differs from its documentation, the code counts.
+//! - [`options`]: the variables that a user sets, the same for each kind of buildpack
+//! - [`process`]: the process that runs the proxy, as a value
+//! - [`classic`]: the classic buildpack of Cloud Foundry
 
-mod package;
-mod supply;
+mod classic;
+mod options;
+mod process;
 
-pub(crate) use package::{Package, package};
-pub(crate) use supply::{Supply, supply};
-
-/// A scalar that is safe in YAML whatever it holds: JSON's strings are YAML's.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
+pub(crate) use classic::{Package, Supply, package, supply};
+pub(crate) use options::Options;

@@ -1,4 +1,4 @@
-//! `etcdproxy detect`, `supply`, `compile`, `package`: what the scripts in `bin` call, and the zip they are in.
+//! `etcdproxy detect`, `supply` and `compile`, which the scripts in `bin` call, and `package`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -7,14 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::buildpack::{self, Package, Supply};
+use crate::buildpack::{self, Options, Package, Supply};
 use crate::commands::cli;
 use crate::commands::exit_code::Code;
 use crate::os::env::Env;
 use crate::release::RELEASE;
-use crate::settings::staging::Staging;
 
-/// No: a buildpack that supplies to others is never the one that an application is detected as.
+/// No: this buildpack only supplies to others.
 pub(crate) fn detect() -> ExitCode {
     Code::Failed.into()
 }
@@ -29,14 +28,14 @@ pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Resu
     };
     let deps = Path::new(deps);
     if !deps.is_dir() {
-        bail!("{} is no directory: the platform gives the one it made for the buildpacks' results", deps.display());
+        bail!("{} is not a directory: DEPS_DIR is the one that the platform makes for the buildpacks", deps.display());
     }
-    let staging = Staging::resolve(env, &RELEASE)?;
-    buildpack::supply(&Supply { deps, index, exe: &env.exe }, &staging, &RELEASE, out)?;
+    let options = Options::resolve(env, &RELEASE)?;
+    buildpack::supply(&Supply { deps, index, exe: &env.exe }, &options, &RELEASE, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The platform calls this when the buildpack is the last one or the only one.
+/// The platform calls this if the buildpack is the last one or the only one.
 pub(crate) fn compile(args: &[OsString]) -> ExitCode {
     let [_build, _cache] = args else {
         return usage("compile BUILD_DIR CACHE_DIR");

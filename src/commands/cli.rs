@@ -1,21 +1,26 @@
 //! The command line: clap types only.
+//!
+//! A leaf: `build.rs` includes this file as well, with the leaves of `settings` that it uses.
 #![allow(clippy::doc_markdown, reason = "the comments are help texts")]
 #![allow(clippy::struct_field_names, reason = "fields are named as their flags")]
 
 use std::ffi::OsString;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint, value_parser};
 
-/// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
+use crate::settings::{Kind, Setting, duration};
+
+/// One binary that carries etcd: run its gRPC proxy next to an application, unpack it, try it out.
 #[derive(Debug, Parser)]
-#[command(name = "etcdproxy", version = crate::VERSION, max_term_width = 100)]
+#[command(name = "etcdproxy", version, max_term_width = 100)]
 #[command(after_help = "\
 The application connects to 127.0.0.1:2379. A link to this binary named etcd, etcdctl or etcdutl runs that program.
 
-Exit codes: 0 done, 1 failed, 2 usage, 69 cluster unreachable, 73 cannot write, 77 no permission or noexec,
-78 a setting that cannot work, 127 no such command; exec, wait and dev pass on the code of the command they run.")]
+Exit codes: 0 success, 1 failure, 2 usage, 69 cluster unreachable, 73 cannot write, 77 no permission or noexec,
+78 a setting that cannot work, 127 no such command. exec, wait and dev return the code of the command they run.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -39,9 +44,9 @@ pub(crate) enum Command {
     Completions(Completions),
     Man(Man),
     Sbom(Sbom),
-    /// Print the licence texts of everything that is in this binary
+    /// Print the licence texts of everything in this binary
     Licenses,
-    /// Print the versions of etcdproxy and of the etcd it carries
+    /// Print the versions of etcdproxy and of the etcd inside it
     Version,
     /// What the buildpack's bin/detect calls
     #[command(hide = true)]
@@ -63,7 +68,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Carry connections to 127.0.0.1:2379 to the cluster: become etcd's gRPC proxy (same pid), or be the tunnel
+/// Forward connections from 127.0.0.1:2379 to the cluster, with etcd's gRPC proxy (exec, same pid) or the tunnel
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -72,94 +77,42 @@ Examples:
   etcdproxy run --endpoints 10.0.0.1:2379 --drain 8s
   etcdproxy run --endpoints 10.0.0.1:2379 -- --max-send-bytes=4194304
 
-Flags win over the environment, and that over the service binding (SERVICE_BINDING_ROOT, VCAP_SERVICES_FILE_PATH or
-VCAP_SERVICES). ETCDPROXY_CACERT, _CERT and _KEY may hold PEM, also in base64, instead of a file's name.
+A flag overrides the environment, and the environment overrides the service binding (SERVICE_BINDING_ROOT,
+VCAP_SERVICES_FILE_PATH or VCAP_SERVICES). ETCDPROXY_CACERT, _CERT and _KEY can also be PEM text, or PEM in base64.
 
-Read from the environment only: ETCDPROXY_NAMESPACE_FROM_BINDING=1 takes the key prefix of the bound service,
-ETCDPROXY_USE_HTTP_PROXY=1 lets etcd obey HTTPS_PROXY and the like, ETCDPROXY_UNPACK_DIR names where etcd is unpacked.")]
+Only in the environment: ETCDPROXY_NAMESPACE_FROM_BINDING=1 uses the key prefix of the bound service,
+ETCDPROXY_USE_HTTP_PROXY=1 lets etcd use HTTPS_PROXY and similar variables, ETCDPROXY_UNPACK_DIR is the directory to
+unpack etcd into.")]
 pub(crate) struct Run {
     #[command(flatten)]
-    pub proxy: Proxy,
-    /// Stay and look after etcd: start it again when it ends, thin its log, and after SIGTERM serve on until no client
-    /// is connected, for so long at most, as in 8s [env: ETCDPROXY_DRAIN] [default: off; tunnel: 8s]
-    #[arg(long, value_name = "DURATION")]
-    pub drain: Option<OsString>,
+    pub settings: Flags<Self>,
     /// Print what would be done, and the command, instead of doing it
     #[arg(long)]
     pub dry_run: bool,
-    /// Handed to etcd as it is
+    /// Passed to etcd unchanged
     #[arg(last = true, value_name = "ETCD FLAGS")]
     pub extra: Vec<OsString>,
 }
 
-/// Run a command with the proxy beside it: proxy up, wait until the cluster answers, command, proxy down
+/// Run a command with the proxy beside it: start the proxy, wait for the cluster, run the command, stop the proxy
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etcdproxy exec -- bundle exec rake db:migrate
   etcdproxy exec --endpoints 10.0.0.1:2379 --timeout 10s -- my-task
 
-Returns the exit code of the command, which gets the signals sent to etcdproxy and finds the proxy's address in
-ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS. A proxy that serves the address already is used, and left as it is;
-with one there, no endpoints are needed.")]
+Returns the exit code of the command. The command receives the signals sent to etcdproxy, and finds the proxy's
+address in ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS. If a proxy already serves that address, exec uses it and
+does not stop it, and needs no endpoints.")]
 pub(crate) struct Exec {
     #[command(flatten)]
-    pub proxy: Proxy,
-    /// How long to wait at most for the cluster to answer, as in 500ms, 30s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::settings::duration)]
+    pub settings: Flags<Self>,
+    /// How long to wait for the cluster to answer, as in 500ms, 30s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
-    /// What to run
+    /// Command to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
-}
-
-/// What the proxy works with.
-#[derive(Debug, Args)]
-pub(crate) struct Proxy {
-    /// Client addresses of the cluster's members, separated by commas [env: ETCDPROXY_ENDPOINTS]
-    #[arg(long, value_name = "HOST:PORT,…")]
-    pub endpoints: Option<OsString>,
-    #[command(flatten)]
-    pub listen: Listen,
-    /// What carries the connections: auto, grpc-proxy (etcd's) or tunnel [env: ETCDPROXY_MODE] [default: auto]
-    #[arg(long)]
-    pub mode: Option<OsString>,
-    /// The bound service that is meant, when several may be [env: ETCDPROXY_SERVICE]
-    #[arg(long, value_name = "NAME")]
-    pub service: Option<OsString>,
-    /// Certificate authority of the cluster, instead of the system's [env: ETCDPROXY_CACERT]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub cacert: Option<OsString>,
-    /// Client certificate [env: ETCDPROXY_CERT]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub cert: Option<OsString>,
-    /// Private key of the client certificate [env: ETCDPROXY_KEY]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub key: Option<OsString>,
-    /// Prefix put before every key [env: ETCDPROXY_NAMESPACE]
-    #[arg(long, value_name = "PREFIX")]
-    pub namespace: Option<OsString>,
-    /// Serve metrics on this address as well [env: ETCDPROXY_METRICS_ADDR]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub metrics_addr: Option<OsString>,
-    /// Try the endpoints first, and when none is good: warn, or exit with 69 (strict), or do not try (off)
-    /// [env: ETCDPROXY_PREFLIGHT] [default: warn]
-    #[arg(long, value_name = "WHAT")]
-    pub preflight: Option<OsString>,
-    /// How log lines look: json, text, or raw; etcd's own are only touched with --drain, and by raw never
-    /// [env: ETCDPROXY_LOG_FORMAT] [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<OsString>,
-    /// Memory the proxy may use, in MB; sets Go's GOMEMLIMIT [env: ETCDPROXY_MEMORY]
-    #[arg(long, value_name = "MB")]
-    pub memory: Option<OsString>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Listen {
-    /// The address the application connects to [env: ETCDPROXY_LISTEN_ADDR] [default: 127.0.0.1:2379]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub listen_addr: Option<OsString>,
 }
 
 /// Wait until the cluster answers through the proxy, then run a command
@@ -170,19 +123,19 @@ Examples:
   etcdproxy wait --timeout 10s -- bundle exec rackup")]
 pub(crate) struct Wait {
     #[command(flatten)]
-    pub listen: Listen,
-    /// How long at most, as in 500ms, 30s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::settings::duration)]
+    pub settings: Flags<Self>,
+    /// How long to wait, as in 500ms, 30s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
-    /// Wait only for the port to be open
+    /// Wait only until the port is open
     #[arg(long)]
     pub listening: bool,
-    /// Run this when it is ready (same pid)
+    /// Command to exec when it is ready (same pid)
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
-/// Say whether the cluster answers through the proxy: 0 yes, 69 no
+/// Check whether the cluster answers through the proxy: exit with 0 if it does, with 69 if not
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -190,13 +143,13 @@ Examples:
   etcdproxy health --json")]
 pub(crate) struct Health {
     #[command(flatten)]
-    pub listen: Listen,
+    pub settings: Flags<Self>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
-/// Run a cluster of 1 or 3 etcd members and the proxy on loopback
+/// Run a cluster of 1 or 3 etcd members, and the proxy, on loopback
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -204,31 +157,31 @@ Examples:
   etcdproxy dev --nodes 3 --listen-addr 127.0.0.1:2379
   etcdproxy dev -- sh -c 'my-tests --etcd $ETCDPROXY_LISTEN_ADDR'
 
-The command finds ETCDPROXY_LISTEN_ADDR (the proxy), ETCDPROXY_ENDPOINTS (the members) and ETCDCTL_ENDPOINTS
-(the proxy) in its environment. When it ends, or on Ctrl-C or SIGTERM, everything ends.")]
+The command finds the proxy's address in ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS, and the members' addresses in
+ETCDPROXY_ENDPOINTS. When it ends, or on Ctrl-C or SIGTERM, dev stops the members and the proxy.")]
 pub(crate) struct Dev {
     /// Number of members
     #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"])]
     pub nodes: String,
-    /// Keep the members' data here; a temporary directory, removed at the end, when not given
+    /// Directory to keep the members' data in [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// The proxy's address [env: ETCDPROXY_LISTEN_ADDR] [default: a free port on 127.0.0.1]
     #[arg(long, value_name = "HOST:PORT")]
     pub listen_addr: Option<OsString>,
-    /// Run this against the cluster and return its exit code
+    /// Command to run against the cluster; dev returns its exit code
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
-/// Write the etcd programs this binary carries into a directory
+/// Write the etcd programs inside this binary into a directory
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etcdproxy unpack ./bin
   etcdproxy unpack /opt/etcd/bin")]
 pub(crate) struct Unpack {
-    /// Made when missing
+    /// Directory, which is created if it does not exist
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 }
@@ -368,7 +321,7 @@ pub(crate) struct List {
     pub place: Place,
 }
 
-/// Write the offline Cloud Foundry buildpack, a zip, from this binary
+/// Write the offline Cloud Foundry buildpack (a zip) that contains this binary
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -377,21 +330,21 @@ Examples:
   etcdproxy package --arch both --other ./etcdproxy-arm64
   cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 99")]
 pub(crate) struct Package {
-    /// Tie it to one stack; a static binary needs none
+    /// Restrict it to one stack; a static binary works on all
     #[arg(long, value_name = "STACK")]
     pub stack: Option<String>,
-    /// The machines it is for [default: those that this binary is for]
+    /// Architecture that it is for [default: the one of this binary]
     #[arg(long, value_parser = ["amd64", "arm64", "both"])]
     pub arch: Option<String>,
-    /// The etcdproxy for the architecture that this one is not for
+    /// The etcdproxy for the other architecture
     #[arg(long, value_name = "FILE", requires = "arch")]
     pub other: Option<PathBuf>,
-    /// Where it goes [default: etcdproxy_buildpack-cached[-STACK]-vVERSION.zip]
+    /// File to write [default: etcdproxy_buildpack-cached[-STACK]-vVERSION.zip]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
-/// Print the completions for a shell
+/// Print the completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -403,28 +356,141 @@ pub(crate) struct Completions {
     pub shell: String,
 }
 
-/// Print the manual page, or write the pages of all commands into a directory
+/// Print the manual page, or write the manual pages of all commands into a directory
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etcdproxy man | man -l -
   etcdproxy man /usr/local/share/man/man1")]
 pub(crate) struct Man {
-    /// Made when missing
+    /// Directory, which is created if it does not exist
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
-/// Print the bill of materials: every crate, and etcd with its Go modules, with versions and hashes
+/// Print the bill of materials: every crate, etcd and its Go modules, with versions and hashes
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etcdproxy sbom > etcdproxy.cdx.json
   etcdproxy sbom --format spdx > etcdproxy.spdx.json
 
-CycloneDX 1.6 or SPDX 2.3, as JSON. It was made when this binary was built, and is the same each time.")]
+CycloneDX 1.6 or SPDX 2.3, as JSON. It was made when this binary was built.")]
 pub(crate) struct Sbom {
-    /// cyclonedx or spdx
+    /// Format of the document
     #[arg(long, value_name = "FORMAT", default_value = "cyclonedx", value_parser = ["cyclonedx", "spdx"])]
     pub format: String,
+}
+
+/// The flags of a verb that stand for settings, as text: `settings` checks them, because the environment and the
+/// service binding can have the same settings.
+#[derive(Debug)]
+pub(crate) struct Flags<V>(pub Vec<(Setting, OsString)>, PhantomData<fn() -> V>);
+
+/// A verb with such flags.
+pub(crate) trait Verb {
+    /// Whether it takes the setting as a flag.
+    const TAKES: fn(Setting) -> bool;
+}
+
+impl Verb for Run {
+    const TAKES: fn(Setting) -> bool = |_| true;
+}
+
+impl Verb for Exec {
+    const TAKES: fn(Setting) -> bool = |setting| setting != Setting::Drain;
+}
+
+impl Verb for Wait {
+    const TAKES: fn(Setting) -> bool = |setting| setting == Setting::ListenAddr;
+}
+
+impl Verb for Health {
+    const TAKES: fn(Setting) -> bool = Wait::TAKES;
+}
+
+/// The settings that the verb takes, with the names of their flags.
+fn flags<V: Verb>() -> impl Iterator<Item = (Setting, &'static str)> {
+    let settings = Setting::ALL.iter().filter(|setting| (V::TAKES)(**setting));
+    settings.filter_map(|setting| Some((*setting, setting.flag().strip_prefix("--")?)))
+}
+
+fn arg((setting, name): (Setting, &'static str)) -> Arg {
+    let (value_name, hint) = match setting.kind() {
+        Kind::Text(name) | Kind::Choice(name, _) => (name, ValueHint::Unknown),
+        Kind::File => ("FILE", ValueHint::FilePath),
+        Kind::Switch => ("BOOL", ValueHint::Unknown),
+    };
+    let default = setting.default().map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    let help = format!("{} [env: {}]{default}", setting.help(), setting.variable());
+    let arg = Arg::new(name).long(name).value_name(value_name).value_hint(hint);
+    arg.value_parser(value_parser!(OsString)).help(help)
+}
+
+impl<V: Verb> Args for Flags<V> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(flags::<V>().map(arg))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<V: Verb> FromArgMatches for Flags<V> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |(setting, name)| Some((setting, matches.get_one::<OsString>(name)?.clone()));
+        Ok(Self(flags::<V>().filter_map(given).collect(), PhantomData))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_those_of_the_table() {
+        let cli = Cli::command();
+        cli.clone().debug_assert();
+        let flags = |verb: &str| {
+            let verb = cli.get_subcommands().find(|command| command.get_name() == verb).unwrap();
+            let all = verb.get_arguments().filter(|arg| arg.get_help().unwrap().to_string().contains("[env: "));
+            all.map(|arg| format!("--{}", arg.get_long().unwrap())).collect::<Vec<_>>()
+        };
+        let all = Setting::ALL.iter().map(|setting| setting.flag()).filter(|flag| flag.starts_with("--"));
+        assert_eq!(flags("run"), all.clone().collect::<Vec<_>>());
+        assert_eq!(flags("exec"), all.filter(|flag| *flag != "--drain").collect::<Vec<_>>());
+        for verb in ["wait", "health", "dev"] {
+            assert_eq!(flags(verb), ["--listen-addr"]);
+        }
+    }
+
+    #[test]
+    fn a_flag_is_given_to_its_setting() {
+        for (setting, name) in flags::<Run>() {
+            let args = ["etcdproxy", "run", &format!("--{name}"), "a b"];
+            let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("{args:?}") };
+            assert_eq!(run.settings.0, [(setting, "a b".into())]);
+        }
+    }
+
+    #[test]
+    fn every_variable_in_a_help_text_is_one_of_the_table() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_help().to_string();
+            let words = help.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+            for name in words.filter(|word| word.starts_with("ETCDPROXY_") && *word != "ETCDPROXY_UNPACK_DIR") {
+                assert!(Setting::ALL.iter().any(|setting| setting.variable() == name), "{name}");
+            }
+            let has = |setting: &Setting| help.contains(setting.variable());
+            assert!(command.get_name() != "run" || Setting::ALL.iter().all(has));
+        }
+    }
 }

@@ -8,11 +8,12 @@ use anyhow::{Context as _, Result};
 use super::cli;
 use crate::dev::{self, Dev};
 use crate::os::env::Env;
-use crate::settings::{Layer, Setting, Sources};
+use crate::settings::{Setting, Sources};
 
 pub(crate) fn run(args: cli::Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let is_set = args.listen_addr.is_some() || env.get(Setting::ListenAddr.variable()).is_some();
-    let listen_addr = Sources::new(Layer::flags([(Setting::ListenAddr, args.listen_addr)]), env).listen_addr()?;
+    let flag = args.listen_addr.map(|text| (Setting::ListenAddr, text));
+    let listen_addr = Sources::new(flag, env).listen_addr()?;
     let dev = Dev {
         nodes: args.nodes.parse().context("--nodes")?,
         data_dir: args.data_dir,

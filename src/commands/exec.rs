@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{cli, proxy_flags};
+use super::cli;
 use crate::os::env::Env;
 use crate::os::log;
 use crate::proxy::{Wrap, wrap};
 use crate::settings::Sources;
 
 pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
-    let sources = Sources::new(proxy_flags(args.proxy, None), env);
+    let sources = Sources::new(args.settings.0, env);
     log::set_format(sources.log_format()?);
     let addr = sources.listen_addr()?;
     let settings = sources.with_binding(env).and_then(|sources| sources.resolve());

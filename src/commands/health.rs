@@ -10,7 +10,7 @@ use crate::commands::cli;
 use crate::commands::exit_code::Code;
 use crate::net::etcd_health::{self, Health, Unreachable};
 use crate::os::env::Env;
-use crate::settings::{Layer, Setting, Sources};
+use crate::settings::Sources;
 
 #[derive(Serialize)]
 struct Report {
@@ -20,7 +20,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: cli::Health, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let addr = Sources::new(Layer::flags([(Setting::ListenAddr, args.listen.listen_addr)]), env).listen_addr()?;
+    let addr = Sources::new(args.settings.0, env).listen_addr()?;
     let health = etcd_health::check(&addr, etcd_health::TIMEOUT);
     let ready = health.ready;
     if args.json {

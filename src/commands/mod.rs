@@ -22,26 +22,3 @@ pub(crate) mod unpack;
 pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod wait;
-
-use std::ffi::OsString;
-
-use crate::settings::{Layer, Setting};
-
-/// The settings that were given as flags.
-fn proxy_flags(args: cli::Proxy, drain: Option<OsString>) -> Layer {
-    Layer::flags([
-        (Setting::Endpoints, args.endpoints),
-        (Setting::ListenAddr, args.listen.listen_addr),
-        (Setting::Mode, args.mode),
-        (Setting::Service, args.service),
-        (Setting::CaCert, args.cacert),
-        (Setting::Cert, args.cert),
-        (Setting::Key, args.key),
-        (Setting::Namespace, args.namespace),
-        (Setting::MetricsAddr, args.metrics_addr),
-        (Setting::Preflight, args.preflight),
-        (Setting::LogFormat, args.log_format),
-        (Setting::Memory, args.memory),
-        (Setting::Drain, drain),
-    ])
-}

@@ -6,18 +6,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use super::{cli, proxy_flags};
+use super::cli;
 use crate::os::env::Env;
 use crate::os::log;
 use crate::proxy::{self, Launch};
 use crate::release::RELEASE;
-use crate::settings::{Mode, Settings, Sources, check_etcd_flags};
+use crate::settings::{Run, Settings, Sources, check_etcd_flags};
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let sources = Sources::new(proxy_flags(args.proxy, args.drain), env);
+    let sources = Sources::new(args.settings.0, env);
     log::set_format(sources.log_format()?);
     let settings = sources.with_binding(env)?.resolve()?;
-    check_etcd_flags(&args.extra, settings.mode)?;
+    check_etcd_flags(&args.extra, settings.run.mode())?;
     if args.dry_run {
         print(&settings, &args.extra, env, out)?;
     } else {
@@ -29,23 +29,26 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
 /// Shows what would be done. The last line is a command for a shell, unless the line before says that it is not.
 fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Write) -> Result<()> {
     let why = settings.mode_reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
-    writeln!(out, "# mode {}{why}", settings.mode)?;
+    writeln!(out, "# mode {}{why}", settings.run.mode())?;
     writeln!(out, "# service binding: {}", settings.binding.as_deref().unwrap_or("none"))?;
     for endpoint in &settings.endpoints {
         writeln!(out, "# endpoint: {endpoint}")?;
     }
-    let drain = settings.drain.map(|drain| humantime::format_duration(drain).to_string()).unwrap_or_default();
-    match (settings.mode, settings.drain) {
-        (Mode::GrpcProxy, None) => writeln!(out, "# becomes etcd (same pid)")?,
-        (Mode::GrpcProxy, _) => writeln!(out, "# supervises etcd; after SIGTERM it serves on for {drain} at most")?,
-        (Mode::Tunnel, _) => {
-            writeln!(out, "# listens on {}; after SIGTERM it serves on for {drain} at most", settings.listen_addr)?;
+    let show = |drain| humantime::format_duration(drain);
+    match settings.run {
+        Run::ExecEtcd => writeln!(out, "# execs etcd in the same process")?,
+        Run::SuperviseEtcd { drain } => {
+            writeln!(out, "# supervises etcd; after SIGTERM it drains for {} at most", show(drain))?;
+        }
+        Run::Tunnel { drain } => {
+            let (addr, drain) = (&settings.listen_addr, show(drain));
+            writeln!(out, "# listens on {addr}; after SIGTERM it drains for {drain} at most")?;
         }
     }
     for warning in &settings.warnings {
         writeln!(out, "# warning: {warning}")?;
     }
-    if settings.mode == Mode::Tunnel {
+    if !settings.run.mode().capabilities().runs_etcd {
         return Ok(());
     }
     let launch = Launch::to_show(settings, &RELEASE, extra, env)?;
@@ -53,7 +56,10 @@ fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Writ
         writeln!(out, "# in the working directory {}", dir.display())?;
     }
     if !launch.is_complete() {
-        writeln!(out, "# (what is no file cannot be written out: this command would not work as it stands)")?;
+        writeln!(
+            out,
+            "# (a certificate or key that is not a file cannot be shown: this command does not work as it is)"
+        )?;
     }
     let mut separator = "";
     for word in launch.words() {

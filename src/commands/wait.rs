@@ -8,11 +8,11 @@ use super::cli;
 use crate::net::etcd_health::{Wanted, wait};
 use crate::os::env::Env;
 use crate::os::process::exec_command;
-use crate::settings::{Layer, Setting, Sources};
+use crate::settings::Sources;
 
 pub(crate) fn run(args: cli::Wait, env: &Env) -> Result<ExitCode> {
-    let cli::Wait { listen, timeout, listening, command } = args;
-    let addr = Sources::new(Layer::flags([(Setting::ListenAddr, listen.listen_addr)]), env).listen_addr()?;
+    let cli::Wait { settings, timeout, listening, command } = args;
+    let addr = Sources::new(settings.0, env).listen_addr()?;
     wait(&addr, if listening { Wanted::Listening } else { Wanted::Ready }, timeout)?;
     if command.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(exec_command(&command).into()) }
 }

@@ -20,7 +20,7 @@ use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
 use crate::place;
 use crate::proxy::{self, Launch};
 use crate::release::RELEASE;
-use crate::settings::{Layer, ListenAddr, Setting, Sources};
+use crate::settings::{ListenAddr, Setting, Sources};
 
 /// When there is nothing to look at before the next signal.
 const FOREVER: Duration = Duration::from_hours(1);
@@ -80,11 +80,8 @@ fn endpoint_list(cluster: &Cluster) -> String {
 
 /// Starts the proxy that `run` would start.
 fn start_proxy(cluster: &mut Cluster, addr: &ListenAddr, etcd: &Path, dir: &Path, env: &Env) -> Result<()> {
-    let flags = [
-        (Setting::ListenAddr, Some(addr.to_string().into())),
-        (Setting::Endpoints, Some(endpoint_list(cluster).into())),
-    ];
-    let settings = Sources::new(Layer::flags(flags), &Env::default()).resolve()?;
+    let flags = [(Setting::ListenAddr, addr.to_string().into()), (Setting::Endpoints, endpoint_list(cluster).into())];
+    let settings = Sources::new(flags, &Env::default()).resolve()?;
     warn_all(&settings.warnings);
     let launch = Launch::new(&settings, &RELEASE, &[], env)?;
     cluster.start_proxy(launch.command(etcd), settings.listen_addr, dir)

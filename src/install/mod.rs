@@ -11,6 +11,9 @@ pub(crate) mod host;
 mod layout;
 mod plan;
 mod receipt;
+mod systemd {
+    pub(super) mod env_file;
+}
 mod unit;
 mod verify;
 mod versions;
@@ -283,7 +286,8 @@ fn needs(layout: &Layout) -> Result<Needs, Error> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
         Err(cause) => return Err(Error::CannotRead { path, cause }),
     };
-    Ok(Needs::read(&path, &text)?)
+    let env = systemd::env_file::parse(&path, &text)?;
+    Needs::of(&env).map_err(|err| err.in_file(&path).into())
 }
 
 /// # Errors

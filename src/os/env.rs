@@ -42,10 +42,17 @@ impl Env {
     }
 }
 
+/// Only variables. The last value of each one wins.
+impl<S: Into<OsString>> FromIterator<(S, S)> for Env {
+    fn from_iter<I: IntoIterator<Item = (S, S)>>(vars: I) -> Self {
+        let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { vars, ..Self::default() }
+    }
+}
+
 #[cfg(test)]
 impl<const N: usize> From<[(&str, &str); N]> for Env {
     fn from(vars: [(&str, &str); N]) -> Self {
-        let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { vars, ..Self::default() }
+        vars.into_iter().collect()
     }
 }

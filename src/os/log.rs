@@ -25,12 +25,12 @@ pub(crate) enum Format {
 impl Format {
     const ALL: [Self; 3] = [Self::Text, Self::Json, Self::Raw];
 
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            "raw" => Ok(Self::Raw),
-            other => Err(format!("{other:?} is no format: use json, text or raw")),
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            "raw" => Some(Self::Raw),
+            _ => None,
         }
     }
 }

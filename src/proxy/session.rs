@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use super::backend::Backend;
@@ -19,7 +19,7 @@ use crate::os::process::exec;
 use crate::os::signals::{ENDING, Events};
 use crate::place;
 use crate::release::{Found, RELEASE};
-use crate::settings::{Endpoint, ListenAddr, Mode, Preflight, Settings};
+use crate::settings::{Endpoint, ListenAddr, Preflight, Run, Settings};
 
 /// How often a proxy that stands by looks whether the port is free.
 const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
@@ -29,19 +29,33 @@ const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
 /// # Errors
 /// When a setting cannot work, or nothing can be started.
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
-    // Without a drain the signals stay as they are: after exec, they are etcd's.
-    let events = settings.drain.map(|_| Events::new(&ENDING)).transpose().context("cannot receive signals")?;
-    let Some(claim) = stand_by(&settings.listen_addr, events.as_ref())? else { return Ok(()) };
+    match settings.run {
+        Run::ExecEtcd => exec_etcd(settings, extra, env),
+        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => stay(settings, drain, extra, env),
+    }
+}
+
+/// Leaves the signals as they are: after exec, they are etcd's.
+fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
+    let Some(claim) = stand_by(&settings.listen_addr, None)? else { return Ok(()) };
+    warn_all(&settings.warnings);
+    let preflight = preflight_mode(settings, env);
+    let results = preflight::start(settings, preflight)?;
+    let (etcd, launch) = (place::obtain("etcd", env)?, Launch::new(settings, &RELEASE, extra, env)?);
+    preflight::wait(&results, None, preflight)?;
+    let mut command = launch.command(&etcd.path());
+    claim.pass_on(&mut command);
+    Err(exec(command, "etcd").into())
+}
+
+/// Starts the backend and supervises it.
+fn stay(settings: &Settings, drain: Duration, extra: &[OsString], env: &Env) -> Result<()> {
+    let events = Events::new(&ENDING).context("cannot receive signals")?;
+    let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
     let mut prepared = Prepared::new(settings, extra, env, preflight_mode(settings, env))?;
-    if prepared.wait(events.as_ref())?.is_some() {
+    if prepared.wait(Some(&events))?.is_some() {
         return Ok(());
     }
-    let (Some(drain), Some(events)) = (settings.drain, events) else {
-        let Start::Etcd { etcd, launch } = prepared.start else { bail!("the tunnel has no process to become") };
-        let mut command = launch.command(&etcd.path());
-        claim.pass_on(&mut command);
-        return Err(exec(command, "etcd").into());
-    };
     let mut backend = prepared.start(settings)?;
     Ok(supervise(&mut *backend, drain, &events)?)
 }
@@ -89,14 +103,14 @@ impl Prepared {
         warn_all(&settings.warnings);
         let results = preflight::start(settings, preflight)?;
         if let Some(why) = &settings.mode_reason {
-            log::info!("mode {}: {why}", settings.mode);
+            log::info!("mode {}: {why}", settings.run.mode());
         }
-        let start = match settings.mode {
-            Mode::GrpcProxy => {
+        let start = match settings.run {
+            Run::ExecEtcd | Run::SuperviseEtcd { .. } => {
                 let etcd = place::obtain("etcd", env)?;
                 Start::Etcd { etcd, launch: Launch::new(settings, &RELEASE, extra, env)? }
             }
-            Mode::Tunnel => Start::Tunnel,
+            Run::Tunnel { .. } => Start::Tunnel,
         };
         Ok(Self { start, preflight, results, failing: Vec::new() })
     }

@@ -77,6 +77,9 @@ struct Frame {
     sha256: [u8; 32],
 }
 
+/// The version of this program, and of its buildpack.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The release this binary was built with.
 #[allow(clippy::unreadable_literal, reason = "generated")]
 pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));

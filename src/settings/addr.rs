@@ -1,4 +1,4 @@
-//! `host:port`, as in the address the application connects to.
+//! `host:port`, as in the address that the application connects to.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -25,12 +25,15 @@ impl ListenAddr {
         }
         let (host, port) = split_host_port(text)?;
         if host.parse::<IpAddr>().is_err() && host != "localhost" {
-            return Err(format!("{host:?} is no IP address: write one of this host's, as in {}", Self::default()));
+            return Err(format!(
+                "{host:?} is not an IP address: write an address of this host, as in {}",
+                Self::default()
+            ));
         }
         Ok(Self { host: host.to_owned(), port })
     }
 
-    /// As [`parse`](Self::parse), for where metrics are served: etcd has a URL there.
+    /// As [`parse`](Self::parse), for the metrics address: etcd takes a URL here.
     pub(super) fn parse_metrics(text: &str) -> Result<Self, String> {
         Self::parse(text.strip_prefix("http://").unwrap_or(text))
     }
@@ -40,7 +43,7 @@ impl ListenAddr {
         Self { port, ..Self::default() }
     }
 
-    /// Host (without brackets) and port to connect to for reaching what listens here.
+    /// Host (without brackets) and port to connect to.
     pub(crate) fn target(&self) -> (&str, u16) {
         let host = match self.host.as_str() {
             "0.0.0.0" => "127.0.0.1",
@@ -50,14 +53,14 @@ impl ListenAddr {
         (host, self.port)
     }
 
-    /// Whether a socket with the local address `local` belongs to what listens here.
+    /// Whether a connection with the local address `local` was accepted here.
     pub(crate) fn accepts(&self, local: SocketAddr) -> bool {
         let own = self.ip();
         let ip = local.ip().to_canonical();
         local.port() == self.port && (own.is_unspecified() || ip.is_unspecified() || ip == own)
     }
 
-    /// Whether a connection to `endpoint` would arrive here, as far as can be said without resolving a name.
+    /// Whether a connection to `endpoint` would arrive here. Names other than `localhost` are not resolved.
     pub(super) fn is_reached_by(&self, endpoint: &Endpoint) -> bool {
         let Some((host, port)) = endpoint.host_port() else { return false };
         match host.parse::<IpAddr>() {
@@ -100,30 +103,30 @@ pub(super) fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16)
     if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
 }
 
-/// Refuses what stands in no address, before it is shown in an error of one line.
+/// Rejects characters that are in no address, before an error of one line shows the text.
 pub(super) fn refuse_odd(text: &str) -> Result<(), String> {
     match text.chars().find(|c| c.is_control() || c.is_whitespace()) {
-        Some(odd) => Err(format!("{text:?} is no address: it has a {odd:?}")),
+        Some(odd) => Err(format!("invalid address {text:?}: it contains {odd:?}")),
         None => Ok(()),
     }
 }
 
-fn is_of_a_host(c: char) -> bool {
+fn is_in_host(c: char) -> bool {
     c.is_alphanumeric() || "-._:%".contains(c)
 }
 
-/// Splits `host:port` and `[ipv6]:port`. The host comes without brackets.
+/// Splits `host:port` and `[ipv6]:port`. Returns the host without brackets.
 pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
     refuse_odd(text)?;
     let no_port = || {
         let is_host = text.contains(char::is_alphabetic) || text.contains('.');
-        let example = if is_host && !text.contains(|c: char| !is_of_a_host(c)) { text } else { "127.0.0.1" };
+        let example = if is_host && !text.contains(|c: char| !is_in_host(c)) { text } else { "127.0.0.1" };
         format!("{text:?} has no port: write host:port, as in {example}:2379")
     };
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or_else(|| format!("{text:?} has a [ without a ]"))?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{host:?} is no IPv6 address"))?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{host:?} is not an IPv6 address"))?;
             (host, rest.strip_prefix(':').ok_or_else(no_port)?)
         }
         None => text.rsplit_once(':').ok_or_else(no_port)?,
@@ -134,12 +137,12 @@ pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
     if host.contains(':') && !text.starts_with('[') {
         return Err(format!("{text:?} is ambiguous: write an IPv6 address in brackets, as in [::1]:2379"));
     }
-    if let Some(odd) = host.chars().find(|c| !is_of_a_host(*c)) {
-        return Err(format!("{host:?} is no host name: it has a {odd:?}"));
+    if let Some(odd) = host.chars().find(|c| !is_in_host(*c)) {
+        return Err(format!("invalid host name {host:?}: it contains {odd:?}"));
     }
     match port.parse::<u16>() {
         Ok(port) if port > 0 => Ok((host, port)),
-        _ => Err(format!("{port:?} is no port: write a number from 1 to 65535")),
+        _ => Err(format!("invalid port {port:?}: expected a number from 1 to 65535")),
     }
 }
 
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn each_problem_has_its_own_words() {
+    fn each_problem_has_its_own_message() {
         for (text, problem) in [
             ("http://127.0.0.1:2379", "is a URL"),
             ("127.0.0.1", "has no port"),
@@ -164,12 +167,12 @@ mod tests {
             (":2379", "has no host: write host:port, as in 127.0.0.1:2379"),
             ("::1:2379", "in brackets"),
             ("[::1:2379", "a [ without a ]"),
-            ("[no]:2379", "no IPv6 address"),
-            ("127.0.0.1:0", "\"0\" is no port"),
-            ("127.0.0.1:65536", "is no port"),
-            ("127.0.0.1:http", "is no port"),
-            ("example.com:2379", "is no IP address"),
-            ("a b:2379", "it has a ' '"),
+            ("[no]:2379", "not an IPv6 address"),
+            ("127.0.0.1:0", "invalid port \"0\""),
+            ("127.0.0.1:65536", "invalid port"),
+            ("127.0.0.1:http", "invalid port"),
+            ("example.com:2379", "is not an IP address"),
+            ("a b:2379", "it contains ' '"),
         ] {
             let found = ListenAddr::parse(text).unwrap_err();
             assert!(found.contains(problem), "{text:?}: {found}");

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::addr::{refuse_odd, split_host_port, write_host_port};
+use super::table::invalid;
 
 /// How a member is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
-    /// Of endpoints that have none: what certificates are for, where there are any.
+    /// The scheme of an endpoint without one: https if certificates are configured.
     pub(super) fn usual(tls: bool) -> Self {
         if tls { Self::Https } else { Self::Http }
     }
@@ -34,9 +35,9 @@ impl fmt::Display for Scheme {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub scheme: Scheme,
-    /// Host without brackets, or the socket's path.
+    /// Host without brackets, or path of the socket.
     host: String,
-    /// 0 for a socket.
+    /// 0 if it is a socket.
     port: u16,
 }
 
@@ -46,18 +47,18 @@ impl Endpoint {
         Self { scheme: Scheme::Http, host: "127.0.0.1".to_owned(), port }
     }
 
-    /// Host without brackets, and port; `None` for a socket.
+    /// Host without brackets, and port. `None` if it is a socket.
     pub(crate) fn host_port(&self) -> Option<(&str, u16)> {
         (self.scheme != Scheme::Unix).then_some((&self.host, self.port))
     }
 
-    /// As etcd names it in its log: without the scheme.
+    /// Its name in etcd's log: without the scheme.
     pub(crate) fn address(&self) -> String {
         let text = self.to_string();
         text.split_once("://").map_or_else(|| text.clone(), |(_, address)| address.to_owned())
     }
 
-    /// Path of the socket, of an endpoint that is one.
+    /// Path of the socket, if it is one.
     pub(crate) fn socket_path(&self) -> &Path {
         Path::new(&self.host)
     }
@@ -80,7 +81,7 @@ impl Endpoint {
             None => (default, text),
             Some((http, rest)) if http.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
             Some((https, rest)) if https.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
-            Some((other, _)) => return Err(format!("{other:?} is no scheme: use http, https or unix")),
+            Some((other, _)) => return Err(invalid("scheme", other, &["http", "https", "unix"])),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if let Some(at) = rest.find(['/', '?', '#']) {
@@ -101,10 +102,10 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Reads a comma-separated list. etcd lets the first scheme decide for all, so they must be the same.
+/// Reads a comma-separated list. All schemes must be the same, because etcd uses the first one for all endpoints.
 pub(super) fn parse_list(text: &str, default: Scheme) -> Result<Vec<Endpoint>, String> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    // Before anything of the text is shown: what stands before an @ may be a password, commas and all.
+    // Checked before an error shows any of the text: a password can be before an @, and it can contain commas.
     if parts().any(|part| part.contains('@') && !part.starts_with("unix:")) {
         return Err(
             "an endpoint has a user name or password (something before an @): remove it, the application logs \
@@ -114,7 +115,7 @@ pub(super) fn parse_list(text: &str, default: Scheme) -> Result<Vec<Endpoint>, S
     }
     let endpoints = parts().map(|part| Endpoint::parse(part, default)).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = endpoints.first() else {
-        return Err("it is empty: write host:port, separated by commas".to_owned());
+        return Err("the list is empty: write host:port, separated by commas".to_owned());
     };
     match endpoints.iter().find(|endpoint| endpoint.scheme != first.scheme) {
         Some(other) => Err(format!("{first} and {other} have different schemes: use one for all")),
@@ -146,20 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn each_problem_has_its_own_words() {
+    fn each_problem_has_its_own_message() {
         for (text, problem) in [
-            (" , ", "it is empty"),
+            (" , ", "the list is empty"),
             ("h", "has no port: write host:port, as in h:2379"),
             ("h;1", "has no port: write host:port, as in 127.0.0.1:2379"),
             ("http:/h:1", "lacks a slash"),
             ("https://h", "has no port"),
-            ("ftp://h:1", "\"ftp\" is no scheme"),
+            ("ftp://h:1", "invalid scheme \"ftp\": expected http, https or unix"),
             ("http://h:1/v2/keys", "has a path: write http://h:1"),
             ("http://a:1,https://b:1", "http://a:1 and https://b:1 have different schemes"),
             ("a:1,https://b:1", "different schemes"),
             ("unix:", "has no path"),
             ("unix:etcd.sock", "has a relative path"),
-            ("a b:1", "it has a ' '"),
+            ("a b:1", "it contains ' '"),
         ] {
             let found = parse(text).unwrap_err();
             assert!(found.contains(problem), "{text:?}: {found}");

@@ -1,4 +1,4 @@
-//! Certificates and keys: from files, the environment or a binding, checked before anybody uses them.
+//! Certificates and keys from files, the environment or a binding, checked before anything uses them.
 
 use std::fmt;
 use std::fs;
@@ -11,26 +11,27 @@ use rustls::pki_types::pem::{self, PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Error, Origin, Value};
+use super::Error;
+use super::sources::{Origin, Value};
 
-/// From then on the end of a certificate is worth a warning.
+/// A certificate that expires within this time gets a warning.
 const SOON: Duration = Duration::from_hours(30 * 24);
 
 const BEGIN: &str = "-----BEGIN";
 
-/// Whether a value that seems to be a path may be shown: a private key that was mangled on its way can look like one.
+/// Whether an error may show a value that looks like a path. A damaged private key can look like one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Secrecy {
     Public,
     Secret,
 }
 
-/// PEM text, and the name its user knows it by. Its `Debug` does not show the text.
+/// PEM text, with the name its user knows it by. `Debug` does not show the text.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Pem {
     /// `--key`, `ETCDPROXY_KEY`, or the binding.
     pub name: String,
-    /// The file it was read from; absolute.
+    /// Absolute path of the file it was read from.
     pub file: Option<PathBuf>,
     pub text: String,
 }
@@ -42,25 +43,25 @@ impl fmt::Debug for Pem {
 }
 
 impl Pem {
-    /// A value that names a file, or is PEM, PEM with `\n` for its line ends, or base64 of PEM.
-    pub(super) fn read(value: &Value, kind: Kind) -> Result<Self, Error> {
+    /// Reads a value that is the path of a file, PEM, PEM with `\n` for its line ends, or base64 of PEM.
+    pub(super) fn read(value: &Value, secrecy: Secrecy) -> Result<Self, Error> {
         let inline = value.text.to_str().map(str::trim).and_then(decode);
         if let Some(text) = inline {
             if value.origin == Origin::Flags {
                 return Err(value.error(
-                    "it is the PEM text itself, which every program on this host could read there: name a file, or \
-                     set the environment variable instead",
+                    "it is PEM text, which every program on this host can read on the command line: name a file, or set \
+                     the environment variable",
                 ));
             }
             return Ok(Self { name: value.name.clone(), file: None, text });
         }
-        // What is no path should not be shown: it may be a key that was cut or mangled on its way.
+        // Do not show what is not a path: it may be a damaged key.
         let path = value.text.to_str().map_or(value.text.as_ref(), |text| Path::new(text.trim()));
         let long = path.as_os_str().len() > 1024 || path.to_string_lossy().contains(['\n', '\\']);
         if long || (matches!(value.origin, Origin::Binding) && !path.is_absolute()) {
-            return Err(value.error("it is neither PEM (-----BEGIN …), nor base64 of it, nor the path of a file"));
+            return Err(value.error("it is neither PEM (-----BEGIN …), nor base64 of PEM, nor the path of a file"));
         }
-        let shown = if kind == Kind::Secret && value.origin != Origin::Flags {
+        let shown = if secrecy == Secrecy::Secret && value.origin != Origin::Flags {
             "the file".to_owned()
         } else {
             path.display().to_string()
@@ -69,12 +70,12 @@ impl Pem {
             .map_err(|err| value.error(format_args!("cannot read {shown}: {err}: name a readable PEM file")))?;
         let text = String::from_utf8(bytes).ok().filter(|text| text.contains(BEGIN)).ok_or_else(|| {
             value.error(format_args!(
-                "{shown} is no PEM file: it has no line with {BEGIN} …; a DER file becomes one with openssl x509 \
+                "{shown} is not a PEM file: it has no line with {BEGIN} …; convert a DER file with openssl x509 \
                  -inform der (a key: openssl pkey)"
             ))
         })?;
         let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        // etcd would not understand such a file itself.
+        // etcd itself does not read a file with indentation.
         let mended = flush_left(&text);
         let file = text.lines().map(str::trim_end).eq(mended.lines()).then_some(file);
         Ok(Self { name: value.name.clone(), file, text: mended })
@@ -91,10 +92,10 @@ impl Pem {
             Some(file) => format!("{}: {problem}", file.display()),
             None => problem.to_string(),
         };
-        Error { setting: self.name.clone(), problem }
+        Error::new(&self.name, problem)
     }
 
-    /// All certificates in it, in order.
+    /// All certificates in the text, in order.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         let all: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(self.text.as_bytes()).collect();
         match all {
@@ -104,9 +105,9 @@ impl Pem {
         }
     }
 
-    /// The private key in it.
+    /// The private key in the text.
     pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
-        // Also "Proc-Type: 4,ENCRYPTED", as openssl's older formats have it.
+        // Also "Proc-Type: 4,ENCRYPTED", in OpenSSL's older formats.
         if self.text.contains("ENCRYPTED") {
             return Err(self.error("the key is encrypted: decrypt it, as with openssl pkey -in KEY -out PLAIN"));
         }
@@ -117,13 +118,13 @@ impl Pem {
     }
 }
 
-/// PEM as etcd reads it: without indentation, and the mark that some editors put at a file's beginning.
+/// PEM as etcd reads it: without indentation and without a byte order mark.
 fn flush_left(text: &str) -> String {
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// PEM in any of the forms that survive an environment variable.
+/// PEM from any of the forms that fit into an environment variable.
 fn decode(text: &str) -> Option<String> {
     let pem = |text: &str| text.contains(BEGIN).then(|| flush_left(&text.replace("\\r", "").replace("\\n", "\n")));
     if let Some(text) = pem(text) {
@@ -134,34 +135,34 @@ fn decode(text: &str) -> Option<String> {
     pem(&String::from_utf8(bytes).ok()?)
 }
 
-/// What the connection to the cluster is secured with.
+/// What secures the connection to the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tls {
-    /// Trusted instead of the system's certificate authorities.
+    /// Certificate authorities to trust instead of the system's.
     pub ca: Option<Pem>,
     pub identity: Option<Identity>,
 }
 
-/// The client certificate, its chain included, with its key.
+/// The client certificate with its chain and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub cert: Pem,
     pub key: Pem,
-    /// Of the certificate's subject. etcd's grpc-proxy takes no certificate that has one.
+    /// The common name in the certificate's subject.
     pub common_name: Option<String>,
 }
 
 impl Tls {
-    /// The files it was read from.
+    /// The files that it was read from.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         let identity = self.identity.iter().flat_map(|identity| [&identity.cert, &identity.key]);
         self.ca.iter().chain(identity).filter_map(|pem| pem.file.as_deref())
     }
 
-    /// The same from the files as they are now, checked as at the start.
+    /// Reads the files again and checks them as at the start.
     ///
     /// # Errors
-    /// When a file cannot be read, or what is in it can never work.
+    /// If a file cannot be read, or its content can never work.
     pub(crate) fn read_again(&self) -> Result<Self, Error> {
         let now = SystemTime::now();
         let ca = self.ca.as_ref().map(Pem::read_again).transpose()?;
@@ -178,28 +179,28 @@ impl Tls {
     }
 }
 
-/// Checks a file of certificate authorities at the time `now`; gives a warning when it ends soon.
+/// Checks certificate authorities at the time `now`. Returns a warning if they expire soon.
 pub(super) fn check_ca(ca: &Pem, now: SystemTime) -> Result<Option<String>, Error> {
     let ders = ca.certificates()?;
     let all = ders.iter().map(|der| Validity::of(der, ca)).collect::<Result<Vec<_>, _>>()?;
-    // While authorities change, old and new ones stand side by side: one that is good is enough.
+    // During a rotation, old and new authorities are in the same file: one valid authority is enough.
     let best = all.iter().max_by_key(|validity| (validity.problem(now).is_none(), validity.until));
     best.map_or(Ok(None), |best| best.check(now, ca, "the certificate authority"))
 }
 
-/// Checks a client certificate and its key at the time `now`; gives a warning when it ends soon.
+/// Checks a client certificate and its key at the time `now`. Returns a warning if the certificate expires soon.
 pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Identity, Option<String>), Error> {
     let chain = cert.certificates()?;
     let leaf = parse(&chain[0], &cert)?;
-    // etcd looks at the first block only.
+    // etcd reads the first block only.
     let first = <(SectionKind, Vec<u8>)>::from_pem_slice(cert.text.as_bytes());
     if !matches!(first, Ok((SectionKind::Certificate, _))) {
-        return Err(cert.error("something else stands before the certificate: put the certificate first"));
+        return Err(cert.error("something else comes before the certificate: put the certificate first"));
     }
     let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     let common_name = common_name.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
     let warning = Validity::of(&chain[0], &cert)?.check(now, &cert, "the client certificate")?;
-    // A kind of key that ring does not know is left to etcd. rustls itself would not look at X.509 version 1.
+    // etcd itself checks a kind of key that ring does not know. rustls would not accept X.509 version 1 here.
     if let Ok(private) = ring::default_provider().key_provider.load_private_key(key.private_key()?)
         && private.public_key().is_some_and(|public| public.as_ref() != leaf.public_key().raw)
     {
@@ -210,10 +211,12 @@ pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Id
 
 fn parse<'a>(der: &'a CertificateDer<'_>, pem: &Pem) -> Result<X509Certificate<'a>, Error> {
     let parsed = X509Certificate::from_der(der);
-    parsed.map(|(_, certificate)| certificate).map_err(|_| pem.error("it holds something that is no X.509 certificate"))
+    parsed
+        .map(|(_, certificate)| certificate)
+        .map_err(|_| pem.error("it contains something that is not an X.509 certificate"))
 }
 
-/// From when until when.
+/// When a certificate is valid.
 struct Validity {
     subject: String,
     from: SystemTime,
@@ -266,9 +269,8 @@ fn day(time: SystemTime) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::settings::Origin;
 
-    /// A certificate of its own, as PEM.
+    /// A self-signed certificate, as PEM.
     pub(in crate::settings) struct Certificate {
         pub cert: String,
         pub key: String,
@@ -287,14 +289,14 @@ pub(super) mod tests {
         }
     }
 
-    /// From now.
+    /// This many days from now.
     pub(in crate::settings) fn days(count: i64) -> SystemTime {
         let distance = Duration::from_hours(count.unsigned_abs() * 24);
         if count < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
     }
 
     fn read(origin: Origin, text: &str) -> Result<Pem, String> {
-        Pem::read(&origin.value("NAME", text), Kind::Public).map_err(|err| err.to_string())
+        Pem::read(&origin.value("NAME", text), Secrecy::Public).map_err(|err| err.to_string())
     }
 
     fn pem(text: &str) -> Pem {
@@ -302,7 +304,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pem_in_every_form_that_is_seen() {
+    fn pem_in_every_form() {
         let pair = Certificate::new(None, days(-1), days(365));
         let packed = base64::engine::general_purpose::STANDARD.encode(&pair.cert);
         let (head, tail) = packed.split_at(40);
@@ -332,7 +334,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_pem_is_not_shown() {
+    fn text_that_is_not_pem_is_not_shown() {
         let key = Certificate::new(None, days(-1), days(365)).key;
         let lines: Vec<&str> = key.lines().collect();
         for text in [lines[1], &lines[1..3].join("\n"), &lines[1..3].join("\\n")] {
@@ -340,7 +342,7 @@ pub(super) mod tests {
             assert!(found.starts_with("NAME: it is neither PEM"), "{found}");
         }
         let path = Origin::Environment.value("NAME", format!("/{}", lines[1]));
-        let found = Pem::read(&path, Kind::Secret).unwrap_err().to_string();
+        let found = Pem::read(&path, Secrecy::Secret).unwrap_err().to_string();
         assert!(found.starts_with("NAME: cannot read the file: No such file"), "{found}");
         let found = read(Origin::Flags, &key).unwrap_err();
         assert!(found.contains("every program on this host") && !found.contains(lines[1]), "{found}");
@@ -348,14 +350,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn files_that_are_of_no_use() {
+    fn files_that_cannot_be_used() {
         let found = read(Origin::Flags, "/no/such.pem").unwrap_err();
         assert!(found.starts_with("NAME: cannot read /no/such.pem: No such file"), "{found}");
         let file = tempfile::NamedTempFile::new().unwrap();
         for bytes in [&b""[..], b"hello", b"\x30\x82\x01\xff"] {
             fs::write(file.path(), bytes).unwrap();
             let found = read(Origin::Flags, file.path().to_str().unwrap()).unwrap_err();
-            assert!(found.contains("is no PEM file"), "{found}");
+            assert!(found.contains("is not a PEM file"), "{found}");
         }
     }
 
@@ -370,7 +372,7 @@ pub(super) mod tests {
         let expired = Certificate::new(Some("old ca"), days(-9), days(-1));
         let early = Certificate::new(Some("ca"), days(1), days(365));
         assert_eq!(check(&[&good]), Ok(None));
-        assert_eq!(check(&[&expired, &good, &ending]), Ok(None), "one that is good is enough");
+        assert_eq!(check(&[&expired, &good, &ending]), Ok(None), "one valid authority is enough");
         let warning = check(&[&ending]).unwrap().unwrap();
         assert!(warning.starts_with("NAME: the certificate authority (CN=ca) expires on 20"), "{warning}");
         let problem = check(&[&expired]).unwrap_err();
@@ -400,7 +402,7 @@ pub(super) mod tests {
             (&good.cert, &named.key, "the key does not belong to the certificate of NAME"),
             (&good.cert, &good.cert, "it holds no private key"),
             (&good.key, &good.key, "it holds no certificate"),
-            (&format!("{}{}", good.key, good.cert), &good.key, "something else stands before the certificate"),
+            (&format!("{}{}", good.key, good.cert), &good.key, "something else comes before the certificate"),
             (&expired.cert, &expired.key, "the client certificate expired on 20"),
             (&early.cert, &early.key, "the client certificate is not valid before 20"),
         ] {

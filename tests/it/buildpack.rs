@@ -197,7 +197,7 @@ fn unpacked_at_launch() {
 fn settings_that_make_no_sense_fail_the_staging_with_one_line() {
     let staging = Staging::new();
     let line = fails_with(78, staging.supply("0").env("BP_ETCDPROXY_UNPACK", "later"));
-    assert_eq!(line, "etcdproxy: error: BP_ETCDPROXY_UNPACK: \"later\" is neither stage nor launch");
+    assert_eq!(line, "etcdproxy: error: BP_ETCDPROXY_UNPACK: invalid value \"later\": expected stage or launch");
     let line = fails_with(78, staging.supply("0").env("BP_ETCD_VERSION", "2.x"));
     assert!(line.contains("use the buildpack with that version"), "{line}");
     assert!(staging.names("deps").is_empty());
@@ -212,7 +212,7 @@ fn wrong_arguments_get_a_usage_line() {
     assert_eq!(fails_with(2, &mut staging.supply("x")), format!("{usage} (a number, as in 0)"));
     assert_eq!(fails_with(2, &mut staging.script("compile", &[])), "usage: bin/compile BUILD_DIR CACHE_DIR");
     let line = fails_with(1, &mut staging.script("supply", &["a", "b", "/no/such/dir", "0"].map(Path::new)));
-    assert!(line.contains("/no/such/dir is no directory"), "{line}");
+    assert!(line.contains("/no/such/dir is not a directory"), "{line}");
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn the_same_binary_gives_the_same_zip() {
     assert!(text(&package("c.zip", &["--stack", "cflinuxfs4"])).contains("\nstack: \"cflinuxfs4\"\n"));
     assert!(!text(&first).contains("\nstack:"));
     let line = fails_with(1, &mut etcdproxy(["package", "--stack", "../x"]));
-    assert!(line.contains("is no stack"), "{line}");
+    assert!(line.contains("invalid stack"), "{line}");
     let line = fails_with(73, &mut etcdproxy(["package", "--output", "/no/such/dir/x.zip"]));
     assert!(
         line.starts_with("etcdproxy: error: cannot write /no/such/dir/x.zip: its directory is not there: "),
@@ -302,10 +302,10 @@ fn the_other_architectures_binary_must_be_at_hand_and_of_the_same_release() {
     };
     let none = Path::new("");
     for arch in ["both", other] {
-        let line = format!("--arch {arch}: this is the etcdproxy for {this}: name that for {other} with --other");
+        let line = format!("--arch {arch}: this is the etcdproxy for {this}: name the one for {other} with --other");
         assert_eq!(package(&["--arch", arch], none), line);
     }
-    let line = format!("--other: a package for {this} alone takes this binary only: leave --other out");
+    let line = format!("--other: a package for {this} alone contains this binary only: leave --other out");
     assert_eq!(package(&["--arch", this, "--other"], &binary()), line);
 
     let both = |file: &Path| package(&["--arch", "both", "--other"], file);

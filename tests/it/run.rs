@@ -97,12 +97,15 @@ fn a_name_of_the_proxys_own_address_is_found_when_it_is_resolved() {
 #[test]
 fn flags_for_etcd_cannot_undo_what_is_checked_and_are_flags() {
     for (flags, problem) in [
-        (&["--endpoints=h:2"][..], "-- --endpoints=h:2: would undo what is checked: use --endpoints before the --"),
+        (
+            &["--endpoints=h:2"][..],
+            "-- --endpoints=h:2: it would override a checked setting: use --endpoints before the --",
+        ),
         (
             &["--debug", "--listen-addr", "h:2"],
-            "-- --listen-addr: would undo what is checked: use --listen-addr before the --",
+            "-- --listen-addr: it would override a checked setting: use --listen-addr before the --",
         ),
-        (&["stray"], "-- stray: is no flag, and etcd would ignore it: remove it"),
+        (&["stray"], "-- stray: it is not a flag, and etcd would ignore it: remove it"),
     ] {
         let line = fails_with(78, etcdproxy(["run", "--endpoints", "h:1", "--"]).args(flags));
         assert_eq!(line, format!("etcdproxy: error: {problem}"));
@@ -157,8 +160,9 @@ fn a_link_to_a_program_that_is_not_carried_says_how_to_get_it() {
 fn an_address_that_others_can_reach_is_a_warning_in_both_modes() {
     for mode in ["grpc-proxy", "tunnel"] {
         let port = free_addr("127.0.0.1").rsplit(':').next().unwrap().to_owned();
-        let warning =
-            format!("warning: 0.0.0.0:{port} is not loopback: whoever reaches it acts in the cluster as this ");
+        let warning = format!(
+            "warning: 0.0.0.0:{port} is not a loopback address: everyone who can reach it has this sidecar's access "
+        );
         let addr = format!("0.0.0.0:{port}");
         let args = ["run", "--preflight", "off", "--mode", mode, "--endpoints", &closed(), "--listen-addr", &addr];
         let mut run = Process::start(etcdproxy(args).stderr(Stdio::piped()));

@@ -185,7 +185,7 @@ fn certificates_that_can_never_work_end_the_start_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "empty.pem", "nothing\n");
     let line = fails_with(78, etcdproxy(["run", "--endpoints", "h:1", "--cacert"]).arg(&file));
-    assert!(line.starts_with(&format!("etcdproxy: error: --cacert: {} is no PEM file: ", file.display())), "{line}");
+    assert!(line.starts_with(&format!("etcdproxy: error: --cacert: {} is not a PEM file: ", file.display())), "{line}");
 }
 
 #[test]

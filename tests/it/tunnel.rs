@@ -171,7 +171,7 @@ async fn with_a_common_name_the_application_is_that_user() {
     assert!(refused.contains("permission denied"), "{refused}");
     let log = log_of(app_tunnel);
     let why =
-        "etcdproxy: mode tunnel: etcd's grpc-proxy takes no client certificate with a common name, as \"app\" is\n";
+        "etcdproxy: mode tunnel: etcd's grpc-proxy does not accept a client certificate with a common name (\"app\")\n";
     assert!(log.starts_with(why) && log.contains("the tunnel (pid "), "{log}");
 }
 
@@ -203,7 +203,7 @@ async fn watches_outlive_the_tokens_of_passwords() {
     }
     let mut second = client().await.watch_client().watch("k", None).await.unwrap();
     assert!(second.message().await.unwrap().unwrap().created());
-    assert!(log_of(tunnel).contains("mode tunnel: through etcd's grpc-proxy, watches fall silent"));
+    assert!(log_of(tunnel).contains("mode tunnel: with etcd's grpc-proxy, watches stop"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

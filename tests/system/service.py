@@ -198,7 +198,7 @@ def late(host, lab, _):
     host.fails("systemctl restart etcdproxy", 1)
     time.sleep(3)
     same((host.property("ActiveState"), host.property("NRestarts")), ("failed", "0"))
-    assert "ETCDPROXY_MODE: \"fast\" is no mode" in host.call("journalctl -u etcdproxy")
+    assert "ETCDPROXY_MODE: invalid mode \"fast\"" in host.call("journalctl -u etcdproxy")
     # `install --start` does its work even when nobody reads its output.
     configure(host, f"ETCDPROXY_ENDPOINTS={ENDPOINTS}", "ETCDPROXY_LISTEN_ADDR=127.0.0.1:4001")
     host.call("etcdproxy install --start | true; etcdproxy wait --listen-addr 127.0.0.1:4001")

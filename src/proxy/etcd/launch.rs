@@ -215,10 +215,10 @@ fn in_memory(pem: &Pem) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Identity, Layer, ListenAddr, Setting, Sources, Tls};
+    use crate::settings::{Identity, ListenAddr, Setting, Sources, Tls};
 
     fn settings() -> Settings {
-        let flags = Layer::flags([(Setting::Endpoints, Some("http://127.0.0.1:1,http://127.0.0.1:2".into()))]);
+        let flags = [(Setting::Endpoints, "http://127.0.0.1:1,http://127.0.0.1:2".into())];
         Sources::new(flags, &Env::default()).resolve().unwrap()
     }
 

@@ -1,11 +1,11 @@
-//! The shapes of credentials that are seen in the wild, to settings.
+//! Credentials, by the names that services use, to settings.
 
 use serde_json::{Map, Value};
 
 use super::{Binding, Error};
 use crate::settings::Setting;
 
-/// Names of a credential, in any case, also below `tls`; a dot is part of a file's name, or goes into an object.
+/// Names of each credential, in any case and also below `tls`. A dot is part of a file's name, or leads into an object.
 const NAMES: [(Setting, &[&str]); 4] = [
     (
         Setting::CaCert,
@@ -27,37 +27,29 @@ const NAMES: [(Setting, &[&str]); 4] = [
 
 const PASSWORDS: [&str; 2] = ["password", "authentication.password"];
 
-/// A setting that a binding has, and the credential it stands in.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::settings) struct Offer {
-    pub setting: Setting,
-    pub credential: String,
-    pub value: String,
-}
-
 impl Binding {
-    /// Everything but the endpoints.
-    pub(in crate::settings) fn offers(&self) -> Vec<Offer> {
-        let offer = |(setting, names): &(Setting, &[&str])| {
+    /// The settings that it has, but for the endpoints: each with the name of its credential and its value.
+    pub(in crate::settings) fn settings(&self) -> Vec<(Setting, String, String)> {
+        let setting = |(setting, names): &(Setting, &[&str])| {
             let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
             let below_tls = names.iter().map(|name| format!("tls.{name}"));
             let names: Vec<String> = names.iter().map(ToString::to_string).chain(below_tls).collect();
             let (credential, value) = self.credential(&names, is_text)?;
-            Some(Offer { setting: *setting, credential: credential.clone(), value: text(value) })
+            Some((*setting, credential.clone(), text(value)))
         };
-        NAMES.iter().filter_map(offer).collect()
+        NAMES.iter().filter_map(setting).collect()
     }
 
-    /// Whether clients are to log in with a user name and a password.
+    /// Whether clients log in with a user name and a password.
     pub(in crate::settings) fn has_password(&self) -> bool {
         self.credential(&PASSWORDS, |value| !value.is_null()).is_some()
             || self.listed().iter().any(|endpoint| endpoint.contains('@'))
     }
 
-    /// Addresses of the members, comma-separated, without user names, passwords and paths.
+    /// Addresses of the members, separated by commas, without user names, passwords and paths.
     ///
     /// # Errors
-    /// When there are none, or only of an API that etcd 3 no longer has.
+    /// If there are none, or they are for an API that etcd 3 no longer has.
     pub(in crate::settings) fn endpoints(&self) -> Result<String, Error> {
         let listed = self.listed();
         if listed.iter().any(|endpoint| endpoint.contains("/v2/keys")) {
@@ -66,7 +58,7 @@ impl Binding {
             );
         }
         let port = self.credential(&["port"], |port| port.is_string() || port.is_number()).map(|(_, port)| text(port));
-        // In "https://a:1,b:2" the scheme stands for all.
+        // In "https://a:1,b:2" the scheme applies to all.
         let scheme = listed.iter().find_map(|endpoint| Some(endpoint.split_once("://")?.0));
         let with_scheme = |endpoint: String| match scheme {
             Some(scheme) if scheme != "unix" && !endpoint.contains("://") => format!("{scheme}://{endpoint}"),
@@ -81,7 +73,7 @@ impl Binding {
         Ok(endpoints.join(","))
     }
 
-    /// The endpoints as they stand there, user names and passwords included.
+    /// The endpoints as they are written, with user names and passwords.
     fn listed(&self) -> Vec<String> {
         let names = ["composed", "endpoints", "hosts", "uris", "uri", "url", "host", "hostname"];
         let endpoints: Vec<String> = match self.credential(&names, |list| list.is_array() || list.is_string()) {
@@ -92,8 +84,7 @@ impl Binding {
         endpoints.into_iter().filter(|endpoint| !endpoint.is_empty()).collect()
     }
 
-    /// A credential under any of these names, of the kind that is wanted. IBM's services have theirs in
-    /// `connection.grpc`.
+    /// The first wanted credential with one of these names. Services of IBM have them in `connection.grpc`.
     fn credential<'a, N: AsRef<str>>(
         &'a self,
         names: &'a [N],
@@ -115,12 +106,12 @@ fn at<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// A string or number as it is written.
+/// A string or a number as text.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// An element of a list of endpoints: text, or `{hostname, port}`.
+/// The endpoints in an element of a list: text, or `{hostname, port}`.
 fn in_list(value: &Value) -> Vec<String> {
     match value {
         Value::String(one) => split_list(one),
@@ -133,7 +124,7 @@ fn in_list(value: &Value) -> Vec<String> {
     }
 }
 
-/// Adds the port where the endpoint has none.
+/// Adds the port, if the endpoint has none.
 fn with_port(endpoint: &str, port: Option<&str>) -> String {
     let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
     let has_one = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
@@ -143,12 +134,12 @@ fn with_port(endpoint: &str, port: Option<&str>) -> String {
     }
 }
 
-/// Splits at commas, but not at those of a password: its parts would be taken for hosts, and shown in errors.
+/// Splits at commas, but not at those in a password: errors would show parts of the password as host names.
 fn split_list(list: &str) -> Vec<String> {
     let mut endpoints: Vec<String> = Vec::new();
     for part in list.split(',') {
         let mut endpoint = part.trim().to_owned();
-        // What stands before an @ began where the last scheme stands, or else at the beginning.
+        // The text before an @ began at the last scheme, or at the beginning.
         while endpoint.contains('@')
             && !endpoint.contains("://")
             && let Some(before) = endpoints.pop()
@@ -180,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_of_endpoints() {
+    fn endpoints_in_every_form() {
         for (credentials, expected) in [
             (r#"{"endpoints":["https://a:1","https://b:2"]}"#, "https://a:1,https://b:2"),
             (r#"{"endpoints":["a:1,b:2"]}"#, "a:1,b:2"),
@@ -230,28 +221,27 @@ mod tests {
                 let (outer, inner) = name.split_once('.').unwrap_or(("", name));
                 let object = format!("{{\"{}\":\"v\"}}", inner.to_uppercase());
                 let object = if outer.is_empty() { object } else { format!("{{\"{outer}\":{object}}}") };
-                let offer =
-                    |credential: &str| [Offer { setting, credential: credential.to_owned(), value: "v".to_owned() }];
-                let expected = offer(name);
-                assert_eq!(binding(&object).offers(), expected, "{object}");
+                let found = |credential: &str| [(setting, credential.to_owned(), "v".to_owned())];
+                let expected = found(name);
+                assert_eq!(binding(&object).settings(), expected, "{object}");
                 let flat = format!("{{\"{name}\":\"v\"}}");
-                assert_eq!(binding(&flat).offers(), expected, "{flat}");
+                assert_eq!(binding(&flat).settings(), expected, "{flat}");
                 let ibm = format!("{{\"connection\":{{\"grpc\":{object}}}}}");
-                assert_eq!(binding(&ibm).offers(), expected, "{ibm}");
-                let below_tls = offer(&format!("tls.{name}"));
+                assert_eq!(binding(&ibm).settings(), expected, "{ibm}");
+                let below_tls = found(&format!("tls.{name}"));
                 for object in [object, flat] {
                     let below = format!("{{\"TLS\":{object}}}");
-                    assert_eq!(binding(&below).offers(), below_tls, "{below}");
+                    assert_eq!(binding(&below).settings(), below_tls, "{below}");
                     let ibm = format!("{{\"connection\":{{\"grpc\":{below}}}}}");
-                    assert_eq!(binding(&ibm).offers(), below_tls, "{ibm}");
+                    assert_eq!(binding(&ibm).settings(), below_tls, "{ibm}");
                 }
             }
         }
-        assert_eq!(binding(r#"{"ca":"","cert":null,"key":7}"#).offers(), []);
+        assert_eq!(binding(r#"{"ca":"","cert":null,"key":7}"#).settings(), []);
     }
 
     #[test]
-    fn where_a_password_is() {
+    fn passwords() {
         for (credentials, expected) in [
             (r#"{"username":"u","password":"p"}"#, true),
             (r#"{"connection":{"grpc":{"authentication":{"username":"u","password":"p"}}}}"#, true),

@@ -1,9 +1,7 @@
-//! Service bindings: which of them is etcd. [`source`] reads them, [`credentials`] knows their shapes.
+//! Service bindings: which one is etcd. [`source`] reads them, [`credentials`] knows the names of credentials.
 
 mod credentials;
 mod source;
-
-pub(super) use credentials::Offer;
 
 use serde_json::{Map, Value};
 
@@ -11,74 +9,75 @@ use self::source::Candidate;
 use super::{Error, Setting};
 use crate::os::env::Env;
 
-/// The service that is chosen.
+/// The bound service that is used.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Binding {
     pub name: String,
     credentials: Map<String, Value>,
 }
 
-/// How sure it is that a binding is etcd; the surest kind that is present wins.
-const KINDS: [fn(&Candidate) -> bool; 3] = [
-    |binding| {
-        let label = binding.label.to_lowercase();
+/// Signs that a service is etcd, the surest first. The first one that any service has decides.
+const SIGNS: [fn(&Candidate) -> bool; 3] = [
+    |service| {
+        let label = service.label.to_lowercase();
         ["databases-for-etcd", "compose-for-etcd"].contains(&label.as_str()) || label.starts_with("etcd")
     },
-    |binding| binding.tags.iter().any(|tag| tag.eq_ignore_ascii_case("etcd")),
-    |binding| binding.label == "user-provided" && binding.name.to_lowercase().contains("etcd"),
+    |service| service.tags.iter().any(|tag| tag.eq_ignore_ascii_case("etcd")),
+    |service| service.label == "user-provided" && service.name.to_lowercase().contains("etcd"),
 ];
 
-/// What was found among the bindings.
+/// Which of the bound services is etcd.
 #[derive(Debug, PartialEq)]
-pub(super) enum Found {
-    /// Only these, of which none is known to be etcd.
-    Nothing(Vec<String>),
+pub(super) enum BindingMatch {
+    /// None is known to be etcd. These are bound.
+    None {
+        others: Vec<String>,
+    },
     One(Binding),
-    /// These may all be meant.
+    /// Each of these could be.
     Several(Vec<String>),
 }
 
-/// The etcd service that is bound. `service`, with the name of its setting, says which one is meant.
+/// Finds the bound etcd service. `service` is the name of the one to use, after the setting that it is from.
 ///
 /// # Errors
-/// When the bindings cannot be read, or none has the name that was given.
-pub(super) fn find(env: &Env, service: Option<(&str, &str)>) -> Result<Found, Error> {
-    let bindings = source::read(env)?;
+/// If the bindings cannot be read, or no bound service has the given name.
+pub(super) fn find(env: &Env, service: Option<(&str, &str)>) -> Result<BindingMatch, Error> {
+    let services = source::read(env)?;
+    let names = |services: &[&Candidate]| services.iter().map(|service| service.name.clone()).collect::<Vec<_>>();
+    let all = services.iter().collect::<Vec<_>>();
     if let Some((setting, name)) = service {
-        let names: Vec<&str> = bindings.iter().map(|binding| binding.name.as_str()).collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let found = bindings.into_iter().find(|binding| binding.name == name);
-        let found = found.ok_or_else(|| Error {
-            setting: setting.to_owned(),
-            problem: format!("no service of the name {name:?} is bound, but {names}: name one of them, or bind it"),
-        });
-        return found?.open().map(Found::One);
-    }
-    for kind in KINDS {
-        let mut candidates: Vec<&Candidate> = bindings.iter().filter(|binding| kind(binding)).collect();
-        return match candidates.len() {
-            0 => continue,
-            1 => candidates.remove(0).clone().open().map(Found::One),
-            _ => Ok(Found::Several(candidates.into_iter().map(|binding| binding.name.clone()).collect())),
+        let Some(found) = all.iter().find(|service| service.name == name) else {
+            let bound = if all.is_empty() { "none".to_owned() } else { names(&all).join(", ") };
+            let problem =
+                format!("no service named {name:?} is bound (bound: {bound}): use the name of a bound service");
+            return Err(Error::new(setting, problem));
         };
+        return (*found).clone().open().map(BindingMatch::One);
     }
-    Ok(Found::Nothing(bindings.into_iter().map(|binding| binding.name).collect()))
+    for is_etcd in SIGNS {
+        let candidates: Vec<&Candidate> = services.iter().filter(|service| is_etcd(service)).collect();
+        match candidates[..] {
+            [] => {}
+            [only] => return only.clone().open().map(BindingMatch::One),
+            _ => return Ok(BindingMatch::Several(names(&candidates))),
+        }
+    }
+    Ok(BindingMatch::None { others: names(&all) })
 }
 
-/// The error that several may be meant.
+/// The error that several services could be etcd.
 pub(super) fn several(names: &[String]) -> Error {
-    Error {
-        setting: "service bindings".to_owned(),
-        problem: format!(
-            "several may be etcd: {}: name one with {} or {}",
-            names.join(", "),
-            Setting::Service.flag(),
-            Setting::Service.variable()
-        ),
-    }
+    let problem = format!(
+        "several could be etcd ({}): choose one with {} or {}",
+        names.join(", "),
+        Setting::Service.flag(),
+        Setting::Service.variable()
+    );
+    Error::new("service bindings", problem)
 }
 
-/// Why there is no binding, where only `others` are bound; `setting` is what would name one of them.
+/// Says that none of the bound services, `others`, is etcd. `setting` can name one of them.
 pub(super) fn none_is_etcd(others: &[String], setting: &str) -> String {
     if others.is_empty() {
         return "no etcd service is bound".to_owned();
@@ -89,7 +88,7 @@ pub(super) fn none_is_etcd(others: &[String], setting: &str) -> String {
 
 impl Binding {
     fn error(&self, problem: &str) -> Error {
-        Error { setting: format!("service binding {:?}", self.name), problem: problem.to_owned() }
+        Error::new(format!("service binding {:?}", self.name), problem)
     }
 }
 
@@ -100,9 +99,9 @@ mod tests {
     fn found(services: &str, service: Option<&str>) -> Result<Option<String>, String> {
         let env = Env::from([("VCAP_SERVICES", services)]);
         let found = find(&env, service.map(|name| ("--service", name))).and_then(|found| match found {
-            Found::Nothing(_) => Ok(None),
-            Found::One(binding) => Ok(Some(binding.name)),
-            Found::Several(names) => Err(several(&names)),
+            BindingMatch::None { .. } => Ok(None),
+            BindingMatch::One(binding) => Ok(Some(binding.name)),
+            BindingMatch::Several(names) => Err(several(&names)),
         });
         found.map_err(|err| err.to_string())
     }
@@ -127,13 +126,13 @@ mod tests {
         let services = r#"{"user-provided":[{"name":"etcd-a","credentials":{"uri":"a:1"}},{"name":"etcd-b"}]}"#;
         assert_eq!(
             found(services, None).unwrap_err(),
-            "service bindings: several may be etcd: etcd-a, etcd-b: name one with --service or ETCDPROXY_SERVICE"
+            "service bindings: several could be etcd (etcd-a, etcd-b): choose one with --service or ETCDPROXY_SERVICE"
         );
         assert_eq!(found(services, Some("etcd-b")).unwrap().as_deref(), Some("etcd-b"));
         assert_eq!(
             found(services, Some("etcd-c")).unwrap_err(),
-            "--service: no service of the name \"etcd-c\" is bound, but etcd-a, etcd-b: name one of them, or bind it"
+            "--service: no service named \"etcd-c\" is bound (bound: etcd-a, etcd-b): use the name of a bound service"
         );
-        assert!(found("{}", Some("x")).unwrap_err().contains("is bound, but none"));
+        assert!(found("{}", Some("x")).unwrap_err().contains("is bound (bound: none)"));
     }
 }

@@ -1,12 +1,11 @@
 //! Where the platform puts bindings.
 //!
-//! It offers exactly one of three sources; the first that is present is the one, and one that cannot be read is an
-//! error, not a reason to look at the next: `SERVICE_BINDING_ROOT` (<https://servicebinding.io/spec/core/1.1.0/>),
-//! `VCAP_SERVICES_FILE_PATH` and `VCAP_SERVICES`
-//! (<https://docs.cloudfoundry.org/devguide/deploy-apps/environment-variable.html>).
+//! It offers one of three sources: `SERVICE_BINDING_ROOT` (<https://servicebinding.io/spec/core/1.1.0/>),
+//! `VCAP_SERVICES_FILE_PATH` or `VCAP_SERVICES`
+//! (<https://docs.cloudfoundry.org/devguide/deploy-apps/environment-variable.html>). The first one that is present is
+//! used. If it cannot be read, that is an error.
 //!
-//! Services that are not etcd are none of our business, whatever they hold: only of the binding that is chosen is
-//! anything expected, and only then are its credentials read.
+//! Other services may contain anything: only the credentials of the chosen service are read and checked.
 
 use std::fs;
 use std::io;
@@ -21,7 +20,7 @@ const ROOT: &str = "SERVICE_BINDING_ROOT";
 const FILE: &str = "VCAP_SERVICES_FILE_PATH";
 const VARIABLE: &str = "VCAP_SERVICES";
 
-/// A service that is bound, by what it is chosen by.
+/// A bound service, with everything that can identify it as etcd.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Candidate {
     pub name: String,
@@ -50,16 +49,14 @@ pub(super) fn read(env: &Env) -> Result<Vec<Candidate>, Error> {
 }
 
 fn parse(setting: &str, json: &str) -> Result<Vec<Candidate>, Error> {
-    let error = |at: String| Error {
-        setting: setting.to_owned(),
-        problem: format!("is not the JSON the platform writes{at}: restage or restart"),
-    };
-    // The parser's own words may quote a credential; its position is enough.
+    let error =
+        |at: &str| Error::new(setting, format!("it is not the JSON that the platform writes{at}: restage or restart"));
+    // The parser's own message can quote a credential, so only its position is shown.
     let services: Map<String, Value> =
-        serde_json::from_str(json).map_err(|err| error(format!(" (line {}, column {})", err.line(), err.column())))?;
+        serde_json::from_str(json).map_err(|err| error(&format!(" (line {}, column {})", err.line(), err.column())))?;
     let mut candidates = Vec::new();
     for (label, bindings) in services {
-        let bindings = bindings.as_array().ok_or_else(|| error(" (a label without a list of services)".to_owned()))?;
+        let bindings = bindings.as_array().ok_or_else(|| error(" (a label without a list of services)"))?;
         candidates.extend(bindings.iter().map(|binding| Candidate::of_json(&label, binding)));
     }
     Ok(candidates)
@@ -92,7 +89,7 @@ impl Candidate {
         }
     }
 
-    /// With its credentials.
+    /// Reads its credentials.
     pub(super) fn open(self) -> Result<Binding, Error> {
         let Self { name, credentials, .. } = self;
         let credentials = match credentials {
@@ -100,7 +97,7 @@ impl Candidate {
             Credentials::Given(Value::Null) => Map::new(),
             Credentials::Given(_) => {
                 let binding = Binding { name, credentials: Map::new() };
-                return Err(binding.error("its credentials are no JSON object: bind it again"));
+                return Err(binding.error("its credentials are not a JSON object: bind it again"));
             }
             Credentials::Dir(dir) => read_dir(&dir)?,
         };
@@ -113,7 +110,7 @@ fn read_dir(dir: &Path) -> Result<Map<String, Value>, Error> {
     // Kubernetes mounts the files as links into a hidden directory.
     for path in list(dir)?.into_iter().filter(|path| path.is_file()) {
         let bytes = fs::read(&path).map_err(|err| unreadable(ROOT, &path, &err))?;
-        // A keystore, say.
+        // A keystore, for example.
         let Ok(text) = String::from_utf8(bytes) else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         credentials.insert(name, credential(&path, text.trim_end_matches('\n')));
@@ -122,7 +119,7 @@ fn read_dir(dir: &Path) -> Result<Map<String, Value>, Error> {
 }
 
 fn credential(path: &Path, text: &str) -> Value {
-    // The file itself can be handed on, and followed when it is renewed.
+    // The file itself can be passed on, and read again when it is renewed.
     if text.starts_with("-----BEGIN") && text.contains('\n') {
         return Value::String(path.to_string_lossy().into_owned());
     }
@@ -141,10 +138,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn unreadable(setting: &str, path: &Path, err: &io::Error) -> Error {
-    Error {
-        setting: setting.to_owned(),
-        problem: format!("cannot read {}: {err}: restart the application", path.display()),
-    }
+    Error::new(setting, format_args!("cannot read {}: {err}: restart the application", path.display()))
 }
 
 #[cfg(test)]
@@ -163,12 +157,12 @@ mod tests {
         assert!(found.starts_with("SERVICE_BINDING_ROOT: cannot read /no/such/dir: No such file"), "{found}");
         for json in [r#"{"etcd":[{"password":"s3cret"]}"#, r#"{"etcd":"s3cret"}"#, "s3cret"] {
             let found = error([(VARIABLE, json)]);
-            assert!(found.starts_with("VCAP_SERVICES: is not the JSON") && !found.contains("s3cret"), "{found}");
+            assert!(found.starts_with("VCAP_SERVICES: it is not the JSON") && !found.contains("s3cret"), "{found}");
         }
     }
 
     #[test]
-    fn a_file_holds_what_the_variable_would() {
+    fn a_file_has_the_same_content_as_the_variable() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let json = r#"{"user-provided":[{"name":"my-etcd","tags":["a"],"credentials":{"uri":"h:1"}}]}"#;
         fs::write(file.path(), json).unwrap();
@@ -181,13 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn other_services_may_hold_what_they_like() {
+    fn other_services_may_contain_anything() {
         let json =
             r#"{"x":[{"name":null,"tags":null,"credentials":null},7],"etcd":[{"name":"e","credentials":"s3cret"}]}"#;
         let all = read(&Env::from([(VARIABLE, json)])).unwrap();
         assert_eq!(all.len(), 3);
         let errors: Vec<_> = all.into_iter().filter_map(|one| one.open().err()).collect();
-        assert_eq!(errors[0].to_string(), "service binding \"e\": its credentials are no JSON object: bind it again");
+        assert_eq!(
+            errors[0].to_string(),
+            "service binding \"e\": its credentials are not a JSON object: bind it again"
+        );
     }
 
     #[test]

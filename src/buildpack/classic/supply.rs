@@ -1,4 +1,4 @@
-//! `supply`: etcd and the launcher into the droplet, and the sidecar's declaration.
+//! `supply`: puts etcd and the launcher into the droplet, and declares the sidecar.
 
 use std::fs;
 use std::io::Write;
@@ -8,34 +8,30 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::quoted;
-use crate::VERSION;
+use crate::buildpack::options::{Declare, Options, Unpack};
+use crate::buildpack::process::Sidecar;
 use crate::fs as file;
-use crate::release::{PROGRAM_NAMES, Program, Release, unpack_fresh, write_launcher};
-use crate::settings::Mode;
-use crate::settings::staging::{Declare, Staging, Unpack};
+use crate::release::{PROGRAM_NAMES, Program, Release, VERSION, unpack_fresh, write_launcher};
 
 /// Name of the launcher in `deps/IDX/bin`.
 const LAUNCHER: &str = "etcdproxy";
 
-/// 2 s less than the platform gives a process between SIGTERM and SIGKILL. What the user sets at launch wins.
-const DRAIN: &str = "${ETCDPROXY_DRAIN:-8s}";
+const PROFILE: &str = include_str!("../../../assets/profile.sh");
 
-const PROFILE: &str = include_str!("../../assets/profile.sh");
-
-/// The platform's arguments that matter. The application's directory and the cache are left alone.
+/// The platform's arguments, but for the application's directory and the cache, which stay unchanged.
 #[derive(Debug)]
 pub(crate) struct Supply<'a> {
-    /// The directory of all buildpacks' results.
+    /// Directory for the results of all buildpacks.
     pub deps: &'a Path,
-    /// This buildpack's name in it, as the platform writes it: `0`, or `00` when there are ten or more.
+    /// Name of this buildpack's directory in it: `0`, or `00` if there are ten or more buildpacks.
     pub index: &'a str,
     /// This binary.
     pub exe: &'a Path,
 }
 
 impl Supply<'_> {
-    /// Where `launch.yml` belongs: in this buildpack's directory, and with ten or more buildpacks also where the
-    /// platform's builder looks then, below the number without its leading zero.
+    /// Where to write `launch.yml`: in this buildpack's directory and, with ten or more buildpacks, in the one without
+    /// the leading zero, because the platform's builder looks there.
     fn launch_dirs(&self) -> Vec<PathBuf> {
         let unpadded = match self.index.trim_start_matches('0') {
             "" => "0",
@@ -50,10 +46,10 @@ impl Supply<'_> {
 /// Fills `deps/IDX`.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub(crate) fn supply(
     task: &Supply<'_>,
-    staging: &Staging,
+    options: &Options,
     release: &'static Release,
     out: &mut impl Write,
 ) -> Result<()> {
@@ -61,8 +57,9 @@ pub(crate) fn supply(
     let dir = task.deps.join(task.index);
     let bin = dir.join("bin");
     file::make_dir(&bin)?;
-    let programs = if staging.mode == Some(Mode::Tunnel) {
-        writeln!(out, "-----> Supplying the tunnel, which needs no etcd")?;
+    let without_etcd = options.mode.filter(|mode| !mode.capabilities().runs_etcd);
+    let programs = if let Some(mode) = without_etcd {
+        writeln!(out, "-----> Supplying the {mode}, which needs no etcd")?;
         for name in PROGRAM_NAMES {
             let _ = fs::remove_file(bin.join(name)); // of an earlier supply
         }
@@ -72,15 +69,15 @@ pub(crate) fn supply(
         writeln!(out, "-----> Supplying etcd")?;
         writeln!(out, "       Using etcd version {}", release.version)?;
         writeln!(out, "-----> Installing etcd {}", release.version)?;
-        install(task, staging, release, &bin)?;
+        install(task, options, release, &bin)?;
         release.programs
     };
 
     let mut written = vec![write(&dir, "config.yml", &config(release, programs))?];
     file::make_dir(&dir.join("profile.d"))?;
     written.push(write(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
-    written.extend(declare(task, staging, out)?);
-    if staging.debug {
+    written.extend(declare(task, options, out)?);
+    if options.debug {
         let programs = programs.iter().map(|program| bin.join(program.name));
         for path in programs.chain([bin.join(LAUNCHER)]).chain(written) {
             let size = fs::metadata(&path).map_or(0, |meta| meta.len());
@@ -90,9 +87,9 @@ pub(crate) fn supply(
     Ok(())
 }
 
-/// etcd, and what starts it.
-fn install(task: &Supply<'_>, staging: &Staging, release: &'static Release, bin: &Path) -> Result<()> {
-    match staging.unpack {
+/// Writes etcd and the launcher.
+fn install(task: &Supply<'_>, options: &Options, release: &'static Release, bin: &Path) -> Result<()> {
+    match options.unpack {
         Unpack::Stage => {
             for program in release.programs {
                 unpack_fresh(program, bin, "make room for it")?;
@@ -103,7 +100,7 @@ fn install(task: &Supply<'_>, staging: &Staging, release: &'static Release, bin:
     }
 }
 
-/// The whole binary, under its own name and as links of the programs it unpacks at the first start.
+/// Writes the whole binary, and links to it with the names of the programs that it unpacks at the first start.
 fn pack_in(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
     let mut whole = fs::File::open(exe).with_context(|| format!("cannot read {}", exe.display()))?;
     file::replace(&bin.join(LAUNCHER), 0o755, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
@@ -115,9 +112,9 @@ fn pack_in(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
     Ok(())
 }
 
-/// Says what was decided about the sidecar, and writes it down.
-fn declare(task: &Supply<'_>, staging: &Staging, out: &mut impl Write) -> Result<Vec<PathBuf>> {
-    match &staging.declare {
+/// Declares the sidecar, or removes an earlier declaration, and says why.
+fn declare(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result<Vec<PathBuf>> {
+    match &options.declare {
         Declare::No(why) => {
             writeln!(out, "       No sidecar is declared: {why}.")?;
             for dir in task.launch_dirs() {
@@ -126,10 +123,11 @@ fn declare(task: &Supply<'_>, staging: &Staging, out: &mut impl Write) -> Result
             Ok(Vec::new())
         }
         Declare::Yes(why) => {
-            let processes = staging.processes.join(", ");
-            writeln!(out, "       Declaring the sidecar {} for {processes}: {why}.", staging.name)?;
+            let sidecar = Sidecar::new(options, &format!("$DEPS_DIR/{}/bin/{LAUNCHER}", task.index));
+            let process_types = sidecar.process_types.join(", ");
+            writeln!(out, "       Declaring the sidecar {} for {process_types}: {why}.", sidecar.name)?;
             writeln!(out, "       If the manifest has an etcd sidecar of its own, set BP_ETCDPROXY_SIDECAR=false.")?;
-            let text = launch(task.index, staging);
+            let text = launch(&sidecar);
             let put = |dir: PathBuf| file::make_dir(&dir).and_then(|()| write(&dir, "launch.yml", &text));
             Ok(task.launch_dirs().into_iter().map(put).collect::<Result<_, _>>()?)
         }
@@ -142,7 +140,7 @@ fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, file::Error> {
     Ok(path)
 }
 
-/// Shown by `cf app`, and kept by the platform.
+/// `config.yml`, which `cf app` shows and the platform keeps.
 fn config(release: &Release, programs: &[Program]) -> String {
     let head = format!("name: etcdproxy\nversion: {}\nconfig: {{}}\n", quoted(VERSION));
     if programs.is_empty() {
@@ -153,19 +151,15 @@ fn config(release: &Release, programs: &[Program]) -> String {
     format!("{head}output_metadata:\n  etcd_version: {}\n  programs:\n{hashes}", quoted(release.version))
 }
 
-/// `sidecar_for` makes the process a sidecar instead of a process type of its own.
-fn launch(index: &str, staging: &Staging) -> String {
-    let mode = staging.mode.map(|mode| format!(" --mode {mode}")).unwrap_or_default();
-    // Of the memory, etcd itself must be told, too.
-    let budget = staging.memory.map(|mb| format!(" --memory {mb}")).unwrap_or_default();
-    let command = format!("exec \"$DEPS_DIR/{index}/bin/{LAUNCHER}\" run --drain \"{DRAIN}\"{mode}{budget}");
-    let memory = staging.memory.map(|mb| format!("  limits: {{memory: {mb}}}\n")).unwrap_or_default();
-    let processes: Vec<String> = staging.processes.iter().map(|process| quoted(process)).collect();
+/// `launch.yml`. `sidecar_for` makes the process a sidecar instead of a process type of its own.
+fn launch(sidecar: &Sidecar<'_>) -> String {
+    let memory = sidecar.memory.map(|mb| format!("  limits: {{memory: {mb}}}\n")).unwrap_or_default();
+    let process_types: Vec<String> = sidecar.process_types.iter().map(|name| quoted(name)).collect();
     format!(
         "processes:\n- type: {}\n  command: {}\n{memory}  platforms: {{cloudfoundry: {{sidecar_for: [{}]}}}}\n",
-        quoted(&staging.name),
-        quoted(&command),
-        processes.join(", ")
+        quoted(sidecar.name),
+        quoted(&sidecar.command),
+        process_types.join(", ")
     )
 }
 
@@ -175,25 +169,25 @@ mod tests {
     use crate::os::env::Env;
     use crate::release::RELEASE;
 
-    fn staging<const N: usize>(vars: [(&str, &str); N]) -> Staging {
-        Staging::resolve(&Env::from(vars), &RELEASE).unwrap()
+    fn options<const N: usize>(vars: [(&str, &str); N]) -> Options {
+        Options::resolve(&Env::from(vars), &RELEASE).unwrap()
     }
 
     #[test]
     fn the_declaration() {
         assert_eq!(
-            launch("0", &staging([])),
+            launch(&Sidecar::new(&options([]), "$DEPS_DIR/0/bin/etcdproxy")),
             "processes:\n- type: \"etcd-proxy\"\n  command: \"exec \\\"$DEPS_DIR/0/bin/etcdproxy\\\" run --drain \\\"${ETCDPROXY_DRAIN:-8s}\\\"\"\n  \
              platforms: {cloudfoundry: {sidecar_for: [\"web\"]}}\n"
         );
-        let all = staging([
+        let all = options([
             ("BP_ETCDPROXY_SIDECAR_NAME", "my_etcd"),
             ("BP_ETCDPROXY_SIDECAR_FOR", "web,worker"),
             ("BP_ETCDPROXY_MEMORY", "64"),
             ("BP_ETCDPROXY_MODE", "grpc-proxy"),
         ]);
         assert_eq!(
-            launch("07", &all),
+            launch(&Sidecar::new(&all, "$DEPS_DIR/07/bin/etcdproxy")),
             "processes:\n- type: \"my_etcd\"\n  command: \"exec \\\"$DEPS_DIR/07/bin/etcdproxy\\\" run --drain \\\"${ETCDPROXY_DRAIN:-8s}\\\" --mode grpc-proxy --memory 64\"\n  \
              limits: {memory: 64}\n  platforms: {cloudfoundry: {sidecar_for: [\"web\", \"worker\"]}}\n"
         );

@@ -1,4 +1,4 @@
-//! `package`: the offline buildpack zip, made from this binary.
+//! `package`: makes the offline buildpack, a zip, from this binary.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,32 +9,31 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::quoted;
-use crate::VERSION;
 use crate::fs as file;
-use crate::release::{Label, Labelled, Release, is_carried};
+use crate::release::{Label, Labelled, Release, VERSION, is_carried};
 
-/// What `bin` calls in a zip for both architectures.
-const CHOOSE: &str = include_str!("../../assets/choose.sh");
+/// What the scripts in `bin` call in a zip for both architectures.
+const CHOOSE: &str = include_str!("../../../assets/choose.sh");
 
 const TEXTS: [(&str, &str, u32); 6] = [
-    ("LICENSE", include_str!("../../LICENSE"), 0o644),
-    ("NOTICE", include_str!("../../NOTICE"), 0o644),
-    ("README.md", include_str!("../../README.md"), 0o644),
-    ("bin/compile", include_str!("../../bin/compile"), 0o755),
-    ("bin/detect", include_str!("../../bin/detect"), 0o755),
-    ("bin/supply", include_str!("../../bin/supply"), 0o755),
+    ("LICENSE", include_str!("../../../LICENSE"), 0o644),
+    ("NOTICE", include_str!("../../../NOTICE"), 0o644),
+    ("README.md", include_str!("../../../README.md"), 0o644),
+    ("bin/compile", include_str!("../../../bin/compile"), 0o755),
+    ("bin/detect", include_str!("../../../bin/detect"), 0o755),
+    ("bin/supply", include_str!("../../../bin/supply"), 0o755),
 ];
 
 /// What to make.
 #[derive(Debug)]
 pub(crate) struct Package<'a> {
-    /// The one stack it is for; any when not given, for a static binary needs none.
+    /// The only stack that it is for; by default any, because a static binary needs no stack.
     pub stack: Option<&'a str>,
-    /// What it is for: `amd64`, `arm64` or `both`; as this binary when not given.
+    /// `amd64`, `arm64` or `both`; by default the architecture of this binary.
     pub arch: Option<&'a str>,
     /// The etcdproxy for the other architecture.
     pub other: Option<&'a Path>,
-    /// Where the zip goes; a name as Cloud Foundry's own packager gives it when not given.
+    /// Path of the zip; by default the name that Cloud Foundry's own packager would give it.
     pub output: Option<PathBuf>,
     /// This binary.
     pub exe: &'a Path,
@@ -46,11 +45,11 @@ struct Binary<'a> {
     label: Label,
 }
 
-/// Writes the zip and gives its path. The same binaries give the same bytes.
+/// Writes the zip and returns its path. The same binaries give the same bytes.
 ///
 /// # Errors
-/// When this binary is a launcher, the stack is no name, the binary for an architecture is missing, or the file cannot
-/// be written.
+/// If this binary is a launcher, the name of the stack is invalid, the binary for an architecture is missing, or the
+/// file cannot be written.
 pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     if !is_carried() {
         bail!("this is the small launcher, which has no etcd inside: package with the whole etcdproxy");
@@ -58,7 +57,7 @@ pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     let binaries = binaries(&task, release)?;
     let stack = task.stack.unwrap_or_default();
     if !stack.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-        bail!("--stack: {stack:?} is no stack: use a name as in cflinuxfs4");
+        bail!("--stack: invalid stack {stack:?}: use a name such as cflinuxfs4");
     }
     let suffix = if stack.is_empty() { String::new() } else { format!("-{stack}") };
     let path = task.output.unwrap_or_else(|| format!("etcdproxy_buildpack-cached{suffix}-v{VERSION}.zip").into());
@@ -66,7 +65,7 @@ pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The binaries for what is asked for: this one, another one, or both, amd64 first.
+/// This binary, the other one, or both; amd64 first.
 fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>> {
     let this = release.arch;
     let missing = if this == "amd64" { "arm64" } else { "amd64" };
@@ -77,17 +76,17 @@ fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>
     }
     match task.other {
         Some(_) if arch == this => {
-            bail!("--other: a package for {this} alone takes this binary only: leave --other out")
+            bail!("--other: a package for {this} alone contains this binary only: leave --other out")
         }
         Some(path) => binaries.push(Binary { path, label: other(path, missing)? }),
         None if arch == this => {}
-        None => bail!("--arch {arch}: this is the etcdproxy for {this}: name that for {missing} with --other"),
+        None => bail!("--arch {arch}: this is the etcdproxy for {this}: name the one for {missing} with --other"),
     }
     binaries.sort_by(|a, b| a.label.arch.cmp(&b.label.arch));
     Ok(binaries)
 }
 
-/// What the binary for the other architecture is, when it fits this one.
+/// The label of the binary for the other architecture, if both are of the same release.
 fn other(path: &Path, missing: &str) -> Result<Label> {
     let label = Label::read(path).with_context(|| format!("--other: {} cannot be used", path.display()))?;
     let own = Label::own()?;
@@ -108,7 +107,7 @@ fn other(path: &Path, missing: &str) -> Result<Label> {
 }
 
 fn fill(zip: &mut File, binaries: &[Binary<'_>], stack: &str) -> Result<()> {
-    // Stored: all but a few percent of it is compressed already.
+    // Stored: nearly all of it is compressed already.
     let entry = |mode| {
         SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
@@ -134,7 +133,7 @@ fn fill(zip: &mut File, binaries: &[Binary<'_>], stack: &str) -> Result<()> {
         add("etcdproxy", only.path)?;
     } else {
         for binary in binaries {
-            // As `uname -m` has it.
+            // The names that `uname -m` prints.
             let machine = if binary.label.arch == "amd64" { "x86_64" } else { "aarch64" };
             add(&format!("etcdproxy-{machine}"), binary.path)?;
         }
@@ -145,7 +144,7 @@ fn fill(zip: &mut File, binaries: &[Binary<'_>], stack: &str) -> Result<()> {
     Ok(())
 }
 
-/// The platform reads only `stack`; the rest is for people and scanners.
+/// The platform reads `stack` only. The rest is for people and scanners.
 fn manifest(stack: &str, binaries: &[Binary<'_>]) -> String {
     let stack = if stack.is_empty() { String::new() } else { format!("stack: {}\n", quoted(stack)) };
     let dependency = |Binary { label, .. }: &Binary<'_>| {

@@ -1,11 +1,10 @@
-//! The sources' values, checked.
+//! The values of all sources, checked.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::tls::{Kind, check_ca, check_identity};
-use super::{Endpoint, Error, ListenAddr, Pem, Scheme, Setting, Sources, Tls, binding, endpoint};
-use crate::os::log::Format;
+use super::sources::Sources;
+use super::tls::{Secrecy, check_ca, check_identity};
+use super::{Endpoint, Error, ListenAddr, Mode, Pem, Run, Scheme, Setting, Tls, binding, duration, endpoint};
 
 /// What `run` works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +12,8 @@ pub(crate) struct Settings {
     /// At least one; all with the same scheme.
     pub endpoints: Vec<Endpoint>,
     pub listen_addr: ListenAddr,
-    pub mode: Mode,
-    /// Why `auto` took another mode than the usual one.
+    pub run: Run,
+    /// Why `auto` chose another mode than the usual one.
     pub mode_reason: Option<String>,
     /// Name of the service binding that is used.
     pub binding: Option<String>,
@@ -23,55 +22,24 @@ pub(crate) struct Settings {
     pub namespace: Option<String>,
     /// Where Prometheus metrics are served besides the listen address.
     pub metrics_addr: Option<ListenAddr>,
-    /// How long at most the proxy serves on after SIGTERM. Without it, the launcher becomes etcd and cannot.
-    pub drain: Option<Duration>,
     pub preflight: Preflight,
-    pub log_format: Format,
     /// What the proxy may use, in MiB.
     pub memory: Option<u32>,
     /// Whether etcd may reach the cluster through the HTTP proxy of the environment.
     pub use_http_proxy: bool,
-    /// What should not be, but can work. One line each.
+    /// Problems that do not prevent a start. One line each.
     pub warnings: Vec<String>,
 }
 
-/// What carries the application's connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// `etcd grpc-proxy`.
-    GrpcProxy,
-    /// This program itself, byte for byte.
-    Tunnel,
-}
-
-impl Mode {
-    /// Nothing for `auto`.
-    pub(super) fn parse(text: &str) -> Result<Option<Self>, String> {
-        match text {
-            "auto" => Ok(None),
-            "grpc-proxy" => Ok(Some(Self::GrpcProxy)),
-            "tunnel" => Ok(Some(Self::Tunnel)),
-            other => Err(format!("{other:?} is no mode: use auto, grpc-proxy or tunnel")),
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GrpcProxy => "grpc-proxy",
-            Self::Tunnel => "tunnel",
-        })
-    }
-}
-
-/// Whether the endpoints are tried before the start, and what follows when none is good.
+/// Whether to try the endpoints before the start, and what to do if none can be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Preflight {
+    /// Start anyway.
     #[default]
     Warn,
-    /// No start.
+    /// Do not start.
     Strict,
+    /// Do not try them.
     Off,
 }
 
@@ -81,21 +49,13 @@ impl Preflight {
             "warn" => Ok(Self::Warn),
             "strict" => Ok(Self::Strict),
             "off" => Ok(Self::Off),
-            other => Err(format!("{other:?} is no preflight: use warn, strict or off")),
+            other => Err(Setting::Preflight.invalid(other)),
         }
     }
 }
 
-/// 2 s less than Cloud Foundry gives a process between SIGTERM and SIGKILL.
-const TUNNEL_DRAIN: Duration = Duration::from_secs(8);
-
-/// In MB. Idle, etcd's proxy has 26.
-const LEAST_MEMORY: u32 = 32;
-/// In MB. Idle, it has 4.
-const TUNNEL_LEAST_MEMORY: u32 = 8;
-
 impl Sources {
-    /// Everything `run` needs, checked.
+    /// Everything that `run` needs, checked.
     ///
     /// # Errors
     /// The first setting that can never work.
@@ -106,70 +66,57 @@ impl Sources {
         let endpoints = self.endpoints(&listen_addr, tls.is_configured())?;
         if tls.is_configured() && endpoints[0].scheme == Scheme::Http {
             warnings.push(format!(
-                "{} is plain http, so the certificates that are configured are not used: write https",
+                "{} is plain http, so the configured certificates are not used: write https",
                 endpoints[0]
             ));
         }
-        let (binding, has_password) = self.binding.clone().unzip();
-        let namespace = self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?;
-        let (mode, mode_reason) = self.mode(&tls, has_password == Some(true), namespace.is_some())?;
-        if has_password == Some(true) && mode == Mode::GrpcProxy {
+        let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
+        let (mode, mode_reason) = self.mode(&tls, password)?;
+        if password && !mode.capabilities().passwords {
             warnings.push(
-                "the service binding has a password: through etcd's grpc-proxy a watch falls silent, with no error, \
-                 when the first login's token expires (after 300 s by default): use --mode tunnel"
+                "the service binding has a password: with etcd's grpc-proxy, watches stop without an error when the \
+                 token of the first login expires (after 300 s by default): use --mode tunnel"
                     .to_owned(),
             );
         }
         if !listen_addr.is_loopback() {
             warnings.push(format!(
-                "{listen_addr} is not loopback: whoever reaches it acts in the cluster as this sidecar does"
+                "{listen_addr} is not a loopback address: everyone who can reach it has this sidecar's access to the \
+                 cluster"
             ));
         }
-        let drain = self.parsed(Setting::Drain, drain)?;
+        let metrics_addr = |text: &str| match ListenAddr::parse_metrics(text)? {
+            addr if addr == listen_addr => {
+                Err(format!("{addr} is the address that the application connects to: choose another one"))
+            }
+            addr => Ok(addr),
+        };
         Ok(Settings {
             endpoints,
-            mode,
+            run: Run::new(mode, self.parsed(Setting::Drain, drain)?),
             mode_reason,
-            binding,
+            binding: self.bound.as_ref().map(|bound| bound.name.clone()),
             tls,
-            namespace,
-            metrics_addr: self.parsed(Setting::MetricsAddr, |text| {
-                let addr = ListenAddr::parse_metrics(text)?;
-                if addr == listen_addr {
-                    return Err(format!("{addr} is the address the application connects to: choose another"));
-                }
-                Ok(addr)
-            })?,
+            namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
+            metrics_addr: self.parsed(Setting::MetricsAddr, metrics_addr)?,
             listen_addr,
-            drain: match mode {
-                Mode::GrpcProxy => drain.flatten(),
-                Mode::Tunnel => Some(drain.unwrap_or(Some(TUNNEL_DRAIN)).unwrap_or_default()),
-            },
             preflight: self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default(),
-            log_format: self.log_format()?,
-            memory: self.parsed(Setting::Memory, |text| memory(text, mode))?,
+            memory: self.parsed(Setting::Memory, |text| mode.memory(text))?,
             use_http_proxy: self.switch(Setting::UseHttpProxy)?,
             warnings,
         })
     }
 
-    /// How log lines look.
-    pub(crate) fn log_format(&self) -> Result<Format, Error> {
-        Ok(self.parsed(Setting::LogFormat, Format::parse)?.unwrap_or_default())
-    }
-
     fn endpoints(&self, listen_addr: &ListenAddr, tls: bool) -> Result<Vec<Endpoint>, Error> {
         let Some(value) = self.get(Setting::Endpoints) else {
-            return Err(Error {
-                setting: "endpoints".to_owned(),
-                problem: format!(
-                    "none are set and {}: give etcd's addresses with {} or {}, as in \
-                     https://10.0.0.1:2379,https://10.0.0.2:2379",
-                    binding::none_is_etcd(&self.others, Setting::Service.flag()),
-                    Setting::Endpoints.flag(),
-                    Setting::Endpoints.variable()
-                ),
-            });
+            let problem = format!(
+                "none are set and {}: give etcd's addresses with {} or {}, as in \
+                 https://10.0.0.1:2379,https://10.0.0.2:2379",
+                binding::none_is_etcd(&self.others, Setting::Service.flag()),
+                Setting::Endpoints.flag(),
+                Setting::Endpoints.variable()
+            );
+            return Err(Error::new("endpoints", problem));
         };
         let endpoints =
             endpoint::parse_list(value.text()?, Scheme::usual(tls)).map_err(|problem| value.error(problem))?;
@@ -182,58 +129,51 @@ impl Sources {
         }
     }
 
-    /// What is asked for; with `auto`, etcd's grpc-proxy wherever it can serve correctly.
-    fn mode(&self, tls: &Tls, password: bool, namespace: bool) -> Result<(Mode, Option<String>), Error> {
-        let named = tls.identity.as_ref().and_then(|it| Some((&it.cert.name, it.common_name.as_ref()?)));
-        let chosen = match (self.parsed(Setting::Mode, Mode::parse)?.flatten(), named) {
-            (Some(Mode::GrpcProxy), Some((cert, name))) => {
-                return Err(Error {
-                    setting: cert.clone(),
-                    problem: format!(
-                        "the client certificate has the common name {name:?}, and etcd's grpc-proxy takes none that \
-                         has one: use --mode tunnel, which takes any, or a certificate without a common name"
-                    ),
-                });
-            }
-            (Some(mode), _) => (mode, None),
-            (None, Some((_, name))) => {
-                let why = format!("etcd's grpc-proxy takes no client certificate with a common name, as {name:?} is");
-                (Mode::Tunnel, Some(why))
-            }
-            (None, None) if password && !namespace => {
-                let why = "through etcd's grpc-proxy, watches fall silent where clients log in with a password";
-                (Mode::Tunnel, Some(why.to_owned()))
-            }
-            (None, None) => (Mode::GrpcProxy, None),
+    /// The mode that was chosen, or the one for `auto` and why.
+    fn mode(&self, tls: &Tls, password: bool) -> Result<(Mode, Option<String>), Error> {
+        let identity = tls.identity.as_ref();
+        let named = identity.and_then(|it| Some((&it.cert.name, it.common_name.as_deref()?)));
+        let namespace = self.get(Setting::Namespace);
+        let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
+            Some(mode) => (mode, None),
+            None => Mode::auto(named.map(|(_, name)| name), password, namespace.is_some()),
         };
-        match self.get(Setting::Namespace) {
-            Some(namespace) if chosen.0 == Mode::Tunnel => Err(namespace.error(
-                "the tunnel carries bytes untouched and can put no prefix before keys: remove it, or use what etcd's \
-                 grpc-proxy can serve, with --mode grpc-proxy",
+        let can = mode.capabilities();
+        match (named, namespace) {
+            (Some((cert, name)), _) if !can.common_names => Err(Error::new(
+                cert,
+                format_args!(
+                    "the client certificate has the common name {name:?}, which etcd's grpc-proxy does not accept: \
+                     use --mode tunnel, or a certificate without a common name"
+                ),
             )),
-            _ => Ok(chosen),
+            (_, Some(namespace)) if !can.namespaces => Err(namespace.error(
+                "the tunnel forwards bytes unchanged and cannot put a prefix before keys: remove it, or use --mode \
+                 grpc-proxy (without a common name in the client certificate)",
+            )),
+            _ => Ok((mode, reason)),
         }
     }
 
     fn tls(&self, warnings: &mut Vec<String>) -> Result<Tls, Error> {
         let now = SystemTime::now();
         let pem = |key, kind| self.get(key).map(|value| Pem::read(&value, kind)).transpose();
-        let ca = pem(Setting::CaCert, Kind::Public)?;
+        let ca = pem(Setting::CaCert, Secrecy::Public)?;
         if let Some(ca) = &ca {
             warnings.extend(check_ca(ca, now)?);
         }
-        let lone = |has: Pem, lacks: Setting| Error {
-            setting: has.name,
-            problem: format!(
+        let lone = |has: Pem, lacks: Setting| {
+            let problem = format!(
                 "a client certificate and its key belong together: give the other one with {} or {}",
                 lacks.flag(),
                 lacks.variable()
-            ),
+            );
+            Err(Error::new(has.name, problem))
         };
-        let identity = match (pem(Setting::Cert, Kind::Public)?, pem(Setting::Key, Kind::Secret)?) {
+        let identity = match (pem(Setting::Cert, Secrecy::Public)?, pem(Setting::Key, Secrecy::Secret)?) {
             (None, None) => None,
-            (Some(cert), None) => return Err(lone(cert, Setting::Key)),
-            (None, Some(key)) => return Err(lone(key, Setting::Cert)),
+            (Some(cert), None) => return lone(cert, Setting::Key),
+            (None, Some(key)) => return lone(key, Setting::Cert),
             (Some(cert), Some(key)) => {
                 let (identity, warning) = check_identity(cert, key, now)?;
                 warnings.extend(warning);
@@ -244,42 +184,26 @@ impl Sources {
     }
 }
 
+/// `None` for `off`.
 fn drain(text: &str) -> Result<Option<Duration>, String> {
     if text == "off" {
         return Ok(None);
     }
-    duration(text).map(Some).map_err(|problem| format!("{problem}, or off"))
-}
-
-/// As in `500ms`, `8s`, `2m`. More than a hundred years count as that.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = humantime::parse_duration(text).map(|duration| duration.min(Duration::from_hours(100 * 365 * 24)));
-    parsed.map_err(|_| format!("{text:?} is no duration: write one as in 8s"))
-}
-
-pub(super) fn memory(text: &str, mode: Mode) -> Result<u32, String> {
-    let least = if mode == Mode::Tunnel { TUNNEL_LEAST_MEMORY } else { LEAST_MEMORY };
-    let number: Option<u32> = text.strip_suffix('M').unwrap_or(text).parse().ok();
-    match number {
-        Some(mb) if mb >= least => Ok(mb),
-        Some(_) => Err(format!("{text:?} is too little: mode {mode} needs {least} MB or more")),
-        None => Err(format!("{text:?} is no memory: write MB, as in 64")),
-    }
+    duration(text).map(Some).map_err(|expected| format!("invalid duration {text:?}: {expected}, or off"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::os::env::Env;
-    use crate::settings::Layer;
+    use crate::os::log::Format;
+    use crate::settings::Kind;
     use crate::settings::tls::tests::{Certificate, days};
 
     fn sources<const N: usize>(flags: &[(Setting, &str)], env: [(&str, &str); N]) -> Sources {
         let env = Env::from(env);
-        let mut sources = Sources::new(Layer::flags([]), &env);
-        let flag = |(key, text): &(Setting, &str)| Layer::flags([(*key, Some(text.into()))]);
-        sources.layers.splice(..1, flags.iter().map(flag));
-        sources.with_binding(&env).unwrap()
+        let flags = flags.iter().map(|(key, text)| (*key, text.into()));
+        Sources::new(flags, &env).with_binding(&env).unwrap()
     }
 
     fn resolve<const N: usize>(flags: &[(Setting, &str)], env: [(&str, &str); N]) -> Settings {
@@ -301,7 +225,7 @@ mod tests {
         let settings = resolve(&[(Setting::Endpoints, "flag:2379")], env);
         assert_eq!(settings.endpoints[0].to_string(), "http://flag:2379");
         assert_eq!(settings.listen_addr.to_string(), "127.0.0.1:9");
-        assert_eq!((settings.mode, settings.drain, settings.preflight), (Mode::GrpcProxy, None, Preflight::Warn));
+        assert_eq!((settings.run, settings.preflight), (Run::ExecEtcd, Preflight::Warn));
         assert_eq!(resolve(&[], env).endpoints[0].to_string(), "http://env:2379");
 
         let settings = resolve(&[], [("VCAP_SERVICES", services)]);
@@ -319,7 +243,7 @@ mod tests {
         assert_eq!(
             settings.warnings,
             [
-                "no service binding is used, since --endpoints is given and several may be meant: a, b; name one with ETCDPROXY_SERVICE"
+                "no service binding is used, because --endpoints is set and several services could be etcd (a, b): choose one with ETCDPROXY_SERVICE"
             ]
         );
     }
@@ -328,7 +252,10 @@ mod tests {
     fn a_password_in_the_binding_is_a_warning_about_watches() {
         let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","username":"u","password":"s3cret"}}]}"#;
         let warnings = resolve(&[(Setting::Mode, "grpc-proxy")], [("VCAP_SERVICES", services)]).warnings;
-        assert!(warnings[0].contains("a watch falls silent") && !warnings[0].contains("s3cret"), "{warnings:?}");
+        assert!(
+            warnings[0].contains("watches stop without an error") && !warnings[0].contains("s3cret"),
+            "{warnings:?}"
+        );
     }
 
     #[test]
@@ -336,7 +263,7 @@ mod tests {
         let settings = resolve(&[], [("ETCDPROXY_ENDPOINTS", " a:1 , b:2 \n"), ("ETCDPROXY_MODE", "grpc-proxy\n")]);
         let endpoints: Vec<String> = settings.endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(endpoints, ["http://a:1", "http://b:2"]);
-        assert_eq!(settings.mode, Mode::GrpcProxy);
+        assert_eq!(settings.run.mode(), Mode::GrpcProxy);
     }
 
     #[test]
@@ -349,16 +276,17 @@ mod tests {
         assert!(error(&[(Setting::Endpoints, "a")], []).starts_with("--endpoints: "));
         assert!(error(&[], [("ETCDPROXY_ENDPOINTS", "a")]).starts_with("ETCDPROXY_ENDPOINTS: "));
         for (key, text, problem) in [
-            (Setting::Mode, "fast", "--mode: \"fast\" is no mode: use auto, grpc-proxy or tunnel"),
-            (Setting::Preflight, "yes", "--preflight: \"yes\" is no preflight: use warn, strict or off"),
-            (Setting::Drain, "8", "--drain: \"8\" is no duration: write one as in 8s, or off"),
-            (Setting::LogFormat, "xml", "--log-format: \"xml\" is no format: use json, text or raw"),
-            (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs 32 MB or more"),
-            (Setting::Memory, "1G", "--memory: \"1G\" is no memory: write MB, as in 64"),
-            (Setting::UseHttpProxy, "yes", "ETCDPROXY_USE_HTTP_PROXY: \"yes\" is neither true nor false"),
+            (Setting::Mode, "fast", "--mode: invalid mode \"fast\": expected auto, grpc-proxy or tunnel"),
+            (Setting::Preflight, "yes", "--preflight: invalid preflight \"yes\": expected warn, strict or off"),
+            (Setting::Drain, "8", "--drain: invalid duration \"8\": expected a number with a unit, as in 8s, or off"),
+            (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs at least 32 MB"),
+            (Setting::Memory, "1G", "--memory: invalid memory \"1G\": expected a number of MB, as in 64"),
+            (Setting::UseHttpProxy, "yes", "ETCDPROXY_USE_HTTP_PROXY: invalid value \"yes\": expected true or false"),
         ] {
             assert_eq!(error(&[(Setting::Endpoints, "a:1"), (key, text)], []), problem);
         }
+        let found = sources(&[(Setting::LogFormat, "xml")], []).log_format().unwrap_err().to_string();
+        assert_eq!(found, "--log-format: invalid log format \"xml\": expected text, json or raw");
     }
 
     #[test]
@@ -399,20 +327,20 @@ mod tests {
         let pair = Certificate::new(Some("app"), days(-1), days(365));
         let env = [("ETCDPROXY_CERT", pair.cert.as_str()), ("ETCDPROXY_KEY", &pair.key)];
         let settings = resolve(&[(Setting::Endpoints, "a:1")], env);
-        assert_eq!((settings.mode, settings.drain), (Mode::Tunnel, Some(TUNNEL_DRAIN)));
+        assert_eq!(settings.run, Run::Tunnel { drain: Duration::from_secs(8) });
         assert!(settings.mode_reason.unwrap().contains("\"app\""));
         let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/")], env);
-        assert!(problem.starts_with("--namespace: the tunnel carries bytes untouched"), "{problem}");
+        assert!(problem.starts_with("--namespace: the tunnel forwards bytes unchanged"), "{problem}");
 
         let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","password":"s3cret"}}]}"#;
         let bound = [("VCAP_SERVICES", services)];
         let settings = resolve(&[], bound);
-        assert_eq!((settings.mode, settings.warnings.len()), (Mode::Tunnel, 0));
-        assert_eq!(resolve(&[(Setting::Namespace, "p/")], bound).mode, Mode::GrpcProxy);
+        assert_eq!((settings.run.mode(), settings.warnings.len()), (Mode::Tunnel, 0));
+        assert_eq!(resolve(&[(Setting::Namespace, "p/")], bound).run, Run::ExecEtcd);
         let settings = resolve(&[(Setting::Mode, "grpc-proxy")], bound);
-        assert_eq!((settings.mode, settings.drain, settings.warnings.len()), (Mode::GrpcProxy, None, 1));
+        assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
         let off = resolve(&[(Setting::Mode, "tunnel"), (Setting::Drain, "off")], bound);
-        assert_eq!((off.mode_reason, off.drain), (None, Some(Duration::ZERO)));
+        assert_eq!((off.mode_reason, off.run), (None, Run::Tunnel { drain: Duration::ZERO }));
     }
 
     #[test]
@@ -421,7 +349,7 @@ mod tests {
         let with = |endpoint| resolve(&[(Setting::Endpoints, endpoint)], [("ETCDPROXY_CACERT", &ca)]);
         let bare = with("a:1");
         assert_eq!((bare.endpoints[0].to_string().as_str(), &bare.warnings[..]), ("https://a:1", &[][..]));
-        assert!(with("http://a:1").warnings[0].contains("the certificates that are configured are not used"));
+        assert!(with("http://a:1").warnings[0].contains("the configured certificates are not used"));
     }
 
     #[test]
@@ -434,12 +362,32 @@ mod tests {
 
     #[test]
     fn supervising_is_switched_on_and_off() {
-        let drain = |text| resolve(&[(Setting::Endpoints, "a:1"), (Setting::Drain, text)], []).drain;
-        assert_eq!(
-            (drain("8s"), drain("0s"), drain("off")),
-            (Some(Duration::from_secs(8)), Some(Duration::ZERO), None)
-        );
-        let longest = drain("300000000000y").unwrap();
+        let run = |text| resolve(&[(Setting::Endpoints, "a:1"), (Setting::Drain, text)], []).run;
+        assert_eq!(run("8s"), Run::SuperviseEtcd { drain: Duration::from_secs(8) });
+        assert_eq!(run("0s"), Run::SuperviseEtcd { drain: Duration::ZERO });
+        assert_eq!(run("off"), Run::ExecEtcd);
+        let Run::SuperviseEtcd { drain: longest } = run("300000000000y") else { panic!("not supervised") };
         assert!(std::time::Instant::now().checked_add(longest).is_some());
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_table() {
+        let nothing = resolve(&[(Setting::Endpoints, "a:1")], []);
+        for setting in [Setting::ListenAddr, Setting::Mode, Setting::Preflight, Setting::LogFormat] {
+            let flags = [(Setting::Endpoints, "a:1"), (setting, setting.default().unwrap())];
+            assert_eq!(resolve(&flags, []), nothing, "{setting:?}");
+            assert_eq!(sources(&flags, []).log_format(), Ok(Format::default()));
+        }
+    }
+
+    #[test]
+    fn every_word_of_the_table_is_a_value() {
+        for setting in Setting::ALL {
+            let Kind::Choice(_, words) = setting.kind() else { continue };
+            for word in words {
+                let sources = sources(&[(Setting::Endpoints, "a:1"), (*setting, word)], []);
+                assert!(sources.resolve().is_ok() && sources.log_format().is_ok(), "{setting:?} {word}");
+            }
+        }
     }
 }

@@ -1,15 +1,16 @@
-//! Bad input by the thousands: bindings and endpoint lists that nobody would write never end in a panic, in more than
-//! one line, or in a secret that is shown.
+//! Random bindings and endpoint lists: none causes a panic, an error of more than one line, or an error that shows a
+//! secret.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::*;
+use super::Sources;
+use crate::os::env::Env;
 
 const SECRET: &str = "s3cret";
 
-/// Names that mean something in a binding, and some that do not.
+/// Names of credentials, and names that mean nothing.
 const NAMES: [&str; 28] = [
     "endpoints",
     "hosts",
@@ -41,7 +42,7 @@ const NAMES: [&str; 28] = [
     "",
 ];
 
-/// Pieces of addresses, in any order.
+/// Pieces of addresses, to be joined in any order.
 const PIECES: [&str; 24] = [
     "http://",
     "https://",
@@ -84,7 +85,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
         Just(Value::Null),
-        // What stands where a user name and a password may stand.
+        // A password where an address can have one.
         address().prop_map(|address| json!(format!("https://u:{SECRET},{SECRET}@{address}"))),
     ];
     leaf.prop_recursive(4, 32, 6, |inner| prop_oneof![vec(inner.clone(), 0..4).prop_map(Value::from), object(inner)])
@@ -96,7 +97,7 @@ fn object(values: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> 
 }
 
 fn services() -> impl Strategy<Value = String> {
-    // A key is looked at first: only without it does anything else matter.
+    // Most have no key: an invalid key would hide all other errors.
     let secrets = prop::sample::select(vec![
         json!({"password": SECRET}),
         json!({"password": SECRET}),
@@ -124,16 +125,16 @@ fn services() -> impl Strategy<Value = String> {
 }
 
 fn check(env: &Env) {
-    let resolved = Sources::new(Layer::flags([]), env).with_binding(env).and_then(|sources| sources.resolve());
-    let said = match resolved {
+    let resolved = Sources::new([], env).with_binding(env).and_then(|sources| sources.resolve());
+    let shown = match resolved {
         Ok(settings) => {
             assert!(!settings.endpoints.is_empty());
             format!("{:?} {}", settings.endpoints, settings.warnings.join(" "))
         }
         Err(err) => err.to_string(),
     };
-    assert!(!said.contains(SECRET), "{said}");
-    assert!(!said.contains('\n'), "{said:?}");
+    assert!(!shown.contains(SECRET), "{shown}");
+    assert!(!shown.contains('\n'), "{shown:?}");
 }
 
 proptest! {

@@ -1,0 +1,190 @@
+//! What the user of the buildpack sets at staging: the `BP_*` variables.
+
+use crate::os::env::Env;
+use crate::release::Release;
+use crate::settings::{ClusterSource, Error, Mode, Setting, invalid};
+
+/// The checked options.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub declare: Declare,
+    /// Name of the sidecar.
+    pub name: String,
+    /// Process types that get the sidecar.
+    pub process_types: Vec<String>,
+    /// Memory of the sidecar in MB.
+    pub memory: Option<u32>,
+    pub unpack: Unpack,
+    /// The mode, if one was chosen.
+    pub mode: Option<Mode>,
+    /// Whether to list the files that are written.
+    pub debug: bool,
+}
+
+/// Whether to declare the sidecar, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Declare {
+    Yes(String),
+    No(String),
+}
+
+/// When to unpack etcd.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Unpack {
+    /// At staging: the droplet contains upstream's own file.
+    #[default]
+    Stage,
+    /// At the first start: the droplet contains it compressed.
+    Launch,
+}
+
+impl Options {
+    /// Reads the environment of a staging.
+    ///
+    /// # Errors
+    /// If a value is invalid, or another version than that of `release` is asked for.
+    pub(crate) fn resolve(env: &Env, release: &Release) -> Result<Self, Error> {
+        if let Some(wanted) = text(env, "BP_ETCD_VERSION")?
+            && !matches(&wanted, release.version)
+        {
+            let version = release.version;
+            return Err(Error::new(
+                "BP_ETCD_VERSION",
+                format_args!(
+                    "is {wanted}, but this buildpack carries etcd {version}: use the buildpack with that version"
+                ),
+            ));
+        }
+        let mode = parsed(env, "BP_ETCDPROXY_MODE", Mode::parse)?.flatten();
+        let process_types =
+            parsed(env, "BP_ETCDPROXY_SIDECAR_FOR", |list| list.split(',').map(str::trim).map(process_type).collect())?;
+        Ok(Self {
+            declare: declare(env)?,
+            name: parsed(env, "BP_ETCDPROXY_SIDECAR_NAME", process_type)?.unwrap_or_else(|| "etcd-proxy".to_owned()),
+            process_types: process_types.unwrap_or_else(|| vec!["web".to_owned()]),
+            memory: parsed(env, "BP_ETCDPROXY_MEMORY", |text| mode.unwrap_or(Mode::GrpcProxy).memory(text))?,
+            unpack: parsed(env, "BP_ETCDPROXY_UNPACK", |value| match value {
+                "stage" => Ok(Unpack::Stage),
+                "launch" => Ok(Unpack::Launch),
+                other => Err(invalid("value", other, &["stage", "launch"])),
+            })?
+            .unwrap_or_default(),
+            mode,
+            debug: env.get("BP_DEBUG").is_some(),
+        })
+    }
+}
+
+fn declare(env: &Env) -> Result<Declare, Error> {
+    const SIDECAR: &str = "BP_ETCDPROXY_SIDECAR";
+    match text(env, SIDECAR)?.as_deref() {
+        Some("true") => Ok(Declare::Yes(format!("{SIDECAR} is true"))),
+        Some("false") => Ok(Declare::No(format!("{SIDECAR} is false"))),
+        None | Some("auto") => {
+            let endpoints = Setting::Endpoints.variable();
+            Ok(match ClusterSource::find(env)? {
+                ClusterSource::Endpoints => Declare::Yes(format!("{endpoints} is set")),
+                ClusterSource::Service(name) => Declare::Yes(format!("the service {name} is bound")),
+                ClusterSource::Unknown(why) => {
+                    Declare::No(format!("{why} and {endpoints} is not set. {SIDECAR}=true declares one"))
+                }
+            })
+        }
+        Some(other) => Err(Error::new(SIDECAR, invalid("value", other, &["auto", "true", "false"]))),
+    }
+}
+
+fn text(env: &Env, name: &str) -> Result<Option<String>, Error> {
+    let Some(value) = env.get(name) else { return Ok(None) };
+    let value = value.to_str().ok_or_else(|| Error::new(name, "it is not valid UTF-8"))?;
+    Ok(Some(value.trim().to_owned()))
+}
+
+fn parsed<T>(env: &Env, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
+    text(env, name)?.map(|value| parse(&value).map_err(|problem| Error::new(name, problem))).transpose()
+}
+
+/// A name that the platform accepts for a process type.
+fn process_type(value: &str) -> Result<String, String> {
+    let good =
+        !value.is_empty() && value.len() <= 255 && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    if good {
+        Ok(value.to_owned())
+    } else {
+        Err(format!("invalid process type {value:?}: expected letters, digits, - and _"))
+    }
+}
+
+/// Whether `wanted`, as in `3.7.2`, `3.7` or `3.7.x`, includes `version`.
+fn matches(wanted: &str, version: &str) -> bool {
+    let mut numbers = version.split('.');
+    wanted.trim_start_matches('v').split('.').all(|part| {
+        let number = numbers.next();
+        part == "x" || part == "*" || number == Some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: Release = Release { version: "3.7.2", arch: "amd64", origin: "", id: "", programs: &[] };
+
+    fn resolve<const N: usize>(vars: [(&str, &str); N]) -> Result<Options, String> {
+        Options::resolve(&Env::from(vars), &RELEASE).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn the_defaults() {
+        let options = resolve([]).unwrap();
+        let why = "no etcd service is bound and ETCDPROXY_ENDPOINTS is not set. BP_ETCDPROXY_SIDECAR=true declares one";
+        assert_eq!(options.declare, Declare::No(why.to_owned()));
+        assert_eq!((options.name.as_str(), &options.process_types[..]), ("etcd-proxy", &["web".to_owned()][..]));
+        assert_eq!((options.memory, options.unpack, options.mode), (None, Unpack::Stage, None));
+    }
+
+    #[test]
+    fn the_sidecar_is_declared_for_a_known_cluster_unless_the_user_decides() {
+        let declared = |vars: &[(&str, &str)]| {
+            let vars: Vec<_> = vars.iter().copied().chain([("X", "")]).collect();
+            let mut all = [("X", ""); 3];
+            all[..vars.len()].copy_from_slice(&vars);
+            matches!(resolve(all).unwrap().declare, Declare::Yes(_))
+        };
+        let services = r#"{"user-provided":[{"name":"my-etcd"}]}"#;
+        assert!(declared(&[("ETCDPROXY_ENDPOINTS", "h:1")]));
+        assert!(declared(&[("VCAP_SERVICES", services)]));
+        assert!(declared(&[("BP_ETCDPROXY_SIDECAR", "true")]));
+        assert!(!declared(&[("BP_ETCDPROXY_SIDECAR", "false"), ("ETCDPROXY_ENDPOINTS", "h:1")]));
+    }
+
+    #[test]
+    fn invalid_values() {
+        for (name, value, problem) in [
+            ("BP_ETCDPROXY_SIDECAR", "yes", "invalid value \"yes\": expected auto, true or false"),
+            ("BP_ETCDPROXY_SIDECAR_NAME", "a b", "invalid process type \"a b\": expected letters, digits, - and _"),
+            ("BP_ETCDPROXY_SIDECAR_FOR", "web,", "invalid process type \"\": expected letters, digits, - and _"),
+            ("BP_ETCDPROXY_MEMORY", "1G", "invalid memory \"1G\": expected a number of MB, as in 64"),
+            ("BP_ETCDPROXY_MEMORY", "0", "\"0\" is too little: mode grpc-proxy needs at least 32 MB"),
+            ("BP_ETCDPROXY_UNPACK", "later", "invalid value \"later\": expected stage or launch"),
+            ("BP_ETCDPROXY_MODE", "fast", "invalid mode \"fast\": expected auto, grpc-proxy or tunnel"),
+            (
+                "BP_ETCD_VERSION",
+                "3.6.x",
+                "is 3.6.x, but this buildpack carries etcd 3.7.2: use the buildpack with that version",
+            ),
+        ] {
+            assert_eq!(resolve([(name, value)]).unwrap_err(), format!("{name}: {problem}"));
+        }
+    }
+
+    #[test]
+    fn versions_that_match() {
+        for wanted in ["3.7.2", "v3.7.2", "3.7", "3.7.x", "3.x", "3.*"] {
+            assert!(resolve([("BP_ETCD_VERSION", wanted)]).is_ok(), "{wanted}");
+        }
+        for wanted in ["3.7.20", "3.7.2.1", "4.x", "37"] {
+            assert!(resolve([("BP_ETCD_VERSION", wanted)]).is_err(), "{wanted}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The sidecar: the process that runs the proxy beside the application.
+
+use super::options::Options;
+
+/// 2 s less than the platform gives a process between SIGTERM and SIGKILL. The user can change it at launch.
+const DRAIN: &str = "${ETCDPROXY_DRAIN:-8s}";
+
+/// A process, as the platform has to know it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sidecar<'a> {
+    pub name: &'a str,
+    /// Process types of the application that get it.
+    pub process_types: &'a [String],
+    /// A line for the shell.
+    pub command: String,
+    /// In MB. The platform subtracts it from the memory of the application's process.
+    pub memory: Option<u32>,
+}
+
+impl<'a> Sidecar<'a> {
+    /// `launcher` is the path of etcdproxy at launch; the shell expands variables in it.
+    pub(super) fn new(options: &'a Options, launcher: &str) -> Self {
+        let mode = options.mode.map(|mode| format!(" --mode {mode}")).unwrap_or_default();
+        let memory = options.memory.map(|mb| format!(" --memory {mb}")).unwrap_or_default();
+        Self {
+            name: &options.name,
+            process_types: &options.process_types,
+            command: format!("exec \"{launcher}\" run --drain \"{DRAIN}\"{mode}{memory}"),
+            memory: options.memory,
+        }
+    }
+}

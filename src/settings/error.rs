@@ -1,0 +1,33 @@
+//! Why the settings cannot work.
+
+use std::fmt::Display;
+use std::path::Path;
+
+/// A setting that can never work. The text names the setting, the problem, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {problem}")]
+pub(crate) struct Error {
+    setting: String,
+    problem: String,
+}
+
+impl Error {
+    /// `setting` as its user knows it: `--mode`, `ETCDPROXY_MODE`, or the service binding.
+    pub(crate) fn new(setting: impl Into<String>, problem: impl Display) -> Self {
+        Self { setting: setting.into(), problem: problem.to_string() }
+    }
+
+    /// The same, for a setting that is in `file`.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        Self { setting: format!("{}: {}", file.display(), self.setting), ..self }
+    }
+
+    /// Reported before the command line is parsed, because the parser would print what it does not understand.
+    pub(crate) fn pem_in_arguments() -> Self {
+        Self::new(
+            "command line",
+            "it contains a certificate or key as PEM text, which every program on this host can read: name a file, or \
+             set the environment variable",
+        )
+    }
+}

@@ -1,0 +1,38 @@
+//! The flags that are passed on to etcd as they are.
+
+use std::ffi::OsString;
+
+use super::{Error, Mode, Setting};
+
+/// Flags of etcd that would override what was checked.
+const CHECKED: [(&str, Setting); 5] = [
+    ("--endpoints", Setting::Endpoints),
+    ("--listen-addr", Setting::ListenAddr),
+    ("--cacert", Setting::CaCert),
+    ("--cert", Setting::Cert),
+    ("--key", Setting::Key),
+];
+
+/// Checks the flags that are passed on to etcd.
+///
+/// # Errors
+/// If the mode does not run etcd, for a flag that has one of our own, and for a word that etcd would ignore.
+pub(crate) fn check_etcd_flags(flags: &[OsString], mode: Mode) -> Result<(), Error> {
+    let error = |flag: &OsString, problem: String| Error::new(format!("-- {}", flag.display()), problem);
+    let Some(first) = flags.first() else { return Ok(()) };
+    if !mode.capabilities().runs_etcd {
+        return Err(error(first, format!("it is for etcd, which mode {mode} does not run: remove it")));
+    }
+    if !first.as_encoded_bytes().starts_with(b"-") {
+        return Err(error(first, "it is not a flag, and etcd would ignore it: remove it".to_owned()));
+    }
+    for flag in flags {
+        let name = flag.to_string_lossy();
+        let name = name.split('=').next().unwrap_or_default();
+        if let Some((_, own)) = CHECKED.iter().find(|(etcds, _)| *etcds == name) {
+            let problem = format!("it would override a checked setting: use {} before the --", own.flag());
+            return Err(error(flag, problem));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Where values come from: flags, then the environment, then the service binding.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+use super::binding::{self, Binding, BindingMatch};
+use super::{Error, ListenAddr, Setting};
+use crate::os::env::Env;
+use crate::os::log::Format;
+
+/// The kind of source that a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Flags,
+    Environment,
+    Binding,
+}
+
+/// A value with the name its user knows it by.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    pub origin: Origin,
+    pub name: String,
+    pub text: OsString,
+}
+
+impl Origin {
+    pub(super) fn value(self, name: impl Into<String>, text: impl Into<OsString>) -> Value {
+        Value { origin: self, name: name.into(), text: text.into() }
+    }
+}
+
+impl Value {
+    pub(super) fn error(&self, problem: impl fmt::Display) -> Error {
+        Error::new(&self.name, problem)
+    }
+
+    pub(super) fn text(&self) -> Result<&str, Error> {
+        self.text.to_str().map(str::trim).ok_or_else(|| self.error("it is not valid UTF-8"))
+    }
+}
+
+/// The values of one source.
+type Layer = BTreeMap<Setting, Value>;
+
+/// All sources, in order: the first that has a value for a setting wins.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    layers: Vec<Layer>,
+    /// The service binding that is used.
+    pub(super) bound: Option<Bound>,
+    /// Names of the bound services, if none of them is used.
+    pub(super) others: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The service binding that is used.
+#[derive(Debug, Clone)]
+pub(super) struct Bound {
+    pub name: String,
+    /// Whether clients log in with a password.
+    pub has_password: bool,
+}
+
+/// Where the addresses of the cluster will come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ClusterSource {
+    /// The endpoints are set.
+    Endpoints,
+    /// The bound service of this name.
+    Service(String),
+    /// Nothing is known yet, for this reason.
+    Unknown(String),
+}
+
+impl ClusterSource {
+    /// Looks for the addresses without checking them.
+    ///
+    /// # Errors
+    /// If the service bindings cannot be read, or several services could be etcd.
+    pub(crate) fn find(env: &Env) -> Result<Self, Error> {
+        let sources = Sources::new([], env);
+        if sources.get(Setting::Endpoints).is_some() {
+            return Ok(Self::Endpoints);
+        }
+        match sources.find_binding(env)? {
+            BindingMatch::One(binding) => Ok(Self::Service(binding.name)),
+            BindingMatch::Several(names) => Err(binding::several(&names)),
+            BindingMatch::None { others } => {
+                Ok(Self::Unknown(binding::none_is_etcd(&others, Setting::Service.variable())))
+            }
+        }
+    }
+}
+
+impl Sources {
+    /// The values that were given as flags, and the environment.
+    pub(crate) fn new(flags: impl IntoIterator<Item = (Setting, OsString)>, env: &Env) -> Self {
+        let flags = flags.into_iter().map(|(key, text)| (key, Origin::Flags.value(key.flag(), text)));
+        let variable = |key: &Setting| {
+            let text = env.get(key.variable())?;
+            Some((*key, Origin::Environment.value(key.variable(), text)))
+        };
+        let layers = vec![flags.collect(), Setting::ALL.iter().filter_map(variable).collect()];
+        Self { layers, bound: None, others: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Adds the service binding as the last source.
+    ///
+    /// # Errors
+    /// If the bindings cannot be read, or several services could be etcd.
+    pub(crate) fn with_binding(mut self, env: &Env) -> Result<Self, Error> {
+        let endpoints = self.get(Setting::Endpoints);
+        match (self.find_binding(env)?, endpoints) {
+            (BindingMatch::One(binding), endpoints) => self.add(&binding, endpoints.is_none())?,
+            (BindingMatch::None { others }, _) => self.others = others,
+            (BindingMatch::Several(names), None) => return Err(binding::several(&names)),
+            (BindingMatch::Several(names), Some(given)) => self.warnings.push(format!(
+                "no service binding is used, because {} is set and several services could be etcd ({}): choose one \
+                 with {}",
+                given.name,
+                names.join(", "),
+                Setting::Service.variable()
+            )),
+        }
+        Ok(self)
+    }
+
+    fn find_binding(&self, env: &Env) -> Result<BindingMatch, Error> {
+        let service = self.get(Setting::Service);
+        let service = service.as_ref().map(|value| Ok((value.name.as_str(), value.text()?))).transpose()?;
+        binding::find(env, service)
+    }
+
+    fn add(&mut self, binding: &Binding, endpoints: bool) -> Result<(), Error> {
+        let name = format!("service binding {:?}", binding.name);
+        let mut values = Layer::new();
+        if endpoints {
+            values.insert(Setting::Endpoints, Origin::Binding.value(&name, binding.endpoints()?));
+        }
+        // The prefix may be meant for other things.
+        let namespace = self.switch(Setting::NamespaceFromBinding)?;
+        for (setting, credential, value) in binding.settings() {
+            if setting != Setting::Namespace || namespace {
+                values.insert(setting, Origin::Binding.value(format!("{name}, {credential}"), value));
+            }
+        }
+        self.layers.push(values);
+        self.bound = Some(Bound { name: binding.name.clone(), has_password: binding.has_password() });
+        Ok(())
+    }
+
+    pub(super) fn get(&self, key: Setting) -> Option<Value> {
+        self.layers.iter().find_map(|layer| layer.get(&key)).cloned()
+    }
+
+    pub(super) fn parsed<T>(
+        &self,
+        key: Setting,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Error> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        parse(value.text()?).map(Some).map_err(|problem| value.error(problem))
+    }
+
+    pub(super) fn switch(&self, key: Setting) -> Result<bool, Error> {
+        let parsed = self.parsed(key, |text| match text {
+            "1" | "true" => Ok(true),
+            "0" | "false" => Ok(false),
+            other => Err(key.invalid(other)),
+        })?;
+        Ok(parsed.unwrap_or_default())
+    }
+
+    /// The address that the application connects to.
+    pub(crate) fn listen_addr(&self) -> Result<ListenAddr, Error> {
+        Ok(self.parsed(Setting::ListenAddr, ListenAddr::parse)?.unwrap_or_default())
+    }
+
+    /// The format of log lines.
+    pub(crate) fn log_format(&self) -> Result<Format, Error> {
+        let parse = |text: &str| Format::parse(text).ok_or_else(|| Setting::LogFormat.invalid(text));
+        Ok(self.parsed(Setting::LogFormat, parse)?.unwrap_or_default())
+    }
+}
