@@ -105,10 +105,10 @@ impl Dialer {
         }
     }
 
-    /// Looks for changed certificate files for ever, if there can be any.
-    pub(crate) async fn follow_certificates(&self) {
+    /// Reads certificate files that have changed, so that the next connection uses them.
+    pub(crate) async fn refresh(&self) {
         if let Some(tls) = &self.tls {
-            Arc::clone(tls).follow().await;
+            tls.refresh().await;
         }
     }
 

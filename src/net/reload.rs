@@ -4,17 +4,17 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
-use tokio::sync::watch;
 
 use super::tls::client_config;
 use crate::settings::Tls;
 
-/// How often to look for changed files.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How long a connection waits for the look at the files.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// One configuration for each protocol that TLS can agree on (ALPN).
 #[derive(Debug, Clone)]
@@ -28,8 +28,10 @@ pub(super) struct Configs {
 /// The current configurations, and what they were made from.
 pub(super) struct ReloadingTls {
     settings: Tls,
-    current: watch::Sender<Configs>,
+    current: Mutex<Configs>,
     stamp: Mutex<Stamp>,
+    /// A look at the files is under way.
+    looking: AtomicBool,
 }
 
 /// Of each file: modification time, size, inode.
@@ -39,44 +41,48 @@ impl ReloadingTls {
     /// # Errors
     /// When the certificates cannot be used: the setting and the problem, in words.
     pub(super) fn new(settings: &Tls) -> Result<Self, String> {
-        let stamp = Mutex::new(stamp(settings));
-        Ok(Self { settings: settings.clone(), current: watch::Sender::new(load(settings, 1)?), stamp })
+        let (current, stamp) = (Mutex::new(load(settings, 1)?), Mutex::new(stamp(settings)));
+        Ok(Self { settings: settings.clone(), current, stamp, looking: AtomicBool::new(false) })
     }
 
     pub(super) fn current(&self) -> Configs {
-        self.current.borrow().clone()
+        lock(&self.current).clone()
     }
 
-    /// Looks for changed files for ever.
-    pub(super) async fn follow(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            let this = Arc::clone(&self);
-            let _ = tokio::task::spawn_blocking(move || this.reload_if_changed()).await;
+    /// Reads files that have changed. Waits for that only for a moment; one look at a time is under way.
+    pub(super) async fn refresh(self: &Arc<Self>) {
+        if self.looking.swap(true, Ordering::Acquire) {
+            return;
         }
-    }
-
-    fn reload_if_changed(&self) {
-        let is_changed = *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) != stamp(&self.settings);
-        if is_changed {
-            self.reload();
-        }
+        let this = Arc::clone(self);
+        let look = tokio::task::spawn_blocking(move || {
+            let is_changed = *lock(&this.stamp) != stamp(&this.settings);
+            if is_changed {
+                this.reload();
+            }
+            this.looking.store(false, Ordering::Release);
+        });
+        let _ = tokio::time::timeout(LOOK_TIMEOUT, look).await;
     }
 
     /// Reads the certificates again. Certificates that cannot be used, as in the middle of a renewal, change nothing.
     pub(super) fn reload(&self) {
-        let mut last = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.stamp);
         *last = stamp(&self.settings);
-        let generation = self.current.borrow().generation + 1;
+        let generation = self.current().generation + 1;
         let read = self.settings.read_again().map_err(|err| err.to_string());
         match read.and_then(|settings| load(&settings, generation)) {
             Ok(configs) => {
-                self.current.send_replace(configs);
+                *lock(&self.current) = configs;
                 log::info!("the certificates were read again: new connections use them");
             }
             Err(why) => log::warn!("the previous certificates stay in use: {why}"),
         }
     }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn load(settings: &Tls, generation: u32) -> Result<Configs, String> {

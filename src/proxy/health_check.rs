@@ -24,6 +24,7 @@ pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, dialer: Arc<
     loop {
         ticks.tick().await;
         let asked = Instant::now();
+        check.dialer.refresh().await;
         check.drop_old_connection();
         let answer = check.ask(Deadline::after(TIMEOUT)).await;
         members.report(&check.member, asked, answer);

@@ -111,7 +111,7 @@ fn a_setting_that_etcd_refuses_is_not_tried_again() {
         stderr,
         "etcdproxy: error: etcd: unknown flag: --no-such-flag\n\
          etcdproxy: error: etcd does not start (exit code 1): unknown flag: --no-such-flag: change the setting, or \
-         flags after --\n"
+         the flags after --\n"
     );
 }
 

@@ -109,8 +109,6 @@ impl Tunnel {
                 for member in &members.list {
                     tokio::spawn(health_check::run(Arc::clone(members), Arc::clone(member), Arc::clone(dialer)));
                 }
-                let dialer = Arc::clone(dialer);
-                tokio::spawn(async move { dialer.follow_certificates().await });
                 let _ = stopped.changed().await;
             });
             runtime.shutdown_background();
@@ -215,6 +213,7 @@ impl Shared {
 
     /// Connects to the first member, in their order, that can be reached.
     async fn connect(&self, protocol: Protocol) -> Option<(Arc<Member>, Box<dyn Stream>)> {
+        self.dialer.refresh().await;
         for member in self.members.order() {
             let asked = Instant::now();
             match self.dialer.connect(&member.endpoint, protocol, Deadline::after(MEMBER_TIMEOUT)).await {
