@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use super::Endpoint;
+use super::endpoint::Endpoint;
+use super::host_port::{split_host_port, write_host_port};
 
 /// A host and port to listen on; `127.0.0.1:2379` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,53 +97,6 @@ impl ListenAddr {
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_host_port(f, &self.host, self.port)
-    }
-}
-
-pub(super) fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
-    if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-}
-
-/// Rejects characters that are in no address, before an error of one line shows the text.
-pub(super) fn refuse_odd(text: &str) -> Result<(), String> {
-    match text.chars().find(|c| c.is_control() || c.is_whitespace()) {
-        Some(odd) => Err(format!("invalid address {text:?}: it contains {odd:?}")),
-        None => Ok(()),
-    }
-}
-
-fn is_in_host(c: char) -> bool {
-    c.is_alphanumeric() || "-._:%".contains(c)
-}
-
-/// Splits `host:port` and `[ipv6]:port`. Returns the host without brackets.
-pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
-    refuse_odd(text)?;
-    let no_port = || {
-        let is_host = text.contains(char::is_alphabetic) || text.contains('.');
-        let example = if is_host && !text.contains(|c: char| !is_in_host(c)) { text } else { "127.0.0.1" };
-        format!("{text:?} has no port: write host:port, as in {example}:2379")
-    };
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or_else(|| format!("{text:?} has a [ without a ]"))?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{host:?} is not an IPv6 address"))?;
-            (host, rest.strip_prefix(':').ok_or_else(no_port)?)
-        }
-        None => text.rsplit_once(':').ok_or_else(no_port)?,
-    };
-    if host.is_empty() {
-        return Err(format!("{text:?} has no host: write host:port, as in 127.0.0.1{text}"));
-    }
-    if host.contains(':') && !text.starts_with('[') {
-        return Err(format!("{text:?} is ambiguous: write an IPv6 address in brackets, as in [::1]:2379"));
-    }
-    if let Some(odd) = host.chars().find(|c| !is_in_host(*c)) {
-        return Err(format!("invalid host name {host:?}: it contains {odd:?}"));
-    }
-    match port.parse::<u16>() {
-        Ok(port) if port > 0 => Ok((host, port)),
-        _ => Err(format!("invalid port {port:?}: expected a number from 1 to 65535")),
     }
 }
 

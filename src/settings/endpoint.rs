@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::addr::{refuse_odd, split_host_port, write_host_port};
+use super::host_port::{refuse_odd, split_host_port, write_host_port};
 use super::table::invalid;
 
 /// How a member is reached.

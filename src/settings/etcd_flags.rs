@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 
-use super::{Error, Mode, Setting};
+use super::error::Error;
+use super::mode::Mode;
+use super::table::Setting;
 
 /// Flags of etcd that would override what was checked.
 const CHECKED: [(&str, Setting); 5] = [

@@ -4,7 +4,7 @@
 //! - [`sources`]: where each value comes from; the first source that has one wins
 //! - [`resolve`]: the values, checked
 //! - [`mode`]: what each mode can do, and what becomes of the process
-//! - [`binding`], [`tls`], [`addr`], [`endpoint`], [`duration`]: the kinds of values
+//! - [`binding`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
 //! - [`etcd_flags`]: the flags that are passed on to etcd
 //! - [`service`]: what the sandbox of an installed service must allow
 
@@ -14,6 +14,7 @@ mod duration;
 mod endpoint;
 mod error;
 mod etcd_flags;
+mod host_port;
 mod mode;
 #[cfg(test)]
 mod property_tests;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Setting;
+use super::table::Setting;
 
 /// Who forwards the application's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

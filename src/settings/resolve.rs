@@ -2,9 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::addr::ListenAddr;
+use super::binding;
+use super::duration::duration;
+use super::endpoint::{self, Endpoint, Scheme};
+use super::error::Error;
+use super::mode::{Mode, Run};
 use super::sources::Sources;
-use super::tls::{Secrecy, check_ca, check_identity};
-use super::{Endpoint, Error, ListenAddr, Mode, Pem, Run, Scheme, Setting, Tls, binding, duration, endpoint};
+use super::table::Setting;
+use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
 
 /// What `run` works with.
 #[derive(Debug, Clone, PartialEq, Eq)]

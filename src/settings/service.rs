@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::endpoint::parse_list;
-use super::{Error, ListenAddr, Scheme, Setting, Sources};
+use super::addr::ListenAddr;
+use super::endpoint::{Scheme, parse_list};
+use super::error::Error;
+use super::sources::Sources;
+use super::table::Setting;
 use crate::os::env::Env;
 
 /// The part of the settings that systemd has to know.

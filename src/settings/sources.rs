@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
+use super::addr::ListenAddr;
 use super::binding::{self, Binding, BindingMatch};
-use super::{Error, ListenAddr, Setting};
+use super::error::Error;
+use super::table::Setting;
 use crate::os::env::Env;
 use crate::os::log::Format;
 

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::{self, PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::Error;
+use super::error::Error;
 use super::sources::{Origin, Value};
 
 /// A certificate that expires within this time gets a warning.

@@ -5,11 +5,7 @@
 
 mod package;
 mod supply;
+mod yaml;
 
 pub(crate) use package::{Package, package};
 pub(crate) use supply::{Supply, supply};
-
-/// A scalar that is valid YAML for any text, because JSON's strings are YAML's.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::quoted;
+use super::yaml::quoted;
 use crate::fs as file;
 use crate::release::{Label, Labelled, Release, VERSION, is_carried};
 

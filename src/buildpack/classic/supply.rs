@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::quoted;
+use super::yaml::quoted;
 use crate::buildpack::options::{Declare, Options, Unpack};
 use crate::buildpack::process::Sidecar;
 use crate::fs as file;

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Binding, Error};
-use crate::settings::Setting;
+use crate::settings::error::Error;
+use crate::settings::table::Setting;
 
 /// Names of each credential, in any case and also below `tls`. A dot is part of a file's name, or leads into an object.
 const NAMES: [(Setting, &[&str]); 4] = [
@@ -27,7 +27,18 @@ const NAMES: [(Setting, &[&str]); 4] = [
 
 const PASSWORDS: [&str; 2] = ["password", "authentication.password"];
 
+/// The bound service that is used.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::settings) struct Binding {
+    pub name: String,
+    pub(super) credentials: Map<String, Value>,
+}
+
 impl Binding {
+    pub(super) fn error(&self, problem: &str) -> Error {
+        Error::new(format!("service binding {:?}", self.name), problem)
+    }
+
     /// The settings that it has, but for the endpoints: each with the name of its credential and its value.
     pub(in crate::settings) fn settings(&self) -> Vec<(Setting, String, String)> {
         let setting = |(setting, names): &(Setting, &[&str])| {

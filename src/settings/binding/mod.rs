@@ -3,18 +3,11 @@
 mod credentials;
 mod source;
 
-use serde_json::{Map, Value};
-
+pub(super) use self::credentials::Binding;
 use self::source::Candidate;
-use super::{Error, Setting};
+use super::error::Error;
+use super::table::Setting;
 use crate::os::env::Env;
-
-/// The bound service that is used.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Binding {
-    pub name: String,
-    credentials: Map<String, Value>,
-}
 
 /// Signs that a service is etcd, the surest first. The first one that any service has decides.
 const SIGNS: [fn(&Candidate) -> bool; 3] = [
@@ -84,12 +77,6 @@ pub(super) fn none_is_etcd(others: &[String], setting: &str) -> String {
     }
     let names = others.join(", ");
     format!("no bound service is known to be etcd (if one of these is, name it with {setting}: {names})")
-}
-
-impl Binding {
-    fn error(&self, problem: &str) -> Error {
-        Error::new(format!("service binding {:?}", self.name), problem)
-    }
 }
 
 #[cfg(test)]

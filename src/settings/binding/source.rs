@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Binding, Error};
+use super::credentials::Binding;
 use crate::os::env::Env;
+use crate::settings::error::Error;
 
 const ROOT: &str = "SERVICE_BINDING_ROOT";
 const FILE: &str = "VCAP_SERVICES_FILE_PATH";
