@@ -1,17 +1,16 @@
-//! The build refuses, by name, whatever `manifest.yml` does not vouch for.
+//! The build refuses every etcd that is not the one in `manifest.yml`, and names it.
 //!
-//! Runs the compiled build script as Cargo does, in a directory with a manifest of the test's own.
+//! The tests run the compiled build script as Cargo does, in a directory with their own manifest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::support::{finish, in_manifest};
+use crate::support::{finish, manifest_value, sha256, succeeds};
 
-/// The newest build script of this package beside the `OUT_DIR` that this test was compiled with.
+/// This package's newest build script in Cargo's build directory, which also has this test's `OUT_DIR`.
 fn build_script() -> PathBuf {
     let builds = Path::new(env!("OUT_DIR")).ancestors().nth(2).unwrap();
     let scripts = fs::read_dir(builds).unwrap().filter_map(|entry| {
@@ -23,7 +22,7 @@ fn build_script() -> PathBuf {
     scripts.max().unwrap().1
 }
 
-/// A directory to build in, with the real manifest, changed.
+/// A directory to build in, with an edited copy of the real manifest.
 struct Build {
     dir: TempDir,
     arch: &'static str,
@@ -31,6 +30,10 @@ struct Build {
 }
 
 impl Build {
+    fn new() -> Self {
+        Self::with_manifest(|manifest| manifest)
+    }
+
     fn with_manifest(change: impl FnOnce(String) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let manifest = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/manifest.yml")).unwrap();
@@ -38,7 +41,7 @@ impl Build {
         Self { dir, arch: "x86_64", env: Vec::new() }
     }
 
-    /// A tarball with these files; gives its sha256. Each file is a bare ELF header for amd64.
+    /// Builds from a tarball with these files, and returns its sha256. Each file is only an ELF header for amd64.
     fn with_tarball(mut self, name: &str, files: &[&str]) -> (Self, String) {
         let top = self.dir.path().join(name);
         fs::create_dir(&top).unwrap();
@@ -50,10 +53,9 @@ impl Build {
             fs::write(top.join(file), elf).unwrap();
         }
         let tarball = self.dir.path().join(format!("{name}.tar.gz"));
-        let made = Command::new("tar").arg("-czf").arg(&tarball).arg("-C").arg(self.dir.path()).arg(name).status();
-        assert!(made.unwrap().success());
-        let sha256 = hex::encode(Sha256::digest(fs::read(&tarball).unwrap()));
+        succeeds(Command::new("tar").arg("-czf").arg(&tarball).arg("-C").arg(self.dir.path()).arg(name));
         self.env.push(("ETCD_RELEASE_TARBALL", tarball.to_str().unwrap().to_owned()));
+        let sha256 = sha256(&tarball);
         (self, sha256)
     }
 
@@ -62,6 +64,7 @@ impl Build {
         self
     }
 
+    /// Returns exit code and stdout.
     fn run(&self) -> (i32, String) {
         let mut script = Command::new(build_script());
         script.current_dir(self.dir.path()).env("OUT_DIR", self.dir.path().join("out")).env("PROFILE", "debug");
@@ -72,9 +75,16 @@ impl Build {
         (code, stdout)
     }
 
-    /// The one error, as Cargo shows it.
     #[track_caller]
-    fn refused(&self) -> String {
+    fn succeeds(&self) -> String {
+        let (code, stdout) = self.run();
+        assert_eq!(code, 0, "{stdout}");
+        stdout
+    }
+
+    /// Asserts that there is one error, and returns it.
+    #[track_caller]
+    fn fails(&self) -> String {
         let (code, stdout) = self.run();
         assert_eq!(code, 1, "{stdout}");
         let errors: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("cargo::error=")).collect();
@@ -84,24 +94,24 @@ impl Build {
 }
 
 fn version() -> String {
-    in_manifest("  version:")
+    manifest_value("  version:")
 }
 
-/// Its hash of the amd64 etcd.
-fn amd64() -> String {
-    in_manifest("    sha256:")
+/// The manifest's hash of etcd for amd64.
+fn sha256_of_amd64() -> String {
+    manifest_value("    sha256:")
 }
 
-/// The name of the tarball's top directory.
-fn top() -> String {
+/// The top directory in a tarball of the manifest's version.
+fn top_directory() -> String {
     format!("etcd-v{}-linux-amd64", version())
 }
 
 #[test]
-fn an_etcd_that_is_not_the_manifests() {
+fn an_etcd_that_does_not_match_the_manifest_is_refused() {
     let zeros = "0".repeat(64);
-    let (version, amd64) = (version(), amd64());
-    let error = Build::with_manifest(|manifest| manifest.replace(&amd64, &zeros)).refused();
+    let (version, amd64) = (version(), sha256_of_amd64());
+    let error = Build::with_manifest(|manifest| manifest.replace(&amd64, &zeros)).fails();
     assert_eq!(
         error,
         format!(
@@ -112,39 +122,36 @@ fn an_etcd_that_is_not_the_manifests() {
 }
 
 #[test]
-fn both_architectures_are_packed_and_no_other() {
-    let mut build = Build::with_manifest(|manifest| manifest);
+fn etcd_is_embedded_for_both_architectures_and_no_other() {
+    let mut build = Build::new();
     for (arch, name) in [("x86_64", "amd64"), ("aarch64", "arm64")] {
         build.arch = arch;
-        let (code, stdout) = build.run();
-        assert_eq!(code, 0, "{stdout}");
+        build.succeeds();
         let table = fs::read_to_string(build.dir.path().join("out/release.rs")).unwrap();
         assert!(table.contains(&format!("arch: {name:?}")), "{table}");
         let label = fs::read_to_string(build.dir.path().join("out/label.json")).unwrap();
         assert!(label.contains(&format!("\"etcd\":\"{}\",\"arch\":{name:?}", version())), "{label}");
     }
     build.arch = "riscv64";
-    assert!(build.refused().starts_with("no etcd release is pinned for the architecture \"riscv64\""));
+    assert!(build.fails().starts_with("no etcd release is pinned for the architecture \"riscv64\""));
 }
 
 #[test]
-fn the_same_build_gives_the_same_payload_and_another_time_gives_another() {
-    let made = |build: Build| {
-        let (code, stdout) = build.run();
-        assert_eq!(code, 0, "{stdout}");
+fn the_same_build_makes_the_same_payload_and_the_date_changes_it() {
+    let files = |build: Build| {
+        build.succeeds();
         ["out/release.rs", "out/documents.rs", "out/payload/release.zst"]
             .map(|file| fs::read(build.dir.path().join(file)).unwrap())
     };
-    let build = || Build::with_manifest(|manifest| manifest);
-    let one = made(build());
-    assert!(one == made(build()));
-    assert!(one != made(build().env("SOURCE_DATE_EPOCH", "1000000000")));
+    let first = files(Build::new());
+    assert!(first == files(Build::new()));
+    assert!(first != files(Build::new().env("SOURCE_DATE_EPOCH", "1000000000")));
 }
 
 #[test]
-fn a_tarball_that_nobody_vouches_for() {
-    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(&top(), &["etcd"]);
-    let error = build.refused();
+fn a_tarball_that_the_manifest_does_not_know_is_refused() {
+    let (build, sha256) = Build::new().with_tarball(&top_directory(), &["etcd"]);
+    let error = build.fails();
     let expected = format!(
         "has sha256 {sha256}, which manifest.yml does not know for etcd {} linux-amd64; to build from it all the \
          same, set ETCD_RELEASE_SHA256 to that hash",
@@ -152,17 +159,16 @@ fn a_tarball_that_nobody_vouches_for() {
     );
     assert!(error.ends_with(&expected), "{error}");
 
-    let error = build.env("ETCD_RELEASE_SHA256", &"1".repeat(64)).refused();
+    let error = build.env("ETCD_RELEASE_SHA256", &"1".repeat(64)).fails();
     assert!(error.starts_with("ETCD_RELEASE_SHA256 is 1111") && error.ends_with(&sha256), "{error}");
 }
 
 #[test]
-fn a_tarball_that_the_user_vouches_for_brings_all_its_programs() {
+fn a_tarball_that_the_user_vouches_for_is_embedded_with_all_its_programs() {
     let programs = ["etcd", "etcdctl", "etcdutl", "README.md"];
-    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball("etcd-v3.9.0-linux-amd64", &programs);
+    let (build, sha256) = Build::new().with_tarball("etcd-v3.9.0-linux-amd64", &programs);
     let build = build.env("ETCD_RELEASE_SHA256", &sha256);
-    let (code, stdout) = build.run();
-    assert_eq!(code, 0, "{stdout}");
+    let stdout = build.succeeds();
     assert!(stdout.contains("cargo::warning=etcd 3.9.0 is taken from etcd-v3.9.0-linux-amd64.tar.gz on the word of"));
     assert!(stdout.contains("cargo::warning=the bill of materials will list no Go modules of etcdctl: "), "{stdout}");
     let table = fs::read_to_string(build.dir.path().join("out/release.rs")).unwrap();
@@ -172,8 +178,8 @@ fn a_tarball_that_the_user_vouches_for_brings_all_its_programs() {
 }
 
 #[test]
-fn the_manifests_tarball_must_hold_the_manifests_etcd() {
-    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(&top(), &["etcd"]);
+fn a_tarball_that_the_manifest_vouches_for_must_contain_the_etcd_of_the_manifest() {
+    let (build, sha256) = Build::new().with_tarball(&top_directory(), &["etcd"]);
     let path = build.dir.path().join("manifest.yml");
     let mut manifest = String::new();
     for line in fs::read_to_string(&path).unwrap().lines().filter(|line| !line.starts_with("  sha256:")) {
@@ -183,33 +189,35 @@ fn the_manifests_tarball_must_hold_the_manifests_etcd() {
         }
     }
     fs::write(&path, manifest).unwrap();
-    is_not_the_manifests_etcd(&build.refused());
+    is_not_the_manifests_etcd(&build.fails());
 }
 
 #[test]
-fn whoever_vouches_for_a_tarball_of_the_manifests_version_it_must_hold_the_manifests_etcd() {
-    let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(&top(), &["etcd"]);
-    is_not_the_manifests_etcd(&build.env("ETCD_RELEASE_SHA256", &sha256).refused());
+fn a_tarball_that_the_user_vouches_for_must_contain_the_etcd_of_the_manifest_if_it_is_the_same_version() {
+    let (build, sha256) = Build::new().with_tarball(&top_directory(), &["etcd"]);
+    is_not_the_manifests_etcd(&build.env("ETCD_RELEASE_SHA256", &sha256).fails());
 }
 
 #[track_caller]
 fn is_not_the_manifests_etcd(error: &str) {
-    assert!(error.starts_with(&format!("etcd from {}.tar.gz is not the etcd {}", top(), version())), "{error}");
-    assert!(error.ends_with(&format!("expected {}", amd64())), "{error}");
+    assert!(
+        error.starts_with(&format!("etcd from {}.tar.gz is not the etcd {}", top_directory(), version())),
+        "{error}"
+    );
+    assert!(error.ends_with(&format!("expected {}", sha256_of_amd64())), "{error}");
 }
 
 #[test]
-fn tarballs_that_are_none() {
-    let refused = |name, files: &[&str]| {
-        let (build, sha256) = Build::with_manifest(|manifest| manifest).with_tarball(name, files);
-        build.env("ETCD_RELEASE_SHA256", &sha256).refused()
+fn a_tarball_must_have_the_name_and_the_layout_of_upstreams() {
+    let error_of = |name, files: &[&str]| {
+        let (build, sha256) = Build::new().with_tarball(name, files);
+        build.env("ETCD_RELEASE_SHA256", &sha256).fails()
     };
-    let error = refused("etcd-v3.9.0-linux-amd64", &["etcdctl"]);
+    let error = error_of("etcd-v3.9.0-linux-amd64", &["etcdctl"]);
     assert!(error.ends_with("holds no etcd-v3.9.0-linux-amd64/etcd"), "{error}");
-    let error = refused("etcd-v3.9.0-linux-arm64", &["etcd"]);
+    let error = error_of("etcd-v3.9.0-linux-arm64", &["etcd"]);
     assert!(error.ends_with("\"etcd-v3.9.0-linux-arm64\" is not etcd-vVERSION-linux-amd64"), "{error}");
 
-    let build = Build::with_manifest(|manifest| manifest).env("ETCD_RELEASE_TARBALL", "/no/such/file");
-    let error = build.refused();
+    let error = Build::new().env("ETCD_RELEASE_TARBALL", "/no/such/file").fails();
     assert!(error.starts_with("ETCD_RELEASE_TARBALL: cannot read /no/such/file: No such file"), "{error}");
 }

@@ -1,15 +1,16 @@
-//! The buildpack's scripts as the platform calls them, and the zip. `scripts/integration.sh` tests whole stagings.
+//! The buildpack's scripts, called as the platform calls them, and the zip. `scripts/integration.sh` tests whole
+//! stagings.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Cluster, Process, binary, command, etcdproxy, eventually, fails_with, finish, free_addr, own_host, wait_ready,
+    Cluster, Process, as_user, binary, command, etcdproxy, eventually, fails_with, finish, link, names, succeeds,
+    unique_addr, unique_host, wait_listening, wait_ready, write_program,
 };
 
 /// The unpacked buildpack, and the directories of one staging.
@@ -22,21 +23,19 @@ impl Staging {
         Self::with(&[])
     }
 
-    /// The buildpack that `package` makes with these flags, with a space in every path.
+    /// The buildpack that `package` makes with these flags. Every path contains a space.
     pub(crate) fn with(flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("with space ").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let zip = dir.path().join("buildpack.zip");
-        let (code, _, stderr) = finish(etcdproxy(["package", "--output"]).arg(&zip).args(flags));
-        assert_eq!(code, 0, "{stderr}");
+        succeeds(etcdproxy(["package", "--output"]).arg(&zip).args(flags));
         for name in ["build", "cache", "deps"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         let staging = Self { dir };
         let unzip = "import sys, zipfile, os\nz = zipfile.ZipFile(sys.argv[1])\nfor i in z.infolist():\n \
                      p = z.extract(i, sys.argv[2])\n os.chmod(p, i.external_attr >> 16 & 0o777)";
-        let unzipped = Command::new("python3").args(["-c", unzip]).arg(&zip).arg(staging.path("buildpack")).status();
-        assert!(unzipped.unwrap().success());
+        succeeds(Command::new("python3").args(["-c", unzip]).arg(&zip).arg(staging.path("buildpack")));
         staging
     }
 
@@ -55,18 +54,14 @@ impl Staging {
     }
 
     pub(crate) fn names(&self, dir: &str) -> Vec<String> {
-        let names =
-            fs::read_dir(self.path(dir)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
+        names(&self.path(dir))
     }
 
     fn text(&self, file: &str) -> String {
         fs::read_to_string(self.path(file)).unwrap()
     }
 
-    /// The launcher that supply left, in its droplet.
+    /// The launcher that supply has written, as it runs in a droplet.
     fn launcher(&self, args: &[&str]) -> Command {
         let mut command = command(&self.path("deps/0/bin/etcdproxy"), args);
         command.env_remove("ETCDPROXY_UNPACK_DIR").env("DEPS_DIR", self.path("deps"));
@@ -75,11 +70,10 @@ impl Staging {
 }
 
 #[test]
-fn what_supply_says_and_leaves() {
+fn supply_prints_its_steps_and_writes_the_etcd_and_the_launcher() {
     let staging = Staging::new();
     for _ in 0..2 {
-        let (code, stdout, stderr) = finish(staging.supply("0").env("ETCDPROXY_ENDPOINTS", "h:2379"));
-        assert_eq!((code, stderr.as_str()), (0, ""));
+        let stdout = succeeds(staging.supply("0").env("ETCDPROXY_ENDPOINTS", "h:2379"));
         let lines: Vec<&str> = stdout.lines().collect();
         assert!(lines[0].starts_with("-----> Etcdproxy Buildpack version "), "{stdout}");
         assert_eq!(lines[1], "-----> Supplying etcd");
@@ -99,29 +93,29 @@ fn what_supply_says_and_leaves() {
             .contains(r#"command: "exec \"$DEPS_DIR/0/bin/etcdproxy\" run --drain \"${ETCDPROXY_DRAIN:-8s}\"""#)
     );
 
-    // The launcher is small, knows its etcd, and carries no second one.
+    // The launcher is small, finds its etcd, and does not contain another.
     let size = |file: &str| fs::metadata(staging.path(file)).unwrap().len();
     assert!(size("deps/0/bin/etcdproxy") * 3 < size("buildpack/etcdproxy"));
     let (code, stdout, _) = finish(&mut staging.launcher(&["verify"]));
     assert_eq!((code, stdout.lines().count()), (0, 1), "{stdout}");
-    let lonely = staging.path("lonely");
-    fs::copy(staging.path("deps/0/bin/etcdproxy"), &lonely).unwrap();
-    let line = fails_with(1, &mut command(&lonely, ["unpack", "/tmp"]));
+    let alone = staging.path("alone");
+    write_program(&alone, &fs::read(staging.path("deps/0/bin/etcdproxy")).unwrap());
+    let line = fails_with(1, &mut command(&alone, ["unpack", "/tmp"]));
     assert!(line.contains("this is the small launcher, which has no etcd inside"), "{line}");
     for args in [&["verify"][..], &["verify", "--json"]] {
-        let line = fails_with(1, command(&lonely, args).env("ETCDPROXY_UNPACK_DIR", staging.path("empty")));
+        let line = fails_with(1, command(&alone, args).env("ETCDPROXY_UNPACK_DIR", staging.path("empty")));
         assert!(line.contains("nothing to verify: this is the small launcher, which has no etcd inside"), "{line}");
         assert!(
             line.contains(&format!("there is no {}/etcd, ", staging.path("").display()).replace("//", "/")),
             "{line}"
         );
     }
-    let line = fails_with(1, &mut command(&lonely, ["sbom"]));
+    let line = fails_with(1, &mut command(&alone, ["sbom"]));
     assert!(line.contains("this is the small launcher, which has no bill of materials inside"), "{line}");
 }
 
 #[test]
-fn for_the_tunnel_no_etcd_is_left_and_the_launcher_is_enough() {
+fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
     let staging = Staging::new();
     let cluster = Cluster::start(1);
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
@@ -129,22 +123,22 @@ fn for_the_tunnel_no_etcd_is_left_and_the_launcher_is_enough() {
     supply.env("BP_ETCDPROXY_MODE", "tunnel").env("BP_ETCDPROXY_SIDECAR", "true").env("BP_ETCDPROXY_MEMORY", "16");
     let (code, stdout, _) = finish(&mut supply);
     assert_eq!((code, stdout.lines().nth(1)), (0, Some("-----> Supplying the tunnel, which needs no etcd")));
-    assert_eq!(staging.names("deps/0/bin"), ["etcdproxy"], "that of the earlier supply is gone");
+    assert_eq!(staging.names("deps/0/bin"), ["etcdproxy"], "the etcd of the first supply is gone");
     assert!(!staging.text("deps/0/config.yml").contains("etcd_version"));
     assert!(staging.text("deps/0/launch.yml").contains(" --mode tunnel --memory 16"));
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
     let _tunnel = Process::start(staging.launcher(&args).stderr(Stdio::null()));
     wait_ready(&addr);
 }
 
 #[test]
-fn no_sidecar_without_a_cluster_in_sight_and_an_earlier_one_is_taken_back() {
+fn without_a_known_cluster_supply_declares_no_sidecar_and_removes_an_earlier_declaration() {
     let staging = Staging::new();
     assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_SIDECAR", "true")).0, 0);
     assert!(staging.path("deps/0/launch.yml").exists());
     let bound = r#"{"p.mysql":[{"name":"db"}],"user-provided":[{"name":"store"}]}"#;
-    for (name, value, why) in [
+    for (name, value, reason) in [
         (
             "X",
             "",
@@ -159,7 +153,7 @@ fn no_sidecar_without_a_cluster_in_sight_and_an_earlier_one_is_taken_back() {
         ("BP_ETCDPROXY_SIDECAR", "false", "BP_ETCDPROXY_SIDECAR is false"),
     ] {
         let (_, stdout, _) = finish(staging.supply("0").env(name, value));
-        assert_eq!(stdout.lines().last().unwrap(), format!("       No sidecar is declared: {why}."));
+        assert_eq!(stdout.lines().last().unwrap(), format!("       No sidecar is declared: {reason}."));
     }
     assert!(!staging.path("deps/0/launch.yml").exists());
     let (_, stdout, _) = finish(staging.supply("0").env("VCAP_SERVICES", bound).env("ETCDPROXY_SERVICE", "store"));
@@ -167,7 +161,7 @@ fn no_sidecar_without_a_cluster_in_sight_and_an_earlier_one_is_taken_back() {
 }
 
 #[test]
-fn ten_buildpacks_or_more() {
+fn an_index_of_two_digits_works() {
     let staging = Staging::new();
     assert_eq!(finish(staging.supply("03").env("BP_ETCDPROXY_SIDECAR", "true")).0, 0);
     assert_eq!(staging.names("deps"), ["03", "3"]);
@@ -178,23 +172,22 @@ fn ten_buildpacks_or_more() {
 }
 
 #[test]
-fn unpacked_at_launch() {
+fn etcd_can_be_unpacked_at_launch() {
     let staging = Staging::new();
     assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_UNPACK", "launch")).0, 0);
     assert_eq!(fs::read_link(staging.path("deps/0/bin/etcd")).unwrap(), Path::new("etcdproxy"));
     let mut etcd = command(&staging.path("deps/0/bin/etcd"), ["--version"]);
     etcd.env_remove("ETCDPROXY_UNPACK_DIR").env("DEPS_DIR", staging.path("deps"));
-    let (code, stdout, stderr) = finish(&mut etcd);
-    assert_eq!((code, stderr.as_str()), (0, ""));
+    let stdout = succeeds(&mut etcd);
     assert!(stdout.starts_with("etcd Version: "), "{stdout}");
     assert_eq!(staging.names("deps/0/unpacked").len(), 1);
-    // and back
+    // And back to the default.
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
     assert!(fs::symlink_metadata(staging.path("deps/0/bin/etcd")).unwrap().is_file());
 }
 
 #[test]
-fn settings_that_make_no_sense_fail_the_staging_with_one_line() {
+fn invalid_settings_fail_the_staging_with_one_line() {
     let staging = Staging::new();
     let line = fails_with(78, staging.supply("0").env("BP_ETCDPROXY_UNPACK", "later"));
     assert_eq!(line, "etcdproxy: error: BP_ETCDPROXY_UNPACK: invalid value \"later\": expected stage or launch");
@@ -216,7 +209,7 @@ fn wrong_arguments_get_a_usage_line() {
 }
 
 #[test]
-fn detect_says_no_and_compile_says_how_to_order_the_buildpacks() {
+fn detect_fails_silently_and_compile_explains_the_order_of_buildpacks() {
     let staging = Staging::new();
     assert_eq!(finish(&mut staging.script("detect", &[&staging.path("build")])), (1, String::new(), String::new()));
     let (code, _, stderr) = finish(&mut staging.script("compile", &[&staging.path("build"), &staging.path("cache")]));
@@ -226,7 +219,7 @@ fn detect_says_no_and_compile_says_how_to_order_the_buildpacks() {
 }
 
 #[test]
-fn a_source_checkout_is_no_buildpack_and_says_what_is() {
+fn the_scripts_of_a_source_checkout_explain_how_to_get_the_buildpack() {
     for script in ["detect", "supply", "compile"] {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bin").join(script);
         let line = fails_with(1, &mut command(&script, ["a", "b", "c", "0"]));
@@ -235,32 +228,18 @@ fn a_source_checkout_is_no_buildpack_and_says_what_is() {
 }
 
 #[test]
-fn an_unprivileged_user_stages_needs_root() {
-    let staging = Staging::new();
-    for dir in ["build", "cache", "deps"] {
-        chown(staging.path(dir), Some(2000), Some(2000)).unwrap();
-    }
-    let mut supply = command("setpriv".as_ref(), ["--reuid=2000", "--regid=2000", "--clear-groups"]);
-    supply.arg(staging.path("buildpack/bin/supply"));
-    supply.args(["build", "cache", "deps"].map(|dir| staging.path(dir))).arg("0").current_dir("/");
-    let (code, _, stderr) = finish(supply.env("BP_ETCDPROXY_SIDECAR", "true"));
-    assert_eq!((code, stderr.as_str()), (0, ""));
-    assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
-}
-
-#[test]
-fn the_same_binary_gives_the_same_zip() {
+fn the_same_binary_makes_the_same_zip() {
     let dir = tempfile::tempdir().unwrap();
     let package = |name: &str, more: &[&str]| {
         let path = dir.path().join(name);
-        let (code, stdout, stderr) = finish(etcdproxy(["package", "--output"]).arg(&path).args(more));
-        assert_eq!((code, stdout), (0, format!("{}\n", path.display())), "{stderr}");
+        let stdout = succeeds(etcdproxy(["package", "--output"]).arg(&path).args(more));
+        assert_eq!(stdout, format!("{}\n", path.display()));
         fs::read(path).unwrap()
     };
     let first = package("a.zip", &[]);
     assert!(first == package("b.zip", &[]));
     assert!(first.starts_with(b"PK"));
-    assert!(first.len() as u64 - fs::metadata(binary()).unwrap().len() < 60_000, "the payload is stored once");
+    assert!(first.len() as u64 - fs::metadata(binary()).unwrap().len() < 60_000, "the zip contains the payload once");
 
     let text = |zip: &[u8]| String::from_utf8_lossy(zip).into_owned();
     assert!(text(&package("c.zip", &["--stack", "cflinuxfs4"])).contains("\nstack: \"cflinuxfs4\"\n"));
@@ -273,12 +252,12 @@ fn the_same_binary_gives_the_same_zip() {
         "{line}"
     );
 
-    let (_, stdout, _) = finish(etcdproxy(["package"]).current_dir(dir.path()));
+    let stdout = succeeds(etcdproxy(["package"]).current_dir(dir.path()));
     let name = stdout.trim_end();
     assert!(name.starts_with("etcdproxy_buildpack-cached-v") && dir.path().join(name).exists(), "{name}");
 }
 
-/// A copy of a binary whose label has `to` in the place of `from`.
+/// A copy of a binary with `from` replaced by `to` in its label.
 fn relabelled(binary: &Path, copy: PathBuf, from: &str, to: &str) -> PathBuf {
     let mut bytes = fs::read(binary).unwrap();
     let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
@@ -287,11 +266,11 @@ fn relabelled(binary: &Path, copy: PathBuf, from: &str, to: &str) -> PathBuf {
     copy
 }
 
-/// What this binary is for, and what it is not for.
+/// The architecture of this binary, and the other one.
 const ARCHS: [&str; 2] = if cfg!(target_arch = "x86_64") { ["amd64", "arm64"] } else { ["arm64", "amd64"] };
 
 #[test]
-fn the_other_architectures_binary_must_be_at_hand_and_of_the_same_release() {
+fn the_binary_for_the_other_architecture_must_be_given_and_of_the_same_release() {
     let [this, other] = ARCHS;
     let dir = tempfile::tempdir().unwrap();
     let package = |args: &[&str], file: &Path| {
@@ -300,10 +279,9 @@ fn the_other_architectures_binary_must_be_at_hand_and_of_the_same_release() {
         let line = fails_with(1, &mut command);
         line.strip_prefix("etcdproxy: error: ").unwrap().replace(dir.path().to_str().unwrap(), "DIR")
     };
-    let none = Path::new("");
     for arch in ["both", other] {
         let line = format!("--arch {arch}: this is the etcdproxy for {this}: name the one for {other} with --other");
-        assert_eq!(package(&["--arch", arch], none), line);
+        assert_eq!(package(&["--arch", arch], Path::new("")), line);
     }
     let line = format!("--other: a package for {this} alone contains this binary only: leave --other out");
     assert_eq!(package(&["--arch", this, "--other"], &binary()), line);
@@ -319,12 +297,12 @@ fn the_other_architectures_binary_must_be_at_hand_and_of_the_same_release() {
     assert_eq!(both(&own), format!("--other: {} is for {this}: name the etcdproxy for {other}", own.display()));
 
     let arch = ARCHS.map(|arch| format!(r#""arch":"{arch}""#));
-    let whole = relabelled(&own, dir.path().join("whole"), &arch[0], &arch[1]);
-    let newer = relabelled(&whole, dir.path().join("newer"), r#"-label":"0."#, r#"-label":"9."#);
+    let complete = relabelled(&own, dir.path().join("complete"), &arch[0], &arch[1]);
+    let newer = relabelled(&complete, dir.path().join("newer"), r#"-label":"0."#, r#"-label":"9."#);
     let line = both(&newer);
     assert!(line.starts_with("--other: DIR/newer is etcdproxy 9.") && line.ends_with(": use two of the same release"));
     let cut = dir.path().join("cut");
-    let bytes = fs::read(&whole).unwrap();
+    let bytes = fs::read(&complete).unwrap();
     fs::write(&cut, &bytes[..bytes.len() - 1]).unwrap();
     let line = "--other: DIR/cut cannot be used: it is cut short, or a small launcher, which has no etcd inside";
     assert_eq!(both(&cut), line);
@@ -335,9 +313,9 @@ fn the_other_architectures_binary_must_be_at_hand_and_of_the_same_release() {
     assert!(!dir.path().join("x.zip").exists());
 }
 
-/// A `run` whose port opens/// A `run` whose port opens whether or not its cluster is there.
+/// A `run` whose port opens/// Runs a proxy without a cluster: its port opens all the same.
 fn run(addr: &str) -> Process {
-    let mut command = etcdproxy(["run", "--endpoints", &free_addr(&own_host()), "--listen-addr", addr]);
+    let mut command = etcdproxy(["run", "--endpoints", &unique_addr(), "--listen-addr", addr]);
     Process::start(command.stderr(Stdio::piped()))
 }
 
@@ -346,21 +324,19 @@ fn is_etcd(process: &Process) -> bool {
 }
 
 #[test]
-fn of_two_runs_started_at_once_one_serves_and_the_other_takes_over() {
+fn of_two_proxies_started_at_once_one_serves_and_the_other_takes_over() {
     for _ in 0..5 {
-        let addr = free_addr(&own_host());
+        let addr = unique_addr();
         let mut both = [run(&addr), run(&addr)];
         eventually("one of them serves", || both.iter().any(is_etcd));
         std::thread::sleep(std::time::Duration::from_millis(300));
-        assert!(both.iter_mut().all(Process::is_running), "the second one ended");
+        assert!(both.iter_mut().all(Process::is_running), "one of them ended");
         let serving = both.iter().position(is_etcd).unwrap();
         assert!(!is_etcd(&both[1 - serving]));
-        both[serving].signal(Signal::SIGTERM);
-        both[serving].wait();
+        both[serving].terminate();
         eventually("the other takes over", || is_etcd(&both[1 - serving]));
-        assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
-        both[1 - serving].signal(Signal::SIGTERM);
-        both[1 - serving].wait();
+        wait_listening(&addr);
+        both[1 - serving].terminate();
         let text = both[1 - serving].stderr_text();
         let first = text.lines().next().unwrap();
         assert_eq!(first, format!("etcdproxy: another etcd proxy serves {addr}: standing by"));
@@ -368,21 +344,21 @@ fn of_two_runs_started_at_once_one_serves_and_the_other_takes_over() {
 }
 
 #[test]
-fn a_run_stands_by_for_a_proxy_that_it_cannot_know_but_not_for_another_program() {
-    let addr = free_addr(&own_host());
+fn a_proxy_stands_by_while_an_etcd_proxy_started_by_hand_serves_but_not_for_another_program() {
+    let addr = unique_addr();
     let dir = tempfile::tempdir().unwrap();
-    let etcd = crate::support::link(dir.path(), "etcd");
+    let etcd = link(dir.path(), "etcd");
     let listen = [format!("--listen-addr={addr}"), format!("--advertise-client-url={addr}")];
-    let mut plain = command(&etcd, ["grpc-proxy", "start", "--endpoints", &free_addr(&own_host())]);
-    let mut plain = Process::start(plain.args(listen).stderr(Stdio::null()));
-    assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
+    let mut by_hand = command(&etcd, ["grpc-proxy", "start", "--endpoints", &unique_addr()]);
+    let mut by_hand = Process::start(by_hand.args(listen).stderr(Stdio::null()));
+    wait_listening(&addr);
     let second = run(&addr);
     std::thread::sleep(std::time::Duration::from_millis(500));
     assert!(!is_etcd(&second));
-    plain.kill();
+    by_hand.kill();
     eventually("it takes over", || is_etcd(&second));
 
-    let listener = std::net::TcpListener::bind((own_host(), 0)).unwrap();
+    let listener = std::net::TcpListener::bind((unique_host(), 0)).unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", &addr]));
@@ -391,10 +367,10 @@ fn a_run_stands_by_for_a_proxy_that_it_cannot_know_but_not_for_another_program()
 }
 
 #[test]
-fn the_profile_script_is_quiet_and_waits_only_in_the_applications_own_process() {
+fn the_profile_script_is_silent_and_waits_only_in_the_application() {
     let staging = Staging::new();
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let source_in = |launcher: &str, command_line: &str, vcap: &str, wait: &str| {
         let script = r#". "$DEPS_DIR/0/profile.d/etcdproxy.sh"; . "$DEPS_DIR/0/profile.d/etcdproxy.sh"; echo "$ETCDCTL_ENDPOINTS""#;
         let mut bash = command("bash".as_ref(), ["-euc", script, launcher, "/home/vcap/app", command_line]);
@@ -415,4 +391,21 @@ fn the_profile_script_is_quiet_and_waits_only_in_the_applications_own_process() 
     assert_eq!((code, stdout), (0, quiet.1));
     let line = format!("etcdproxy: error: {addr} is not ready after 200ms: nothing listens there\n");
     assert_eq!(stderr, line.repeat(2));
+}
+
+mod needs_root {
+    use super::{Staging, as_user, chown, succeeds};
+
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn an_unprivileged_user_can_stage() {
+        let staging = Staging::new();
+        for dir in ["build", "cache", "deps"] {
+            chown(staging.path(dir), Some(2000), Some(2000)).unwrap();
+        }
+        let mut supply = as_user(2000, &staging.path("buildpack/bin/supply"));
+        supply.args(["build", "cache", "deps"].map(|dir| staging.path(dir))).arg("0");
+        succeeds(supply.env("BP_ETCDPROXY_SIDECAR", "true"));
+        assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
+    }
 }

@@ -1,4 +1,4 @@
-//! `run --drain`: the launcher stays and looks after etcd.
+//! `run --drain`: etcdproxy supervises etcd.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +10,8 @@ use nix::unistd::Pid;
 
 use crate::load;
 use crate::support::{
-    Cluster, Process, child_of, etcdproxy, fails_with, finish, free_addr, lives, own_host, wait_ready,
+    Cluster, Process, binary, child_of, command, etcdproxy, eventually, fails_with, finish, free_addr, is_alive,
+    is_ready, unique_addr, unique_host, wait_listening, wait_ready,
 };
 
 fn run(endpoints: &str, addr: &str, drain: &str) -> Command {
@@ -19,26 +20,21 @@ fn run(endpoints: &str, addr: &str, drain: &str) -> Command {
     command
 }
 
-fn wait_listening(addr: &str) {
-    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", addr]));
-    assert_eq!(code, 0, "{stderr}");
+/// The etcd that a proxy supervises.
+fn etcd_of(proxy: &Process) -> u32 {
+    child_of(proxy.pid(), "etcd")
 }
 
-/// The etcd that a launcher looks after.
-fn etcd_of(launcher: &Process) -> u32 {
-    child_of(launcher.pid(), "etcd")
-}
-
-fn kill_etcd_of(launcher: &Process) -> u32 {
-    let pid = etcd_of(launcher);
+fn kill_etcd_of(proxy: &Process) -> u32 {
+    let pid = etcd_of(proxy);
     kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
     pid
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_sigterm_it_serves_on_until_its_client_has_gone() {
+async fn after_sigterm_the_proxy_serves_until_its_client_disconnects() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
     wait_ready(&addr);
     let client = load::connect(&addr).await.unwrap();
@@ -54,44 +50,44 @@ async fn after_sigterm_it_serves_on_until_its_client_has_gone() {
     drop((client, kv));
     let started = Instant::now();
     assert_eq!(proxy.wait().code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(20), "it waited for nobody");
+    assert!(started.elapsed() < Duration::from_secs(20), "it kept waiting without a client");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_stays_is_left_when_the_time_is_over_or_at_a_second_signal() {
+async fn a_client_that_stays_is_cut_off_when_the_time_is_up_or_a_second_signal_arrives() {
     let cluster = Cluster::start(1);
-    for (drain, second) in [("1s", false), ("60s", true)] {
-        let addr = free_addr(&own_host());
+    for (drain, second_signal) in [("1s", false), ("60s", true)] {
+        let addr = unique_addr();
         let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, drain));
         wait_ready(&addr);
         let client = load::connect(&addr).await.unwrap();
         client.kv_client().put("key", "value", None).await.unwrap();
         let etcd = etcd_of(&proxy);
         proxy.signal(Signal::SIGTERM);
-        if second {
+        if second_signal {
             tokio::time::sleep(Duration::from_millis(300)).await;
             assert!(proxy.is_running());
             proxy.signal(Signal::SIGINT);
         }
         assert_eq!(proxy.wait().code(), Some(0), "{}", proxy.stderr_text());
-        assert!(!lives(etcd));
+        assert!(!is_alive(etcd));
     }
 }
 
 #[test]
-fn etcd_is_started_again_when_it_ends_and_never_outlives_its_launcher() {
+fn etcd_is_restarted_when_it_ends_and_never_outlives_the_proxy() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
     wait_ready(&addr);
     for _ in 0..3 {
         let dead = kill_etcd_of(&proxy);
-        crate::support::eventually("another etcd runs", || etcd_of(&proxy) != dead);
+        eventually("another etcd runs", || etcd_of(&proxy) != dead);
         wait_ready(&addr);
     }
     let etcd = etcd_of(&proxy);
     proxy.kill();
-    crate::support::eventually("etcd is gone with its launcher", || !lives(etcd));
+    eventually("etcd has ended with the proxy", || !is_alive(etcd));
     let log = proxy.stderr_text();
     let restarts: Vec<&str> = log.lines().filter(|line| line.contains("etcd's proxy ended (SIGKILL)")).collect();
     assert_eq!(restarts.len(), 3, "{log}");
@@ -101,8 +97,8 @@ fn etcd_is_started_again_when_it_ends_and_never_outlives_its_launcher() {
 }
 
 #[test]
-fn a_setting_that_etcd_refuses_is_not_tried_again() {
-    let host = own_host();
+fn etcd_is_not_restarted_with_a_setting_that_it_rejects() {
+    let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
     let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", &closed, "--listen-addr", &addr]);
     let (code, _, stderr) = finish(command.args(["--drain", "1s", "--", "--no-such-flag"]));
@@ -116,8 +112,8 @@ fn a_setting_that_etcd_refuses_is_not_tried_again() {
 }
 
 #[test]
-fn what_etcd_refuses_only_after_it_has_opened_its_port_is_not_tried_again_either() {
-    let host = own_host();
+fn etcd_is_not_restarted_when_it_rejects_a_setting_after_opening_its_port() {
+    let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
     let other = std::net::TcpListener::bind((host.as_str(), 0)).unwrap();
     let metrics = other.local_addr().unwrap().to_string();
@@ -128,25 +124,24 @@ fn what_etcd_refuses_only_after_it_has_opened_its_port_is_not_tried_again_either
 }
 
 #[test]
-fn who_asked_for_the_proxys_health_does_not_delay_its_end() {
+fn an_earlier_health_check_does_not_delay_the_end() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
     wait_ready(&addr);
-    let mut asker = std::net::TcpStream::connect(&addr).unwrap();
-    asker.write_all(b"GET /proxy/health HTTP/1.0\r\n\r\n").unwrap();
-    asker.read_to_end(&mut Vec::new()).unwrap();
-    drop(asker);
+    let mut client = std::net::TcpStream::connect(&addr).unwrap();
+    client.write_all(b"GET /proxy/health HTTP/1.0\r\n\r\n").unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    drop(client);
     let started = Instant::now();
-    proxy.signal(Signal::SIGTERM);
-    assert_eq!(proxy.wait().code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(20), "etcd's own connection counts");
+    assert_eq!(proxy.terminate().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(20), "etcd's connection to itself was counted as a client");
 }
 
 #[test]
-fn one_that_stands_by_or_tries_its_endpoints_ends_at_once() {
+fn a_proxy_that_stands_by_or_checks_its_endpoints_ends_at_once() {
     let cluster = Cluster::start(1);
-    let host = own_host();
+    let host = unique_host();
     let addr = free_addr(&host);
     let _first = Process::start(run(&cluster.endpoints(), &addr, "0s").stderr(Stdio::null()));
     wait_ready(&addr);
@@ -154,37 +149,33 @@ fn one_that_stands_by_or_tries_its_endpoints_ends_at_once() {
     for addr in [addr, free_addr(&host)] {
         let mut second = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
         std::thread::sleep(Duration::from_millis(500));
-        second.signal(Signal::SIGTERM);
-        assert_eq!(second.wait().code(), Some(0), "{}", second.stderr_text());
+        assert_eq!(second.terminate().code(), Some(0), "{}", second.stderr_text());
     }
 }
 
 #[test]
-fn a_hang_up_that_it_was_started_to_ignore_is_ignored() {
+fn sighup_is_ignored_if_it_was_ignored_at_the_start() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let script = "trap '' HUP; exec \"$0\" run --endpoints \"$1\" --listen-addr \"$2\" --drain 0s";
-    let mut shell = crate::support::command("/bin/sh".as_ref(), ["-c", script]);
-    shell.arg(crate::support::binary()).args([&cluster.endpoints(), &addr]).stderr(Stdio::null());
+    let mut shell = command("/bin/sh".as_ref(), ["-c", script]);
+    shell.arg(binary()).args([&cluster.endpoints(), &addr]).stderr(Stdio::null());
     let mut proxy = Process::start(&mut shell);
     wait_ready(&addr);
     proxy.signal(Signal::SIGHUP);
     std::thread::sleep(Duration::from_millis(300));
     assert!(proxy.is_running());
-    proxy.signal(Signal::SIGTERM);
-    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.terminate().code(), Some(0));
 }
 
 #[test]
-fn a_normal_start_is_one_line_and_a_lasting_failure_is_said_once() {
-    let host = own_host();
+fn a_normal_start_logs_one_line_and_a_lasting_failure_is_logged_once() {
+    let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
     let mut proxy = Process::start(run(&closed, &addr, "0s").args(["--preflight", "off"]));
     wait_listening(&addr);
-    let (code, ..) = finish(&mut etcdproxy(["wait", "--timeout", "3s", "--listen-addr", &addr]));
-    assert_eq!(code, 69);
-    proxy.signal(Signal::SIGTERM);
-    assert_eq!(proxy.wait().code(), Some(0));
+    fails_with(69, &mut etcdproxy(["wait", "--timeout", "3s", "--listen-addr", &addr]));
+    assert_eq!(proxy.terminate().code(), Some(0));
     let log = proxy.stderr_text();
     let (failures, rest): (Vec<_>, Vec<_>) = log.lines().partition(|line| line.contains("cannot be reached"));
     let failure = format!(
@@ -196,14 +187,13 @@ fn a_normal_start_is_one_line_and_a_lasting_failure_is_said_once() {
 }
 
 #[test]
-fn an_endpoint_that_comes_back_is_said() {
+fn the_return_of_an_endpoint_is_logged() {
     let mut cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
     wait_ready(&addr);
     cluster.kill_member(0);
-    let (code, ..) = finish(&mut etcdproxy(["health", "--listen-addr", &addr]));
-    assert_eq!(code, 69);
+    fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
     cluster.start_member(0);
     wait_ready(&addr);
     proxy.kill();
@@ -214,15 +204,14 @@ fn an_endpoint_that_comes_back_is_said() {
 }
 
 #[test]
-fn logs_as_json_and_as_they_are() {
-    let host = own_host();
+fn logs_can_be_json_or_unchanged() {
+    let host = unique_host();
     let closed = free_addr(&host);
     let log = |format: &str| {
         let addr = free_addr(&host);
         let mut proxy = Process::start(run(&closed, &addr, "0s").args(["--log-format", format]));
         wait_listening(&addr);
-        proxy.signal(Signal::SIGTERM);
-        assert_eq!(proxy.wait().code(), Some(0));
+        assert_eq!(proxy.terminate().code(), Some(0));
         proxy.stderr_text()
     };
     let json = log("json");
@@ -241,38 +230,36 @@ fn logs_as_json_and_as_they_are() {
 }
 
 #[test]
-fn a_second_one_stands_by_and_takes_over_even_from_an_etcd_started_by_hand() {
+fn a_second_proxy_stands_by_and_takes_over() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut first = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
     wait_ready(&addr);
     let mut second = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
     std::thread::sleep(Duration::from_millis(500));
     assert!(second.is_running());
     first.kill();
-    crate::support::eventually("the second one serves", || {
-        finish(&mut etcdproxy(["health", "--listen-addr", &addr])).0 == 0 && etcd_of(&second) > 0
-    });
+    eventually("the second proxy serves", || is_ready(&addr) && etcd_of(&second) > 0);
     second.kill();
     assert!(second.stderr_text().contains(&format!("another etcd proxy serves {addr}: standing by")));
 }
 
 #[test]
-fn the_service_manager_is_told() {
+fn the_service_manager_learns_of_start_and_stop() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let dir = tempfile::tempdir().unwrap();
     let manager = UnixDatagram::bind(dir.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut command = run(&cluster.endpoints(), &addr, "0s");
     let mut proxy = Process::start(command.env("NOTIFY_SOCKET", dir.path().join("notify")));
-    let told = || {
+    let message = || {
         let mut text = [0; 100];
         let length = manager.recv(&mut text).unwrap();
         String::from_utf8_lossy(&text[..length]).trim().to_owned()
     };
-    assert_eq!(told(), "READY=1");
+    assert_eq!(message(), "READY=1");
     proxy.signal(Signal::SIGTERM);
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(message(), "STOPPING=1");
     assert_eq!(proxy.wait().code(), Some(0));
 }

@@ -1,36 +1,42 @@
-//! `etcdproxy exec`: a command with the proxy beside it.
+//! `etcdproxy exec` runs a command with the proxy beside it.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Cluster, Process, etcdproxy, eventually, fails_with, finish, free_addr, lives, own_host, start_proxy,
+    Cluster, Process, binary, child_of, etcdproxy, eventually, fails_with, finish, free_addr, is_alive, start_proxy,
+    unique_addr, unique_host, wait_ready,
 };
 
-#[test]
-fn the_command_finds_a_cluster_that_answers_and_its_code_is_returned() {
-    let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
-    let script = "test \"$ETCDCTL_ENDPOINTS\" = \"$ETCDPROXY_LISTEN_ADDR\" && \"$0\" health && exit 7";
-    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
-    command.args(["/bin/sh", "-c", script]).arg(crate::support::binary());
-    let (code, stdout, stderr) = finish(&mut command);
-    assert_eq!((code, stdout), (7, format!("{addr} is ready\n")), "{stderr}");
-    let line = fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
-    assert!(line.contains("nothing listens there"), "the proxy is down again: {line}");
+/// `exec`; its command follows.
+fn exec(endpoints: &str, addr: &str) -> Command {
+    etcdproxy(["exec", "--endpoints", endpoints, "--listen-addr", addr, "--"])
 }
 
 #[test]
-fn signals_reach_the_command_while_the_proxy_serves_on() {
+fn the_command_finds_a_ready_cluster_and_its_exit_code_is_returned() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
+    let script = "test \"$ETCDCTL_ENDPOINTS\" = \"$ETCDPROXY_LISTEN_ADDR\" && \"$0\" health && exit 7";
+    let mut command = exec(&cluster.endpoints(), &addr);
+    command.args(["/bin/sh", "-c", script]).arg(binary());
+    let (code, stdout, stderr) = finish(&mut command);
+    assert_eq!((code, stdout), (7, format!("{addr} is ready\n")), "{stderr}");
+    let line = fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
+    assert!(line.contains("nothing listens there"), "the proxy has ended: {line}");
+}
+
+#[test]
+fn signals_reach_the_command_while_the_proxy_keeps_serving() {
+    let cluster = Cluster::start(1);
+    let addr = unique_addr();
     let dir = tempfile::tempdir().unwrap();
     let script = "trap '\"$0\" health >health; exit 3' TERM; : >started; while :; do sleep 0.05; done";
-    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
-    command.args(["/bin/sh", "-c", script]).arg(crate::support::binary());
+    let mut command = exec(&cluster.endpoints(), &addr);
+    command.args(["/bin/sh", "-c", script]).arg(binary());
     let mut exec = Process::start(command.current_dir(&dir).stderr(Stdio::null()));
     eventually("the command runs", || dir.path().join("started").exists());
     exec.signal(Signal::SIGTERM);
@@ -39,14 +45,14 @@ fn signals_reach_the_command_while_the_proxy_serves_on() {
 }
 
 #[test]
-fn signals_that_servers_are_steered_with_are_for_the_command() {
+fn signals_with_which_users_control_servers_go_to_the_command() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let dir = tempfile::tempdir().unwrap();
     let script = "for s in USR1 USR2 QUIT INT; do trap \"echo $s >>got\" $s; done; : >started
         while [ \"$(wc -l <got)\" -lt 4 ]; do sleep 0.05; done";
     std::fs::write(dir.path().join("got"), "").unwrap();
-    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
+    let mut command = exec(&cluster.endpoints(), &addr);
     command.args(["/bin/sh", "-c", script]).current_dir(&dir).stderr(Stdio::null());
     let mut exec = Process::start(&mut command);
     eventually("the command runs", || dir.path().join("started").exists());
@@ -58,20 +64,20 @@ fn signals_that_servers_are_steered_with_are_for_the_command() {
         (Signal::SIGINT, "INT\n"),
     ] {
         exec.signal(signal);
-        eventually("the command has it", || got().ends_with(name));
+        eventually("the command has received it", || got().ends_with(name));
     }
     assert_eq!(exec.wait().code(), Some(0));
 }
 
 #[test]
-fn when_anothers_proxy_ends_an_own_one_is_started() {
+fn exec_starts_a_proxy_when_the_one_it_used_ends() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut proxy = start_proxy(&cluster.endpoints(), &addr);
     let dir = tempfile::tempdir().unwrap();
     let script = ": >started; until [ -e ended ]; do sleep 0.05; done; \"$0\" wait --timeout 20s";
-    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
-    command.args(["/bin/sh", "-c", script]).arg(crate::support::binary()).current_dir(&dir);
+    let mut command = exec(&cluster.endpoints(), &addr);
+    command.args(["/bin/sh", "-c", script]).arg(binary()).current_dir(&dir);
     let mut exec = Process::start(command.stderr(Stdio::piped()));
     eventually("the command runs", || dir.path().join("started").exists());
     proxy.kill();
@@ -81,30 +87,27 @@ fn when_anothers_proxy_ends_an_own_one_is_started() {
 }
 
 #[test]
-fn a_command_that_a_signal_ends_has_the_shells_code_and_one_that_is_not_there_127() {
+fn the_exit_codes_after_a_signal_and_for_a_missing_command_are_those_of_a_shell() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
-    let exec = |command: &[&str]| {
-        let args = ["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"];
-        finish(etcdproxy(args).args(command))
-    };
-    assert_eq!(exec(&["/bin/sh", "-c", "kill -9 $$"]).0, 137);
-    let (code, _, stderr) = exec(&["/no/such/command"]);
+    let addr = unique_addr();
+    let run = |command: &[&str]| finish(exec(&cluster.endpoints(), &addr).args(command));
+    assert_eq!(run(&["/bin/sh", "-c", "kill -9 $$"]).0, 137);
+    let (code, _, stderr) = run(&["/no/such/command"]);
     assert_eq!(code, 127);
     assert!(stderr.contains("cannot run /no/such/command"), "{stderr}");
 }
 
 #[test]
-fn a_proxy_that_serves_already_is_used_and_left_as_it_is() {
+fn a_proxy_that_already_serves_is_used_and_left_alone() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut proxy = start_proxy(&cluster.endpoints(), &addr);
-    let used = format!("etcdproxy: another etcd proxy serves {addr}: it is used with its own settings\n");
+    let notice = format!("etcdproxy: another etcd proxy serves {addr}: it is used with its own settings\n");
     for endpoints in [Some(cluster.endpoints()), None] {
         let mut command = etcdproxy(["exec", "--listen-addr", &addr, "--", "echo", "done"]);
         command.envs(endpoints.map(|endpoints| ("ETCDPROXY_ENDPOINTS", endpoints)));
         let (code, stdout, stderr) = finish(&mut command);
-        assert_eq!((code, stdout.as_str(), &stderr), (0, "done\n", &used));
+        assert_eq!((code, stdout.as_str(), &stderr), (0, "done\n", &notice));
     }
     std::thread::sleep(Duration::from_millis(100));
     assert!(proxy.is_running());
@@ -115,9 +118,9 @@ fn a_proxy_that_serves_already_is_used_and_left_as_it_is() {
 }
 
 #[test]
-fn when_anothers_proxy_ends_and_no_endpoints_are_known_that_is_said_and_the_command_goes_on() {
+fn without_endpoints_the_end_of_the_used_proxy_is_reported_and_the_command_continues() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
+    let addr = unique_addr();
     let mut proxy = start_proxy(&cluster.endpoints(), &addr);
     let dir = tempfile::tempdir().unwrap();
     let script = ": >started; until [ -e ended ]; do sleep 0.05; done; exit 7";
@@ -125,16 +128,16 @@ fn when_anothers_proxy_ends_and_no_endpoints_are_known_that_is_said_and_the_comm
     let mut exec = Process::start(command.current_dir(&dir).stderr(Stdio::piped()));
     eventually("the command runs", || dir.path().join("started").exists());
     proxy.kill();
-    let mut said = BufReader::new(exec.stderr()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(exec.stderr()).lines().map_while(Result::ok);
     let problem = format!("error: the proxy at {addr} has ended, and no other can be started: endpoints: none are set");
-    assert!(said.any(|line| line.contains(&problem)));
+    assert!(lines.any(|line| line.contains(&problem)));
     std::fs::write(dir.path().join("ended"), "").unwrap();
     assert_eq!(exec.wait().code(), Some(7));
 }
 
 #[test]
-fn without_a_cluster_the_command_is_not_run_and_the_reason_said() {
-    let host = own_host();
+fn without_a_cluster_the_command_does_not_run_and_the_reason_is_reported() {
+    let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
     let args = ["exec", "--timeout", "2s", "--endpoints", &closed, "--listen-addr", &addr, "--", "echo", "run"];
     let (code, stdout, stderr) = finish(&mut etcdproxy(args));
@@ -144,13 +147,13 @@ fn without_a_cluster_the_command_is_not_run_and_the_reason_said() {
 }
 
 #[test]
-fn the_proxy_of_a_command_dies_with_its_launcher() {
+fn the_proxy_of_a_command_dies_with_exec() {
     let cluster = Cluster::start(1);
-    let addr = free_addr(&own_host());
-    let mut command = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--"]);
+    let addr = unique_addr();
+    let mut command = exec(&cluster.endpoints(), &addr);
     let mut exec = Process::start(command.args(["sleep", "1"]).stdout(Stdio::null()).stderr(Stdio::null()));
-    crate::support::wait_ready(&addr);
-    let etcd = crate::support::child_of(exec.pid(), "etcd");
+    wait_ready(&addr);
+    let etcd = child_of(exec.pid(), "etcd");
     exec.kill();
-    eventually("etcd is gone", || !lives(etcd));
+    eventually("etcd is gone", || !is_alive(etcd));
 }

@@ -1,4 +1,4 @@
-//! Installing on plain hosts: everything can be seen beforehand, checked afterwards and undone, whatever happens.
+//! Installing on plain hosts: users can see everything beforehand, verify it afterwards, and undo it, whatever happens.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -14,10 +14,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::support::{Process, binary, command, eventually, fails_with, finish, link};
+use crate::support::{self, Process, binary, command, eventually, fails_with, finish, link, moment, succeeds};
 use crate::three_programs;
 
-/// A system's root directory, with nothing in it but the usual directories and systemd.
+/// The root directory of a system that has only the usual directories and systemd.
 struct Host(TempDir);
 
 const DIRS: [&str; 5] = ["usr/local/bin", "etc/systemd/system", "opt", "var/lib", "usr/lib/systemd"];
@@ -26,7 +26,7 @@ const UNIT: &str = "etc/systemd/system/etcdproxy.service";
 
 impl Host {
     fn new() -> Self {
-        // In memory: the tests' disk is slow, and no test here pulls its plug.
+        // In memory, because a disk may be slow, and no test cuts the power.
         let shm = Path::new("/dev/shm");
         let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -52,7 +52,6 @@ impl Host {
         self.with(&binary(), args)
     }
 
-    /// Runs it to its end, which must be a good one.
     #[track_caller]
     fn run(&self, args: &[&str]) -> String {
         succeeds(&mut self.command(args))
@@ -75,7 +74,7 @@ impl Host {
         self.path("opt/etcdproxy/current/bin").join(name)
     }
 
-    /// Another system that is the same. Its files are the same, too, and any that is written to is so in both.
+    /// A copy of this system. Its files are hard links: writing to one changes both systems.
     fn copy(&self) -> Self {
         let copy = Self(tempfile::tempdir_in(self.0.path().parent().unwrap()).unwrap());
         let from = self.0.path().join(".");
@@ -84,16 +83,9 @@ impl Host {
     }
 }
 
-#[track_caller]
-fn succeeds(command: &mut Command) -> String {
-    let (code, stdout, stderr) = finish(command);
-    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
-    stdout
-}
-
 type Tree = BTreeMap<String, String>;
 
-/// Every path below `dir`: its mode, and content or target.
+/// The mode of every path below `dir`, and its content or target.
 fn tree(dir: &Path) -> Tree {
     let mut tree = Tree::new();
     let mut dirs = vec![dir.to_owned()];
@@ -107,7 +99,7 @@ fn tree(dir: &Path) -> Tree {
                 dirs.push(path.clone());
                 "directory".to_owned()
             } else if path.ends_with("receipt.json") {
-                "receipt".to_owned() // has the time of the installation
+                "receipt".to_owned() // it contains the time of the installation
             } else {
                 sha256(&path)
             };
@@ -117,17 +109,17 @@ fn tree(dir: &Path) -> Tree {
     tree
 }
 
-/// In hex. A file that was seen before is not read again: many trees have the same ones.
+/// Remembers the hash of each file: many trees share their files.
 fn sha256(path: &Path) -> String {
-    static SEEN: Mutex<BTreeMap<(u64, i64, i64), String>> = Mutex::new(BTreeMap::new());
+    static SEEN: Mutex<BTreeMap<(u64, u64, i64, i64), String>> = Mutex::new(BTreeMap::new());
     let meta = path.metadata().unwrap();
     let mut seen = SEEN.lock().unwrap();
-    let hash = || hex::encode(Sha256::digest(fs::read(path).unwrap()));
-    seen.entry((meta.ino(), meta.mtime(), meta.mtime_nsec())).or_insert_with(hash).clone()
+    let file = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
+    seen.entry(file).or_insert_with(|| support::sha256(path)).clone()
 }
 
 #[test]
-fn what_is_shown_is_done_and_can_be_undone() {
+fn a_dry_run_lists_what_install_does_and_uninstall_undoes_it() {
     let host = Host::new();
     let before = host.tree();
     let shown = host.run(&["install", "--enable", "--dry-run"]);
@@ -165,7 +157,7 @@ fn what_is_shown_is_done_and_can_be_undone() {
             .collect()
     };
     assert_eq!(steps(&shown, "would "), steps(&done, ""));
-    // The links lead where they should in that system.
+    // The links lead to their targets as seen from that system.
     for name in ["etcdproxy", "etcd"] {
         let link = fs::read_link(host.path("usr/local/bin").join(name)).unwrap();
         assert_eq!(link, Path::new("/opt/etcdproxy/current/bin").join(name));
@@ -173,13 +165,13 @@ fn what_is_shown_is_done_and_can_be_undone() {
     assert!(succeeds(&mut command(&host.current_program("etcd"), ["--version"])).starts_with("etcd Version: "));
 
     assert!(host.run(&["install"]).ends_with(": nothing to do\n"));
-    assert_eq!(host.tree(), after, "and it stays enabled");
+    assert_eq!(host.tree(), after, "the service stays enabled");
     let verified = host.run(&["verify"]);
     assert!(verified.lines().all(|line| line.starts_with("ok ")), "{verified}");
 
     let listed = host.run(&["uninstall", "--dry-run"]);
     assert_eq!(host.tree(), after);
-    assert_eq!(listed.lines().count(), new.len() - 1, "all but the receipt: {listed}");
+    assert_eq!(listed.lines().count(), new.len() - 1, "everything except the receipt: {listed}");
     host.run(&["uninstall"]);
     assert_eq!(host.tree(), before);
     let told = host.run(&["uninstall"]);
@@ -193,7 +185,7 @@ fn what_is_shown_is_done_and_can_be_undone() {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_an_error_that_says_so() {
+fn a_missing_root_is_an_error() {
     let host = Host::new();
     let root = host.path("no/root");
     for args in [&["install"][..], &["install", "--dry-run"], &["uninstall"], &["verify"], &["list"]] {
@@ -204,16 +196,16 @@ fn a_root_that_is_not_there_is_an_error_that_says_so() {
     }
 }
 
-/// Every path that is said is one that can be looked at as it is.
+/// Users can open every printed path as it is.
 #[test]
-fn all_paths_that_are_said_have_the_root() {
+fn every_printed_path_includes_the_root() {
     let host = Host::new();
     let root = host.path("").display().to_string();
     fs::write(host.path("usr/local/bin/etcd"), "mine").unwrap();
     let mut said = host.run(&["install", "--force", "--dry-run"]) + &host.run(&["install", "--force"]);
     fs::write(host.path(ENV), "ETCDPROXY_METRICS_ADDR=127.0.0.1:4002\n").unwrap();
     said += &host.run(&["install"]);
-    // What is unpacked is this host's, and none of that root's.
+    // The unpacked etcd belongs to this host, not to that root.
     succeeds(&mut command(&link(&host.path("opt"), "etcd"), ["--version"]));
     said += &host.run(&["verify"]);
     fs::write(host.path(UNIT), "").unwrap();
@@ -232,7 +224,7 @@ fn all_paths_that_are_said_have_the_root() {
 }
 
 #[test]
-fn that_no_service_is_made_is_said_when_nobody_asked_for_that() {
+fn install_reports_that_it_makes_no_service_unless_that_was_requested() {
     let host = Host::new();
     fs::remove_file(host.path("usr/lib/systemd/systemd")).unwrap();
     let problem = "\nnote: no service is made, for systemd is not there: --systemd makes one all the same\n";
@@ -274,7 +266,8 @@ fn the_receipt_lists_each_path_with_its_hash_and_mode() {
 }
 
 #[test]
-fn killed_at_200_random_moments_the_same_command_does_the_rest() {
+#[ignore = "needs a build with three programs: run ./scripts/test.sh"]
+fn a_command_killed_at_any_of_200_moments_finishes_when_it_runs_again() {
     let plain = Host::new();
     let before = plain.tree();
     let old = plain.copy();
@@ -305,8 +298,7 @@ fn killed_at_200_random_moments_the_same_command_does_the_rest() {
             .clone();
         let host = start.copy();
         let mut process = Process::start(host.command(args).stdout(Stdio::null()).stderr(Stdio::null()));
-        // Spread over the whole run and a little beyond, in an order that is not the runs' own.
-        std::thread::sleep(whole[(round % 3) as usize].mul_f64(f64::from(round * 73 % 200) / 180.0));
+        std::thread::sleep(moment(round, whole[(round % 3) as usize]));
         process.kill();
         unfinished += u32::from(host.tree() != wanted);
         let (code, stdout, stderr) = finish(&mut host.command(args));
@@ -322,9 +314,8 @@ fn killed_at_200_random_moments_the_same_command_does_the_rest() {
     assert!(unfinished > 50, "only {unfinished} of 200 were killed before the end");
 }
 
-/// Whatever a killed installation has left, `uninstall` removes.
 #[test]
-fn an_installation_that_was_killed_can_be_uninstalled() {
+fn an_interrupted_install_can_be_uninstalled() {
     let plain = Host::new();
     let before = plain.tree();
     for round in 0..20u32 {
@@ -339,7 +330,7 @@ fn an_installation_that_was_killed_can_be_uninstalled() {
 }
 
 #[test]
-fn what_is_in_the_way_is_an_error_and_with_force_it_is_kept_and_comes_back() {
+fn force_moves_files_out_of_the_way_and_uninstall_puts_them_back() {
     for plant in
         [(|path: &Path| fs::write(path, "mine").unwrap()) as fn(&Path), |path| symlink("/usr/bin/etcd", path).unwrap()]
     {
@@ -368,7 +359,7 @@ fn what_is_in_the_way_is_an_error_and_with_force_it_is_kept_and_comes_back() {
 }
 
 #[test]
-fn a_directory_in_the_way_is_not_moved() {
+fn force_does_not_move_a_directory() {
     let host = Host::new();
     fs::create_dir(host.path("usr/local/bin/etcd")).unwrap();
     let line = fails_with(73, &mut host.command(&["install", "--force"]));
@@ -376,7 +367,7 @@ fn a_directory_in_the_way_is_not_moved() {
 }
 
 #[test]
-fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
+fn the_users_settings_and_a_modified_unit_are_not_overwritten() {
     let host = Host::new();
     let mine = "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n";
     fs::create_dir(host.path("etc/etcdproxy")).unwrap();
@@ -388,7 +379,7 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
     assert!(fs::read_to_string(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap().contains("#ETCDPROXY_CACERT"));
     fs::remove_file(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap();
-    assert!(host.run(&["install"]).ends_with(": nothing to do\n"), "it was offered once");
+    assert!(host.run(&["install"]).ends_with(": nothing to do\n"), "the new settings are offered only once");
 
     fs::write(host.path(UNIT), "[Service]\nExecStart=/bin/true\n").unwrap();
     let (code, stdout, _) = finish(&mut host.command(&["verify"]));
@@ -408,9 +399,9 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     }
 }
 
-/// What uninstall has left is known to be etcdproxy's, whatever comes next.
+/// etcdproxy recognizes what uninstall has kept as its own, whatever commands follow.
 #[test]
-fn settings_that_an_uninstall_has_left_are_purged_later() {
+fn settings_that_uninstall_keeps_can_be_purged_later() {
     for between in
         [&[][..], &["uninstall"], &["install"], &["install", "install --no-systemd"], &["install", "uninstall"]]
     {
@@ -428,7 +419,7 @@ fn settings_that_an_uninstall_has_left_are_purged_later() {
         for command in between {
             host.run(&command.split(' ').collect::<Vec<_>>());
             assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
-            assert!(!host.path(ENV).with_extension("env.new").exists(), "it is no stranger's");
+            assert!(!host.path(ENV).with_extension("env.new").exists(), "the settings were not recognized");
         }
         host.run(&["uninstall", "--purge"]);
         assert_eq!(host.tree(), before, "{between:?}");
@@ -436,7 +427,7 @@ fn settings_that_an_uninstall_has_left_are_purged_later() {
 }
 
 #[test]
-fn settings_that_were_changed_stay_unless_all_is_purged() {
+fn uninstall_keeps_modified_settings_unless_it_purges() {
     for (args, is_left) in [(&["uninstall"][..], true), (&["uninstall", "--purge"], false)] {
         let host = Host::new();
         let before = host.tree();
@@ -453,7 +444,7 @@ fn settings_that_were_changed_stay_unless_all_is_purged() {
 }
 
 #[test]
-fn the_sandbox_lets_through_what_the_settings_need() {
+fn the_sandbox_allows_what_the_settings_need() {
     let host = Host::new();
     host.run(&["install"]);
     let unit = || fs::read_to_string(host.path(UNIT)).unwrap();
@@ -491,14 +482,15 @@ fn the_sandbox_lets_through_what_the_settings_need() {
 }
 
 #[test]
-fn versions_come_and_go_and_one_that_runs_is_never_removed() {
+#[ignore = "needs a build with three programs: run ./scripts/test.sh"]
+fn versions_come_and_go_but_a_running_one_is_never_removed() {
     let host = Host::new();
     let three = three_programs::binary();
     succeeds(&mut host.with(&three, &["install"]));
     let first = host.current();
     assert!(host.path("usr/local/bin/etcdutl").symlink_metadata().is_ok());
 
-    // What runs goes on while its version is replaced.
+    // A running version keeps running while another becomes current.
     let dev = ["dev", "--", "sh", "-c", "exec sleep 60"];
     let mut dev = Process::start(command(&host.current_program("etcdproxy"), dev).stderr(Stdio::null()));
     eventually("it runs", || host.run(&["list"]).contains("runs as process"));
@@ -514,7 +506,10 @@ fn versions_come_and_go_and_one_that_runs_is_never_removed() {
     assert_eq!(host.current(), first);
     assert!(host.path("usr/local/bin/etcdutl").symlink_metadata().is_ok());
     host.run(&["verify"]);
-    assert!(host.run(&["rollback"]).ends_with(&format!("{second} is current\n")), "and forth");
+    assert!(
+        host.run(&["rollback"]).ends_with(&format!("{second} is current\n")),
+        "a second rollback goes forward again"
+    );
     let line = fails_with(1, &mut host.command(&["rollback", "9.9"]));
     assert!(line.contains(&format!("no version 9.9 is installed, only {first}, {second}")), "{line}");
     let line = fails_with(1, &mut host.command(&["rollback", "0.1"]));
@@ -532,7 +527,8 @@ fn versions_come_and_go_and_one_that_runs_is_never_removed() {
 }
 
 #[test]
-fn a_version_that_was_damaged_is_found_not_gone_back_to_and_repaired() {
+#[ignore = "needs a build with three programs: run ./scripts/test.sh"]
+fn verify_finds_a_damaged_version_rollback_refuses_it_and_install_repairs_it() {
     let host = Host::new();
     succeeds(&mut host.with(&three_programs::binary(), &["install"]));
     let first = host.current();
@@ -550,7 +546,7 @@ fn a_version_that_was_damaged_is_found_not_gone_back_to_and_repaired() {
     succeeds(&mut host.with(&three_programs::binary(), &["install"]));
     host.run(&["verify"]);
 
-    // A receipt that was changed with it.
+    // The receipt was changed as well.
     let etcd = host.path("opt/etcdproxy/current/bin/etcd");
     host.run(&["install"]);
     let receipt = fs::read_to_string(host.path("opt/etcdproxy/receipt.json")).unwrap();
@@ -561,18 +557,18 @@ fn a_version_that_was_damaged_is_found_not_gone_back_to_and_repaired() {
     assert!(code == 1 && stdout.contains("bin/etcd: it has 8 bytes, not "), "{stdout}");
 }
 
-/// Ends it, without a word, as soon as it has said so many lines.
+/// Kills a command as soon as it has printed so many lines.
 fn kill_after(host: &Host, args: &[&str], lines: usize) {
     let mut process = Process::start(host.command(args).stdout(Stdio::piped()).stderr(Stdio::null()));
-    let mut said = BufReader::new(process.stdout());
+    let mut stdout = BufReader::new(process.stdout());
     for _ in 0..lines {
-        said.read_line(&mut String::new()).unwrap();
+        stdout.read_line(&mut String::new()).unwrap();
     }
     process.kill();
 }
 
 #[test]
-fn programs_move_to_another_directory_whenever_that_is_interrupted() {
+fn links_move_to_another_directory_despite_interruptions() {
     let host = Host::new();
     let before = host.tree();
     host.run(&["install"]);
@@ -592,7 +588,8 @@ fn programs_move_to_another_directory_whenever_that_is_interrupted() {
 }
 
 #[test]
-fn what_an_interrupted_upgrade_made_current_is_current() {
+#[ignore = "needs a build with three programs: run ./scripts/test.sh"]
+fn after_an_interrupted_upgrade_every_command_agrees_on_the_current_version() {
     let host = Host::new();
     succeeds(&mut host.with(&three_programs::binary(), &["install"]));
     let old = host.current();
@@ -608,11 +605,12 @@ fn what_an_interrupted_upgrade_made_current_is_current() {
         host.run(&["install"]);
         host.run(&["verify"]);
     }
-    assert!(seen, "it was never killed after that");
+    assert!(seen, "every kill came too early");
 }
 
 #[test]
-fn two_at_once_do_not_disturb_each_other() {
+#[ignore = "needs a build with three programs: run ./scripts/test.sh"]
+fn several_installs_can_run_at_once() {
     let host = Host::new();
     let mut both: Vec<Process> = [binary(), three_programs::binary(), binary(), binary()]
         .iter()
@@ -624,7 +622,7 @@ fn two_at_once_do_not_disturb_each_other() {
 }
 
 #[test]
-fn another_that_hangs_is_an_error_after_ten_seconds() {
+fn another_command_that_hangs_is_an_error_after_ten_seconds() {
     let host = Host::new();
     host.run(&["install"]);
     let lock = fs::File::create(host.path("opt/etcdproxy/.lock")).unwrap();
@@ -636,7 +634,7 @@ fn another_that_hangs_is_an_error_after_ten_seconds() {
 }
 
 #[test]
-fn a_receipt_that_cannot_be_read_is_an_error_and_with_force_a_new_one_is_written() {
+fn an_unreadable_receipt_is_an_error_and_force_writes_a_new_one() {
     for (text, why) in [("{", "EOF while parsing"), ("{}", "missing field"), ("\u{fffd}", "expected value")] {
         let host = Host::new();
         let before = host.tree();
@@ -653,12 +651,15 @@ fn a_receipt_that_cannot_be_read_is_an_error_and_with_force_a_new_one_is_written
         fs::remove_file(host.path("opt/etcdproxy/receipt.json.etcdproxy-saved")).unwrap();
         host.run(&["uninstall"]);
         let left: Vec<String> = host.tree().into_keys().filter(|path| !before.contains_key(path)).collect();
-        assert!(left.iter().all(|path| host.path(path).is_dir()), "only directories, which may be anybody's: {left:?}");
+        assert!(
+            left.iter().all(|path| host.path(path).is_dir()),
+            "only directories, which others may use, are left: {left:?}"
+        );
     }
 }
 
 #[test]
-fn the_receipt_of_a_newer_etcdproxy_is_left_to_that() {
+fn the_receipt_of_a_newer_etcdproxy_is_left_alone() {
     let host = Host::new();
     host.run(&["install"]);
     fs::write(host.path("opt/etcdproxy/receipt.json"), r#"{"format":2,"all":"new"}"#).unwrap();
@@ -668,9 +669,9 @@ fn the_receipt_of_a_newer_etcdproxy_is_left_to_that() {
     }
 }
 
-/// A receipt is no way to have other files removed.
+/// A receipt cannot make uninstall remove other files.
 #[test]
-fn a_receipt_with_paths_that_are_not_ours_is_refused() {
+fn a_receipt_with_foreign_paths_is_refused() {
     let host = Host::new();
     host.run(&["install"]);
     let receipt = host.path("opt/etcdproxy/receipt.json");
@@ -692,7 +693,7 @@ fn links_that_lead_out_of_the_root_are_refused() {
     assert!(line.contains("/opt leads out of --root, to "), "{line}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 
-    // One that stays within is as good as a directory.
+    // A link that stays within the root works like a directory.
     fs::remove_file(host.path("opt")).unwrap();
     symlink("var/lib", host.path("opt")).unwrap();
     host.run(&["install"]);
@@ -701,7 +702,7 @@ fn links_that_lead_out_of_the_root_are_refused() {
 }
 
 #[test]
-fn places_that_others_can_change_are_refused() {
+fn directories_that_others_can_write_are_refused() {
     let host = Host::new();
     fs::set_permissions(host.path("usr/local/bin"), Permissions::from_mode(0o777)).unwrap();
     let line = fails_with(77, &mut host.command(&["install"]));
@@ -777,8 +778,8 @@ fn without_permission_it_says_so_needs_root() {
 }
 
 #[test]
-fn for_one_user_all_is_in_their_home() {
-    // Not below /tmp, where everybody can write.
+fn an_install_for_one_user_stays_in_their_home() {
+    // Everybody can write to /tmp, so the home is not there.
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let home = home.path().canonicalize().unwrap();
     let run = |args: &[&str]| {
@@ -794,7 +795,7 @@ fn for_one_user_all_is_in_their_home() {
     let is_filled_in = |part: &str| !part.starts_with(|c: char| c.is_ascii_uppercase());
     assert!(unit.split('@').skip(1).all(is_filled_in), "{unit}");
     assert!(home.join(".config/etcdproxy/etcdproxy.env").exists());
-    // The installed one knows where it is.
+    // The installed etcdproxy knows where it is installed.
     let mut installed = command(&home.join(".local/bin/etcdproxy"), ["verify"]);
     let verified = succeeds(installed.env("HOME", &home).env_remove("ETCDPROXY_UNPACK_DIR"));
     assert!(verified.contains(".local/bin/etcd\n"), "{verified}");
@@ -804,7 +805,7 @@ fn for_one_user_all_is_in_their_home() {
 }
 
 #[test]
-fn places_that_cannot_be_one() {
+fn invalid_locations_are_errors() {
     for (args, problem) in [
         (
             &["install", "--prefix", "/opt/a b"][..],

@@ -1,7 +1,7 @@
 //! The tests run the real binary, real etcd and a real gRPC client.
 //!
-//! `ETCDPROXY_TEST_BINARY` names the binary to test (`scripts/test.sh` sets it to the static release binary);
-//! without it, it is the debug build.
+//! They test the debug build, or the binary that `ETCDPROXY_TEST_BINARY` names: `scripts/test.sh` names the static
+//! release binary. Ignored tests need root, or files that this script makes; it runs them, too.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best")]

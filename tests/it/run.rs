@@ -1,27 +1,22 @@
-//! `etcdproxy run` and the links.
+//! `etcdproxy run`, and links to the binary.
+//!
+//! Most of these proxies have no cluster: their port opens all the same.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 
-use nix::sys::signal::Signal;
-
 use crate::support::{
-    Process, command, etcdproxy, fails_with, finish, free_addr, in_manifest, link, own_host, unpack_dir,
+    Process, command, etcdproxy, fails_with, finish, free_addr, link, manifest_value, succeeds, unique_addr,
+    unique_host, unpack_dir, wait_listening,
 };
 
-/// A proxy opens its port whether or not its cluster is there.
-fn closed() -> String {
-    free_addr(&own_host())
-}
-
 #[test]
-fn run_becomes_etcd_with_the_same_pid_and_hands_on_what_follows_the_dashes() {
-    let addr = free_addr(&own_host());
-    let args = ["run", "--endpoints", &closed(), "--listen-addr", &addr, "--", "--max-send-bytes=4194304"];
+fn run_becomes_etcd_with_the_same_pid_and_passes_on_the_flags_after_the_dashes() {
+    let addr = unique_addr();
+    let args = ["run", "--endpoints", &unique_addr(), "--listen-addr", &addr, "--", "--max-send-bytes=4194304"];
     let mut run = Process::start(etcdproxy(args).stderr(Stdio::null()));
-    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
-    assert_eq!(code, 0, "{stderr}");
+    wait_listening(&addr);
 
     let exe = fs::read_link(format!("/proc/{}/exe", run.pid())).unwrap();
     assert!(exe.starts_with(unpack_dir()) && exe.ends_with("etcd"), "{}", exe.display());
@@ -30,18 +25,18 @@ fn run_becomes_etcd_with_the_same_pid_and_hands_on_what_follows_the_dashes() {
     assert_eq!(args[..3], ["etcd", "grpc-proxy", "start"]);
     assert!(args.contains(&"--max-send-bytes=4194304"));
 
-    run.signal(Signal::SIGTERM);
-    assert_eq!(run.wait().signal(), Some(15));
+    assert_eq!(run.terminate().signal(), Some(15));
 }
 
 #[test]
-fn etcd_gets_no_http_proxy_no_secret_a_memory_limit_and_a_directory_of_its_own() {
+fn etcd_gets_no_http_proxy_and_no_secret_but_a_memory_limit_and_the_root_directory() {
     let proxied = [("HTTPS_PROXY", "http://proxy.invalid:1"), ("no_proxy", "x"), ("VCAP_SERVICES", "{}")];
     let environment = |more: (&str, &str)| {
-        let addr = free_addr(&own_host());
-        let args = ["run", "--preflight", "off", "--memory", "64", "--endpoints", &closed(), "--listen-addr", &addr];
+        let addr = unique_addr();
+        let args =
+            ["run", "--preflight", "off", "--memory", "64", "--endpoints", &unique_addr(), "--listen-addr", &addr];
         let run = Process::start(etcdproxy(args).envs(proxied).envs([more]).stderr(Stdio::null()));
-        assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
+        wait_listening(&addr);
         assert_eq!(fs::read_link(format!("/proc/{}/cwd", run.pid())).unwrap().to_str(), Some("/"));
         let environment = fs::read_to_string(format!("/proc/{}/environ", run.pid())).unwrap();
         environment.split('\0').map(ToOwned::to_owned).collect::<Vec<_>>()
@@ -52,13 +47,13 @@ fn etcd_gets_no_http_proxy_no_secret_a_memory_limit_and_a_directory_of_its_own()
     for name in ["HTTPS_PROXY", "no_proxy", "VCAP_SERVICES"] {
         assert!(!has(&plain, name), "{plain:?}");
     }
-    let asked = environment(("ETCDPROXY_USE_HTTP_PROXY", "1"));
-    assert!(has(&asked, "HTTPS_PROXY") && has(&asked, "no_proxy"), "{asked:?}");
+    let with_http_proxy = environment(("ETCDPROXY_USE_HTTP_PROXY", "1"));
+    assert!(has(&with_http_proxy, "HTTPS_PROXY") && has(&with_http_proxy, "no_proxy"), "{with_http_proxy:?}");
 }
 
 #[test]
-fn an_address_that_this_host_does_not_have() {
-    // 192.0.2.0/24 is for documentation: no host has it.
+fn an_address_that_this_host_does_not_have_is_an_error() {
+    // 192.0.2.0/24 is reserved for documentation: no host uses it.
     let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", "192.0.2.1:2379"]));
     assert_eq!(
         line,
@@ -67,8 +62,8 @@ fn an_address_that_this_host_does_not_have() {
 }
 
 #[test]
-fn a_program_that_says_nothing_is_no_proxy_to_stand_by_for() {
-    let silent = std::net::TcpListener::bind((own_host(), 0)).unwrap();
+fn run_does_not_stand_by_for_a_program_that_never_answers() {
+    let silent = std::net::TcpListener::bind((unique_host(), 0)).unwrap();
     let addr = silent.local_addr().unwrap().to_string();
     let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", &addr]));
     assert!(line.contains(&format!("(pid {}), which is not etcd's proxy", std::process::id())), "{line}");
@@ -77,16 +72,15 @@ fn a_program_that_says_nothing_is_no_proxy_to_stand_by_for() {
 #[test]
 fn etcd_may_be_unpacked_below_a_relative_path() {
     let dir = tempfile::tempdir().unwrap();
-    let addr = free_addr(&own_host());
-    let args = ["run", "--preflight", "off", "--endpoints", &closed(), "--listen-addr", &addr];
+    let addr = unique_addr();
+    let args = ["run", "--preflight", "off", "--endpoints", &unique_addr(), "--listen-addr", &addr];
     let mut run = etcdproxy(args);
     let _run = Process::start(run.current_dir(&dir).env("ETCDPROXY_UNPACK_DIR", "here").stderr(Stdio::null()));
-    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
-    assert_eq!(code, 0, "{stderr}");
+    wait_listening(&addr);
 }
 
 #[test]
-fn a_name_of_the_proxys_own_address_is_found_when_it_is_resolved() {
+fn an_endpoint_whose_name_resolves_to_the_proxy_itself_is_an_error() {
     let addr = free_addr("127.0.0.1");
     let port = addr.rsplit(':').next().unwrap();
     let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", &format!("127.1:{port}"), "--listen-addr", &addr]));
@@ -95,7 +89,7 @@ fn a_name_of_the_proxys_own_address_is_found_when_it_is_resolved() {
 }
 
 #[test]
-fn flags_for_etcd_cannot_undo_what_is_checked_and_are_flags() {
+fn words_after_the_dashes_must_be_flags_and_cannot_override_checked_settings() {
     for (flags, problem) in [
         (
             &["--endpoints=h:2"][..],
@@ -113,11 +107,10 @@ fn flags_for_etcd_cannot_undo_what_is_checked_and_are_flags() {
 }
 
 #[test]
-fn settings_come_from_the_environment_too() {
+fn settings_can_come_from_the_environment() {
     let mut command = etcdproxy(["run", "--dry-run"]);
     command.env("ETCDPROXY_ENDPOINTS", "h:2379").env("ETCDPROXY_NAMESPACE", "my app/");
-    let (code, stdout, _) = finish(&mut command);
-    assert_eq!(code, 0);
+    let stdout = succeeds(&mut command);
     assert!(stdout.contains("--endpoints=http://h:2379"), "{stdout}");
     assert!(stdout.ends_with("'--namespace=my app/'\n"), "{stdout}");
 }
@@ -126,27 +119,27 @@ fn settings_come_from_the_environment_too() {
 fn a_dry_run_prints_a_command_that_a_shell_can_run() {
     let dir = tempfile::tempdir().unwrap();
     link(dir.path(), "etcd");
-    let addr = free_addr(&own_host());
-    let (_, stdout, _) = finish(&mut etcdproxy(["run", "--dry-run", "--endpoints", &closed(), "--listen-addr", &addr]));
+    let addr = unique_addr();
+    let (_, stdout, _) =
+        finish(&mut etcdproxy(["run", "--dry-run", "--endpoints", &unique_addr(), "--listen-addr", &addr]));
     let mut shell = command("/bin/sh".as_ref(), ["-c", &format!("exec ./{}", stdout.lines().last().unwrap())]);
     let _proxy = Process::start(shell.current_dir(dir.path()).stderr(Stdio::null()));
-    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
-    assert_eq!(code, 0, "{stderr}");
+    wait_listening(&addr);
 }
 
 #[test]
-fn a_link_named_etcd_is_etcd_and_passes_on_its_exit_code() {
+fn a_link_named_etcd_runs_etcd_and_returns_its_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let etcd = link(dir.path(), "etcd");
-    let (code, stdout, _) = finish(&mut command(&etcd, ["--version"]));
-    let expected = format!("etcd Version: {}", in_manifest("  version:"));
-    assert_eq!((code, stdout.lines().next()), (0, Some(expected.as_str())));
+    let stdout = succeeds(&mut command(&etcd, ["--version"]));
+    let expected = format!("etcd Version: {}", manifest_value("  version:"));
+    assert_eq!(stdout.lines().next(), Some(expected.as_str()));
     let (code, _, stderr) = finish(&mut command(&etcd, ["--no-such-flag"]));
     assert_eq!(code, 2, "{stderr}");
 }
 
 #[test]
-fn a_link_to_a_program_that_is_not_carried_says_how_to_get_it() {
+fn a_link_named_after_a_program_that_is_not_embedded_explains_how_to_get_it() {
     let dir = tempfile::tempdir().unwrap();
     let line = fails_with(1, &mut command(&link(dir.path(), "etcdctl"), ["version"]));
     assert_eq!(
@@ -157,18 +150,17 @@ fn a_link_to_a_program_that_is_not_carried_says_how_to_get_it() {
 }
 
 #[test]
-fn an_address_that_others_can_reach_is_a_warning_in_both_modes() {
+fn both_modes_warn_about_an_address_that_others_can_reach() {
     for mode in ["grpc-proxy", "tunnel"] {
         let port = free_addr("127.0.0.1").rsplit(':').next().unwrap().to_owned();
         let warning = format!(
             "warning: 0.0.0.0:{port} is not a loopback address: everyone who can reach it has this sidecar's access "
         );
         let addr = format!("0.0.0.0:{port}");
-        let args = ["run", "--preflight", "off", "--mode", mode, "--endpoints", &closed(), "--listen-addr", &addr];
-        let mut run = Process::start(etcdproxy(args).stderr(Stdio::piped()));
-        assert_eq!(finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr])).0, 0);
-        run.kill();
-        let log = run.stderr_text();
+        let args = ["run", "--preflight", "off", "--mode", mode, "--endpoints", &unique_addr(), "--listen-addr", &addr];
+        let run = Process::start(etcdproxy(args).stderr(Stdio::piped()));
+        wait_listening(&addr);
+        let log = run.into_log();
         assert_eq!(log.matches(&warning).count(), 1, "{log}");
         let (_, shown, _) = finish(etcdproxy(args).arg("--dry-run"));
         assert_eq!(shown.matches(&warning).count(), 1, "{shown}");

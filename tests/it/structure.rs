@@ -1,7 +1,7 @@
-//! The structure that ARCHITECTURE.md promises: arrows between rooms run one way, and no files form a circle.
+//! Checks the structure of `src/` against ARCHITECTURE.md: arrows between rooms run one way, and no files form a circle.
 //!
-//! An arrow is a path in the code, such as `crate::net::Dialer`, that leads from its own file to another. Test modules
-//! do not count.
+//! An arrow is a path in the code, such as `crate::net::Dialer`, that leads from its file to another. Test modules do
+//! not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use syn::visit::{self, Visit};
 type Module = Vec<String>;
 
 #[test]
-fn arrows_between_rooms_are_those_of_the_architecture() {
+fn the_architecture_allows_every_arrow_between_rooms() {
     let allowed = allowed_arrows();
     let rooms: BTreeSet<&str> = allowed.keys().map(String::as_str).collect();
     let mut wrong = Vec::new();
@@ -35,7 +35,7 @@ fn arrows_between_rooms_are_those_of_the_architecture() {
 fn no_files_form_a_circle() {
     let mut arrows = arrows();
     arrows.remove(&Module::new());
-    // A file without arrows to the rest, or from the rest, is in no circle.
+    // Only files that lead to others, and that others lead to, can form a circle. Removes the rest until nothing changes.
     loop {
         let rest: BTreeSet<Module> = arrows.keys().cloned().collect();
         for targets in arrows.values_mut() {
@@ -74,7 +74,7 @@ fn name(module: &Module) -> String {
     if module.is_empty() { "main".to_owned() } else { module.join("::") }
 }
 
-/// From the lines `room -> room room` of ARCHITECTURE.md.
+/// The lines `room -> room room` of ARCHITECTURE.md.
 fn allowed_arrows() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
     let arrow = |line: &str| {
@@ -85,7 +85,7 @@ fn allowed_arrows() -> BTreeMap<String, BTreeSet<String>> {
     text.lines().filter_map(arrow).collect()
 }
 
-/// The files that each file's paths lead to.
+/// For each file, the files that its paths lead to.
 fn arrows() -> BTreeMap<Module, BTreeSet<Module>> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = BTreeMap::new();
@@ -126,7 +126,7 @@ impl Finder<'_> {
         let mut module = match segments.first().map(String::as_str) {
             Some("crate") => Module::new(),
             Some("self" | "super") => self.module.clone(),
-            // A child module; anything else is another crate, or a name in scope.
+            // A child module. Anything else is another crate, or a name in scope.
             Some(first) if self.modules.contains(&[&self.module[..], &[first.to_owned()]].concat()) => {
                 return self.lead(self.module.clone(), segments);
             }

@@ -1,16 +1,20 @@
-//! What the tests share: the binary, processes that end with their test, clusters of real members.
+//! Helpers that the tests share: the binary under test, processes that end with their test, clusters of real members.
 
 use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use etcd_client::{Client, Permission};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sha2::{Digest as _, Sha256};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
 use crate::load::Load;
@@ -21,23 +25,28 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("ETCDPROXY_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_etcdproxy").into(), PathBuf::from)
 }
 
-/// What stands behind the first `key`, with the spaces before it, in manifest.yml.
-pub(crate) fn in_manifest(key: &str) -> String {
+/// A path that only `scripts/test.sh` sets, for tests that are ignored without it.
+pub(crate) fn path_from_test_script(variable: &str) -> PathBuf {
+    std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run ./scripts/test.sh")).into()
+}
+
+/// The value after the first `key` of manifest.yml. `key` includes its indentation and colon.
+pub(crate) fn manifest_value(key: &str) -> String {
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/manifest.yml")).unwrap();
     manifest.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned()
 }
 
-/// Where tests that do not test unpacking keep the unpacked etcd, for all of them.
+/// The unpacked etcd of all tests that do not test unpacking.
 pub(crate) fn unpack_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("unpacked")
 }
 
-/// The binary with a clean environment.
+/// The binary, with a clean environment.
 pub(crate) fn etcdproxy<I: IntoIterator<Item: AsRef<OsStr>>>(args: I) -> Command {
     command(&binary(), args)
 }
 
-/// Any program with a clean environment.
+/// Any program, with a clean environment.
 pub(crate) fn command<I: IntoIterator<Item: AsRef<OsStr>>>(program: &Path, args: I) -> Command {
     let mut command = Command::new(program);
     command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -45,26 +54,78 @@ pub(crate) fn command<I: IntoIterator<Item: AsRef<OsStr>>>(program: &Path, args:
     command
 }
 
-/// A link called `name` to the binary.
+/// A program that runs as this user and group.
+pub(crate) fn as_user(id: u32, program: &Path) -> Command {
+    let mut command = command("setpriv".as_ref(), [format!("--reuid={id}"), format!("--regid={id}")]);
+    command.arg("--clear-groups").arg(program).current_dir("/");
+    command
+}
+
+/// A link to the binary.
 pub(crate) fn link(dir: &Path, name: &str) -> PathBuf {
     let link = dir.join(name);
     symlink(binary(), &link).unwrap();
     link
 }
 
-/// Runs to the end; gives exit code, stdout and stderr.
+/// Writes a program.
+///
+/// A child process writes it. If this process did, a child that another test starts at that moment would inherit the
+/// open file, and until its exec, nobody could run the program ("Text file busy").
+pub(crate) fn write_program(path: &Path, bytes: &[u8]) {
+    let mut install = Command::new("install");
+    let mut install = install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn().unwrap();
+    install.stdin.take().unwrap().write_all(bytes).unwrap();
+    assert!(install.wait().unwrap().success());
+}
+
+/// Runs to the end, and returns exit code, stdout and stderr.
 pub(crate) fn finish(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+    let done = command.stdin(Stdio::null()).output();
+    let Output { status, stdout, stderr } = done.unwrap_or_else(|err| panic!("cannot run {command:?}: {err}"));
     (status.code().unwrap_or(-1), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// Asserts the exit code and that stderr is one line, and gives the line.
+/// Asserts exit code 0 and an empty stderr, and returns stdout.
+#[track_caller]
+pub(crate) fn succeeds(command: &mut Command) -> String {
+    let (code, stdout, stderr) = finish(command);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    stdout
+}
+
+/// Asserts the exit code and that stderr is one line, and returns that line.
 #[track_caller]
 pub(crate) fn fails_with(code: i32, command: &mut Command) -> String {
     let (actual, stdout, stderr) = finish(command);
     assert_eq!(actual, code, "{stdout}{stderr}");
     assert_eq!(stderr.lines().count(), 1, "more than one line:\n{stderr}");
     stderr.trim_end().to_owned()
+}
+
+/// Unpacks the etcd inside `binary` into `dir`.
+#[track_caller]
+pub(crate) fn unpack(binary: &Path, dir: &Path) {
+    succeeds(&mut command(binary, [Path::new("unpack"), dir]));
+}
+
+/// The sha256 of a file, in hex.
+pub(crate) fn sha256(file: &Path) -> String {
+    hex::encode(Sha256::digest(std::fs::read(file).unwrap()))
+}
+
+/// The sorted names in a directory.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+/// The moment to kill a process in round `round` of 200. The moments are spread over its whole run and a little
+/// longer, in an order unlike that of the process's own steps.
+pub(crate) fn moment(round: u32, whole: Duration) -> Duration {
+    whole.mul_f64(f64::from(round * 73 % 200) / 180.0)
 }
 
 /// A process that does not outlive its test.
@@ -93,6 +154,12 @@ impl Process {
         text
     }
 
+    /// Kills it, and returns what it wrote to stderr.
+    pub(crate) fn into_log(mut self) -> String {
+        self.kill();
+        self.stderr_text()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
     }
@@ -106,7 +173,13 @@ impl Process {
         self.0.wait().unwrap();
     }
 
-    /// Waits for its end, and fails the test if that does not come.
+    /// Sends SIGTERM, and waits until it ends.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits until it ends. The test fails if that takes longer than 30 s.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the process ends", || {
@@ -124,22 +197,22 @@ impl Drop for Process {
     }
 }
 
-/// Asks until it is true; fails the test after 30 s.
+/// Waits until a condition holds. The test fails if that takes longer than 30 s.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) fn eventually(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_true() {
-        assert!(Instant::now() < deadline, "waited 30 s in vain until {what}");
+    while !holds() {
+        assert!(Instant::now() < deadline, "timed out after 30 s waiting until {condition}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-pub(crate) fn lives(pid: u32) -> bool {
-    // A zombie that its new parent has not waited for yet lives no more.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    // A zombie is dead; its new parent may not have reaped it yet.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// The child of that name, once there is one.
+/// Waits for a child with this name, and returns its pid.
 pub(crate) fn child_of(pid: u32, name: &str) -> u32 {
     let mut found = None;
     eventually("the child runs", || {
@@ -154,10 +227,15 @@ pub(crate) fn child_of(pid: u32, name: &str) -> u32 {
 }
 
 /// An address of 127.0.0.0/8 that no other test uses at the same time.
-pub(crate) fn own_host() -> String {
+pub(crate) fn unique_host() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let unique = std::process::id() * 8 + NEXT.fetch_add(1, Ordering::Relaxed);
     format!("127.{}.{}.{}", 16 + (unique >> 16) % 200, (unique >> 8) % 256, unique % 254 + 1)
+}
+
+/// A free port of a [`unique_host`].
+pub(crate) fn unique_addr() -> String {
+    free_addr(&unique_host())
 }
 
 /// A port of `host` that nobody listens on.
@@ -165,13 +243,36 @@ pub(crate) fn free_addr(host: &str) -> String {
     free_addrs(host, 1).remove(0)
 }
 
-/// All held until there are enough: the system may give a port that was let go once more.
+/// Several free ports. All are held until there are enough, so each is another.
+///
+/// The sockets do not listen: with `SO_REUSEADDR`, the next program gets the port even while a child that another test
+/// has just started still holds a copy of the socket.
 pub(crate) fn free_addrs(host: &str, count: usize) -> Vec<String> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((host, 0)).unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+    let hold = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::new(host.parse().unwrap(), 0).into()).unwrap();
+        socket
+    };
+    let sockets: Vec<Socket> = (0..count).map(|_| hold()).collect();
+    let addr = |socket: &Socket| socket.local_addr().as_ref().ok().and_then(SockAddr::as_socket).unwrap().to_string();
+    sockets.iter().map(addr).collect()
 }
 
-/// Serves web pages that are not there, with HTTP/1.1 and HTTP/2; gives its address.
+/// A server that sends the same bytes on each connection, then closes it. Returns its address.
+pub(crate) fn server(host: &str, answer: &'static str) -> String {
+    let listener = TcpListener::bind((host, 0)).unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 1024]);
+            let _ = client.write_all(answer.as_bytes());
+        }
+    });
+    addr
+}
+
+/// A web server whose only answer is 404, with HTTP/1.1 and HTTP/2. Returns its address.
 pub(crate) fn web_server(host: &str) -> String {
     let listener = TcpListener::bind((host, 0)).unwrap();
     let addr = listener.local_addr().unwrap().to_string();
@@ -180,7 +281,7 @@ pub(crate) fn web_server(host: &str) -> String {
             std::thread::spawn(move || {
                 let mut bytes = [0; 1000];
                 while let Ok(length @ 1..) = client.read(&mut bytes) {
-                    // SETTINGS, and the HEADERS of a 404 that is text.
+                    // With HTTP/2: SETTINGS, and the HEADERS of a 404 whose content type is text.
                     let _ = client.write_all(if bytes[..length].starts_with(b"GET ") {
                         b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
                     } else {
@@ -194,23 +295,33 @@ pub(crate) fn web_server(host: &str) -> String {
 }
 
 /// Waits, with the product's own command, until the cluster answers at `addr`.
+#[track_caller]
 pub(crate) fn wait_ready(addr: &str) {
-    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--timeout", "60s", "--listen-addr", addr]));
-    assert_eq!(code, 0, "{stderr}");
+    succeeds(&mut etcdproxy(["wait", "--timeout", "60s", "--listen-addr", addr]));
 }
 
-/// Until 50 more writes are acknowledged.
-pub(crate) async fn goes_on(load: &Load) {
+/// Waits until a port is open, with or without a cluster behind it.
+#[track_caller]
+pub(crate) fn wait_listening(addr: &str) {
+    succeeds(&mut etcdproxy(["wait", "--listening", "--listen-addr", addr]));
+}
+
+pub(crate) fn is_ready(addr: &str) -> bool {
+    finish(&mut etcdproxy(["health", "--listen-addr", addr])).0 == 0
+}
+
+/// Waits for 50 more acknowledged writes.
+pub(crate) async fn makes_progress(load: &Load) {
     let goal = load.writes() + 50;
     let progress = async {
         while load.writes() < goal {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), progress).await.expect("the client goes on within 30 s");
+    tokio::time::timeout(Duration::from_secs(30), progress).await.expect("50 writes within 30 s");
 }
 
-/// The one etcd proxy of a test, started by `etcdproxy run`.
+/// Starts `etcdproxy run`, and waits until the cluster answers through it.
 pub(crate) fn start_proxy(endpoints: &str, addr: &str) -> Process {
     let mut command = etcdproxy(["run", "--endpoints", endpoints, "--listen-addr", addr]);
     let proxy = Process::start(command.stderr(Stdio::null()));
@@ -218,11 +329,24 @@ pub(crate) fn start_proxy(endpoints: &str, addr: &str) -> Process {
     proxy
 }
 
-/// What the members of a cluster show to their clients, and want to see.
-pub(crate) struct Security {
+/// Creates users with these passwords, and switches authentication on. The user `root` may do everything, any other
+/// only what is below `app/`.
+pub(crate) async fn enable_auth(client: &Client, users: &[(&str, &str)]) {
+    let mut auth = client.auth_client();
+    auth.role_add("app").await.unwrap();
+    auth.role_grant_permission("app", Permission::read_write("app/").with_prefix()).await.unwrap();
+    for (user, password) in users {
+        auth.user_add(*user, *password, None).await.unwrap();
+        auth.user_grant_role(*user, if *user == "root" { "root" } else { "app" }).await.unwrap();
+    }
+    auth.auth_enable().await.unwrap();
+}
+
+/// The TLS settings of a cluster's members.
+pub(crate) struct Tls {
     pub(crate) server: Pair,
-    /// Authority of the clients' certificates, when they must have one.
-    pub(crate) clients: Option<String>,
+    /// If set, clients need a certificate of this authority.
+    pub(crate) client_ca: Option<String>,
 }
 
 struct Member {
@@ -238,29 +362,41 @@ struct Member {
 pub(crate) struct Cluster {
     dir: TempDir,
     members: Vec<Member>,
-    security: Option<Security>,
+    tls: Option<Tls>,
     flags: Vec<String>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
+
+/// Several members under load need most of a small machine: one such cluster runs at a time. With `cargo nextest`, each
+/// test is a process of its own, and `.config/nextest.toml` does the same.
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Cluster {
     pub(crate) fn start(size: usize) -> Self {
-        Self::start_on(&own_host(), size, None)
+        Self::start_on(&unique_host(), size, None)
     }
 
-    /// With members that speak TLS, on an address for which they have certificates.
-    pub(crate) fn start_on(host: &str, size: usize, security: Option<Security>) -> Self {
-        Self::begin(host, size, security, Vec::new())
+    /// With TLS, the members' certificate must be for `host`.
+    pub(crate) fn start_on(host: &str, size: usize, tls: Option<Tls>) -> Self {
+        Self::begin(host, size, tls, Vec::new())
     }
 
-    fn begin(host: &str, size: usize, security: Option<Security>, flags: Vec<String>) -> Self {
+    /// One member with additional flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
+        let flags = flags.iter().map(ToString::to_string).collect();
+        Self::begin(&unique_host(), 1, None, flags)
+    }
+
+    fn begin(host: &str, size: usize, tls: Option<Tls>, flags: Vec<String>) -> Self {
+        let turn = (size > 1).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
         let dir = tempfile::tempdir().unwrap();
         link(dir.path(), "etcd");
         let mut free = free_addrs(host, 3 * size).into_iter();
         let mut addr = || free.next().unwrap();
         let member = |n| Member { name: format!("m{n}"), client: addr(), peer: addr(), health: addr(), process: None };
-        let mut cluster = Self { dir, members: (1..=size).map(member).collect(), security, flags };
+        let mut cluster = Self { dir, members: (1..=size).map(member).collect(), tls, flags, _turn: turn };
         (0..size).for_each(|n| cluster.start_member(n));
-        (0..size).for_each(|n| wait_ready(&cluster.members[n].health));
+        (0..size).for_each(|n| cluster.wait_member(n));
         cluster
     }
 
@@ -274,26 +410,20 @@ impl Cluster {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &initial.join(","), "--listen-metrics-urls", &format!("http://{health}")]);
-        if let Some(Security { server, clients }) = &self.security {
+        if let Some(Tls { server, client_ca }) = &self.tls {
             let [cert, key] = server.write(self.dir.path(), name);
             command.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
-            if let Some(authority) = clients {
+            if let Some(authority) = client_ca {
                 let file = pki::write(self.dir.path(), "clients.crt", authority);
                 command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(file);
             }
         }
-        // The tests' disk is slow and shared; no test here pulls its plug.
+        // A disk may be slow, and no test cuts the power.
         command.args(&self.flags).arg("--unsafe-no-fsync").stdout(Stdio::null()).stderr(Stdio::null());
         self.members[n].process = Some(Process::start(&mut command));
     }
 
-    /// One member with these flags besides.
-    pub(crate) fn start_with(flags: &[&str]) -> Self {
-        let flags = flags.iter().map(ToString::to_string).collect();
-        Self::begin(&own_host(), 1, None, flags)
-    }
-
-    /// What a member shows to new connections from now on.
+    /// Replaces the certificate that a member shows to new connections.
     pub(crate) fn renew_member(&self, n: usize, server: &Pair) {
         server.write(self.dir.path(), &self.members[n].name);
     }
@@ -307,20 +437,29 @@ impl Cluster {
         self.members[n].process.take().unwrap().kill();
     }
 
-    /// Without a word to it, as a hung host does; SIGCONT ends it.
+    /// After SIGSTOP, a member hangs without closing its connections, until SIGCONT.
     pub(crate) fn signal_member(&self, n: usize, signal: Signal) {
         self.members[n].process.as_ref().unwrap().signal(signal);
     }
 
+    /// Kills a follower under load, and brings it back.
+    pub(crate) async fn kill_follower_for_a_while(&mut self, load: &Load) {
+        let follower = (self.leader().await + 1) % self.members.len();
+        self.kill_member(follower);
+        makes_progress(load).await;
+        self.start_member(follower);
+        self.wait_member(follower);
+    }
+
     fn scheme(&self) -> &'static str {
-        if self.security.is_some() { "https" } else { "http" }
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     pub(crate) fn client_addr(&self, n: usize) -> &str {
         &self.members[n].client
     }
 
-    /// For `--endpoints`.
+    /// The value of `--endpoints`.
     pub(crate) fn endpoints(&self) -> String {
         self.members.iter().map(|member| format!("{}://{}", self.scheme(), member.client)).collect::<Vec<_>>().join(",")
     }

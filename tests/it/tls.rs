@@ -1,20 +1,20 @@
-//! Clusters with TLS, with client certificates, with users and passwords; and what is said when it does not fit.
+//! Clusters with TLS, client certificates, users and passwords; and the messages when settings do not fit them.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
-use etcd_client::{Client, ConnectOptions, Permission};
+use etcd_client::{Client, ConnectOptions};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::load;
 use crate::pki::{Authority, Pair, write};
 use crate::support::{
-    Cluster, Process, Security, etcdproxy, fails_with, finish, free_addr, own_host, wait_ready, web_server,
+    Cluster, Process, Tls, command, enable_auth, etcdproxy, fails_with, finish, free_addr, link, server, succeeds,
+    unique_addr, unique_host, wait_listening, wait_ready, web_server,
 };
 
+/// A host with clusters whose members have certificates of one authority.
 struct Site {
     host: String,
     authority: Authority,
@@ -22,42 +22,44 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        Self { host: own_host(), authority: Authority::new("the cluster's authority") }
+        Self { host: unique_host(), authority: Authority::new("the cluster's authority") }
     }
 
     fn cluster(&self, client_certificates: bool) -> Cluster {
         let server = self.authority.server(&[&self.host, "localhost"], 365);
-        let clients = client_certificates.then(|| self.authority.pem.clone());
-        Cluster::start_on(&self.host, 1, Some(Security { server, clients }))
+        let client_ca = client_certificates.then(|| self.authority.pem.clone());
+        Cluster::start_on(&self.host, 1, Some(Tls { server, client_ca }))
     }
 
     /// A member with this certificate.
     fn member(&self, server: Pair) -> Cluster {
-        Cluster::start_on(&self.host, 1, Some(Security { server, clients: None }))
+        Cluster::start_on(&self.host, 1, Some(Tls { server, client_ca: None }))
     }
 }
 
-/// Starts the proxy, whose endpoints and certificates `command` knows, and writes and reads through it.
+/// Starts the proxy with the endpoints and certificates that `command` has in its environment. Writes and reads through
+/// it, and asserts that it logs no warning.
 async fn serves(mut command: Command, what: &str) {
-    let addr = free_addr(&own_host());
-    let mut proxy = Process::start(command.arg("run").args(["--listen-addr", &addr]).stderr(Stdio::piped()));
+    let addr = unique_addr();
+    let proxy = Process::start(command.arg("run").args(["--listen-addr", &addr]).stderr(Stdio::piped()));
     wait_ready(&addr);
     let client = load::connect(&addr).await.unwrap();
     client.kv_client().put("key", what, None).await.unwrap();
     assert_eq!(client.kv_client().get("key", None).await.unwrap().kvs()[0].value(), what.as_bytes());
-    proxy.kill();
-    let log = proxy.stderr_text();
+    let log = proxy.into_log();
     assert!(!log.contains("etcdproxy: warning"), "{what}: {log}");
 }
 
-fn empty() -> Command {
+/// The binary without arguments.
+fn bare() -> Command {
     etcdproxy([""; 0])
 }
 
-fn binding(credentials: serde_json::Value) -> Command {
-    let mut command = empty();
-    command
-        .env("VCAP_SERVICES", json!({"user-provided": [{"name": "my-etcd", "credentials": credentials}]}).to_string());
+/// The binary with these credentials in a service binding.
+fn with_binding(credentials: serde_json::Value) -> Command {
+    let services = json!({"user-provided": [{"name": "my-etcd", "credentials": credentials}]}).to_string();
+    let mut command = bare();
+    command.env("VCAP_SERVICES", services);
     command
 }
 
@@ -66,25 +68,25 @@ fn base64(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_alone_is_enough_from_every_source() {
+async fn a_ca_without_a_client_certificate_works_from_every_source() {
     let site = Site::new();
     let cluster = site.cluster(false);
     let (endpoints, ca) = (cluster.endpoints(), &site.authority.pem);
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "ca.pem", ca);
 
-    let mut command = empty();
+    let mut command = bare();
     command.current_dir(&dir).env("ETCDPROXY_ENDPOINTS", &endpoints).env("ETCDPROXY_CACERT", "ca.pem");
     serves(command, "a file, by a relative path").await;
     for (text, what) in [(ca.clone(), "PEM"), (ca.replace('\n', "\\n"), "escaped PEM"), (base64(ca), "base64")] {
-        let mut command = empty();
-        // Endpoints without a scheme: TLS is configured, so TLS it is.
+        let mut command = bare();
+        // An endpoint without a scheme uses TLS, because TLS is configured.
         command.env("ETCDPROXY_ENDPOINTS", cluster.client_addr(0)).env("ETCDPROXY_CACERT", text);
         serves(command, what).await;
     }
-    serves(binding(json!({"endpoints": [&endpoints], "ca_cert": ca})), "a binding").await;
+    serves(with_binding(json!({"endpoints": [&endpoints], "ca_cert": ca})), "a binding").await;
     let grpc = json!({"composed": [&endpoints], "certificate": {"certificate_base64": base64(ca)}});
-    serves(binding(json!({"connection": {"grpc": grpc}})), "a binding of IBM's").await;
+    serves(with_binding(json!({"connection": {"grpc": grpc}})), "a binding like IBM's").await;
 
     let root = tempfile::tempdir().unwrap();
     let files = root.path().join("my-etcd");
@@ -92,13 +94,13 @@ async fn an_authority_alone_is_enough_from_every_source() {
     for (name, text) in [("type", "etcd"), ("uri", &endpoints), ("ca", ca)] {
         std::fs::write(files.join(name), text).unwrap();
     }
-    let mut command = empty();
+    let mut command = bare();
     command.env("SERVICE_BINDING_ROOT", root.path());
-    serves(command, "files of a binding").await;
+    serves(command, "a binding as files").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_certificates_from_every_source() {
+async fn client_certificates_work_from_every_source() {
     let site = Site::new();
     let cluster = site.cluster(true);
     let (endpoints, ca) = (cluster.endpoints(), &site.authority.pem);
@@ -107,30 +109,31 @@ async fn client_certificates_from_every_source() {
     let [cert_file, key_file] = client.write(dir.path(), "client");
     let ca_file = write(dir.path(), "ca.pem", ca);
 
-    let mut command = empty();
+    let mut command = bare();
     command.env("ETCDPROXY_ENDPOINTS", &endpoints).env("ETCDPROXY_CACERT", &ca_file);
     command.env("ETCDPROXY_CERT", &cert_file).env("ETCDPROXY_KEY", &key_file);
     serves(command, "files").await;
-    let mut command = empty();
+    let mut command = bare();
     command.env("ETCDPROXY_ENDPOINTS", &endpoints).env("ETCDPROXY_CACERT", base64(ca));
     command.env("ETCDPROXY_CERT", &client.cert).env("ETCDPROXY_KEY", client.key.replace('\n', "\\n"));
     serves(command, "the environment").await;
     let credentials = json!({"uris": [&endpoints], "ca": ca, "client_cert": client.cert, "client_key": client.key});
-    serves(binding(credentials), "a binding").await;
-    let mut command = binding(json!({"tls": {"cert": base64(&client.cert), "key": base64(&client.key), "ca": ca}}));
+    serves(with_binding(credentials), "a binding").await;
+    let mut command =
+        with_binding(json!({"tls": {"cert": base64(&client.cert), "key": base64(&client.key), "ca": ca}}));
     command.env("ETCDPROXY_ENDPOINTS", &endpoints).env("ETCDPROXY_DRAIN", "0s");
     serves(command, "a binding, endpoints from elsewhere, supervised").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_certificates_of_version_1_are_as_good() {
+async fn client_certificates_of_version_1_work_too() {
     let site = Site::new();
     let cluster = site.cluster(true);
     let other = site.authority.client(None);
     for (name, mode) in [(None, "grpc-proxy"), (Some("app"), "tunnel")] {
         let client = site.authority.client_of_version_1(name);
         let run = || {
-            let mut command = empty();
+            let mut command = bare();
             command.env("ETCDPROXY_ENDPOINTS", cluster.endpoints()).env("ETCDPROXY_CACERT", &site.authority.pem);
             command.env("ETCDPROXY_PREFLIGHT", "strict").env("ETCDPROXY_CERT", &client.cert);
             command
@@ -144,20 +147,20 @@ async fn client_certificates_of_version_1_are_as_good() {
 }
 
 #[test]
-fn a_key_that_the_tunnel_does_not_know_is_said_once() {
+fn a_key_of_an_unsupported_kind_is_reported_once() {
     let dir = tempfile::tempdir().unwrap();
     let cert = Authority::new("ca").client(Some("app")).cert;
     let key = write(dir.path(), "key.pem", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n");
     let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", "https://127.0.0.1:1", "--key"]);
-    let (_, _, stderr) =
-        finish(command.arg(&key).env("ETCDPROXY_CERT", cert).env("ETCDPROXY_LISTEN_ADDR", free_addr(&own_host())));
+    command.arg(&key).env("ETCDPROXY_CERT", cert).env("ETCDPROXY_LISTEN_ADDR", unique_addr());
+    let (_, _, stderr) = finish(&mut command);
     let problem = "this kind of key is not supported: use RSA, ECDSA with P-256 or P-384, or Ed25519";
     let line = format!("etcdproxy: error: --key: {}: {problem}\n", key.display());
     assert!(stderr.ends_with(&line) && stderr.matches("error").count() == 1, "{stderr}");
 }
 
 #[test]
-fn certificates_that_can_never_work_end_the_start_in_words() {
+fn certificates_that_can_never_work_stop_the_start_with_one_line() {
     let authority = Authority::new("ca");
     let (good, other) = (authority.client(None), authority.client(None));
     let (named, expired) = (authority.client(Some("app")), authority.server(&["h"], -2));
@@ -189,104 +192,96 @@ fn certificates_that_can_never_work_end_the_start_in_words() {
 }
 
 #[test]
-fn a_certificate_that_ends_within_thirty_days_is_a_warning() {
+fn a_certificate_that_expires_within_thirty_days_is_a_warning() {
     let authority = Authority::new("ca");
-    let ending = authority.server(&["h"], 20);
+    let expiring = authority.server(&["h"], 20);
     let mut command = etcdproxy(["run", "--dry-run", "--endpoints", "https://127.0.0.1:1"]);
-    let (code, stdout, _) = finish(command.env("ETCDPROXY_CACERT", &ending.cert));
-    assert_eq!(code, 0);
+    let stdout = succeeds(command.env("ETCDPROXY_CACERT", &expiring.cert));
     assert!(
         stdout.contains("# warning: ETCDPROXY_CACERT: the certificate authority (CN=a member) expires on 20"),
         "{stdout}"
     );
 }
 
-/// What `--preflight strict` says about one endpoint.
-fn verdict(endpoint: &str, command: &mut Command) -> String {
-    let addr = free_addr(&own_host());
+/// The problem that `--preflight strict` reports for an endpoint.
+fn problem_with(endpoint: &str, command: &mut Command) -> String {
+    let addr = unique_addr();
     let args = ["run", "--preflight", "strict", "--endpoints", endpoint, "--listen-addr", &addr];
     let line = fails_with(69, command.args(args));
-    let (_, words) = line.split_once("no endpoint can be used: ").unwrap();
-    words.strip_prefix(&format!("{endpoint}: ")).unwrap().to_owned()
+    let (_, problem) = line.split_once("no endpoint can be used: ").unwrap();
+    problem.strip_prefix(&format!("{endpoint}: ")).unwrap().to_owned()
 }
 
 #[test]
-fn what_is_wrong_with_an_endpoint_is_said_in_words() {
+fn each_problem_with_an_endpoint_has_its_own_message() {
     let site = Site::new();
     let host = site.host.as_str();
     let plain = Cluster::start_on(host, 1, None);
     let good = site.cluster(false);
     let mutual = site.cluster(true);
     let expired = site.member(site.authority.server(&[host], -2));
-    let elsewhere = site.member(site.authority.server(&["etcd.example", "10.0.0.1"], 365));
-    let foreign = site.member(Authority::new("another").server(&[host], 365));
-    let listens = |cluster: &Cluster, scheme: &str| format!("{scheme}://{}", cluster.client_addr(0));
-    let trusting = || {
-        let mut command = empty();
+    let wrong_name = site.member(site.authority.server(&["etcd.example", "10.0.0.1"], 365));
+    let untrusted = site.member(Authority::new("another").server(&[host], 365));
+    let url = |cluster: &Cluster, scheme: &str| format!("{scheme}://{}", cluster.client_addr(0));
+    let with_ca = || {
+        let mut command = bare();
         command.env("ETCDPROXY_CACERT", &site.authority.pem);
         command
     };
 
-    let web = TcpListener::bind((host, 0)).unwrap();
-    let web_addr = format!("http://{}", web.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for mut client in web.incoming().flatten() {
-            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-            let _ = client.read(&mut [0; 100]);
-        }
-    });
-    assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it does not speak HTTP/2");
+    let web_addr = format!("http://{}", server(host, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"));
+    assert_eq!(problem_with(&web_addr, &mut bare()), "what answers is not etcd: it does not speak HTTP/2");
 
     let web_addr = format!("http://{}", web_server(host));
-    assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it speaks HTTP/2, but not gRPC");
+    assert_eq!(problem_with(&web_addr, &mut bare()), "what answers is not etcd: it speaks HTTP/2, but not gRPC");
 
     let closed = format!("http://{}", free_addr(host));
-    assert_eq!(verdict(&closed, &mut empty()), "the connection is refused: nothing listens there");
-    let words = verdict("http://no-such-host.invalid:2379", &mut empty());
-    assert!(words.starts_with("its name does not resolve"), "{words}");
+    assert_eq!(problem_with(&closed, &mut bare()), "the connection is refused: nothing listens there");
+    let problem = problem_with("http://no-such-host.invalid:2379", &mut bare());
+    assert!(problem.starts_with("its name does not resolve"), "{problem}");
     assert_eq!(
-        verdict(&listens(&plain, "https"), &mut trusting()),
+        problem_with(&url(&plain, "https"), &mut with_ca()),
         "it does not speak TLS: begin the endpoint with http://"
     );
-    assert_eq!(verdict(&listens(&good, "http"), &mut empty()), "it speaks TLS only: begin the endpoint with https://");
-    let words = verdict(&listens(&mutual, "http"), &mut empty());
-    assert!(words.starts_with("it speaks TLS only"), "{words}");
-    let words = verdict(&listens(&good, "https"), &mut empty());
-    assert!(words.starts_with("its certificate is signed by an authority that is not trusted here"), "{words}");
-    let words = verdict(&listens(&foreign, "https"), &mut trusting());
-    assert!(words.starts_with("its certificate is not signed by the authority of ETCDPROXY_CACERT"), "{words}");
-    let words = verdict(&listens(&expired, "https"), &mut trusting());
-    assert!(words.starts_with("its certificate expired on 20"), "{words}");
+    assert_eq!(problem_with(&url(&good, "http"), &mut bare()), "it speaks TLS only: begin the endpoint with https://");
+    let problem = problem_with(&url(&mutual, "http"), &mut bare());
+    assert!(problem.starts_with("it speaks TLS only"), "{problem}");
+    let problem = problem_with(&url(&good, "https"), &mut bare());
+    assert!(problem.starts_with("its certificate is signed by an authority that is not trusted here"), "{problem}");
+    let problem = problem_with(&url(&untrusted, "https"), &mut with_ca());
+    assert!(problem.starts_with("its certificate is not signed by the authority of ETCDPROXY_CACERT"), "{problem}");
+    let problem = problem_with(&url(&expired, "https"), &mut with_ca());
+    assert!(problem.starts_with("its certificate expired on 20"), "{problem}");
     assert_eq!(
-        verdict(&listens(&elsewhere, "https"), &mut trusting()),
+        problem_with(&url(&wrong_name, "https"), &mut with_ca()),
         "its certificate is for etcd.example, 10.0.0.1, not for this name: use one of these names"
     );
     assert_eq!(
-        verdict(&listens(&mutual, "https"), &mut trusting()),
+        problem_with(&url(&mutual, "https"), &mut with_ca()),
         "it asks for a client certificate: give one with --cert and --key"
     );
     let stranger = Authority::new("a stranger").client(None);
-    let mut command = trusting();
+    let mut command = with_ca();
     command.env("ETCDPROXY_CERT", &stranger.cert).env("ETCDPROXY_KEY", &stranger.key);
-    let words = verdict(&listens(&mutual, "https"), &mut command);
-    assert!(words.starts_with("it refuses the client certificate ("), "{words}");
+    let problem = problem_with(&url(&mutual, "https"), &mut command);
+    assert!(problem.starts_with("it refuses the client certificate ("), "{problem}");
 
-    for (member, scheme, mut command) in [(&plain, "http", empty()), (&good, "https", trusting())] {
+    for (member, scheme, mut command) in [(&plain, "http", bare()), (&good, "https", with_ca())] {
         member.signal_member(0, Signal::SIGSTOP);
-        let words = verdict(&listens(member, scheme), &mut command);
-        assert_eq!(words, "it accepts the connection but does not answer within 2 s: is the member hung?");
+        let problem = problem_with(&url(member, scheme), &mut command);
+        assert_eq!(problem, "it accepts the connection but does not answer within 2 s: is the member hung?");
         member.signal_member(0, Signal::SIGCONT);
     }
 }
 
 #[test]
-fn a_servers_own_certificate_may_stand_among_the_authorities() {
-    let host = own_host();
+fn a_members_own_certificate_can_be_the_ca() {
+    let host = unique_host();
     let mut params = rcgen::CertificateParams::new([host.clone()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let server = Pair { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() };
-    let cluster = Cluster::start_on(&host, 1, Some(Security { server: server.clone(), clients: None }));
+    let cluster = Cluster::start_on(&host, 1, Some(Tls { server: server.clone(), client_ca: None }));
     let addr = free_addr(&host);
     let args = ["run", "--preflight", "strict", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
     let _proxy = Process::start(etcdproxy(args).env("ETCDPROXY_CACERT", server.cert).stderr(Stdio::null()));
@@ -294,12 +289,12 @@ fn a_servers_own_certificate_may_stand_among_the_authorities() {
 }
 
 #[test]
-fn a_member_on_a_unix_socket() {
-    let (dir, host) = (tempfile::tempdir().unwrap(), own_host());
-    let etcd = crate::support::link(dir.path(), "etcd");
+fn a_member_can_listen_on_a_unix_socket() {
+    let (dir, host) = (tempfile::tempdir().unwrap(), unique_host());
+    let etcd = link(dir.path(), "etcd");
     let (client, peer, addr) = (free_addr(&host), free_addr(&host), free_addr(&host));
     let socket = format!("unix://{}", dir.path().join("etcd.sock").display());
-    let mut command = crate::support::command(&etcd, ["--log-level", "error", "--data-dir"]);
+    let mut command = command(&etcd, ["--log-level", "error", "--data-dir"]);
     command.arg(dir.path().join("data")).args(["--listen-client-urls", &format!("{socket},http://{client}")]);
     command.args(["--advertise-client-urls", &format!("http://{client}")]);
     let _member = Process::start(command.args(["--listen-peer-urls", &format!("http://{peer}")]));
@@ -309,12 +304,12 @@ fn a_member_on_a_unix_socket() {
         let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
         wait_ready(&addr);
     }
-    let words = verdict("unix:///no/such.sock", &mut empty());
-    assert_eq!(words, "it cannot be reached: No such file or directory");
+    let problem = problem_with("unix:///no/such.sock", &mut bare());
+    assert_eq!(problem, "it cannot be reached: No such file or directory");
 }
 
 #[test]
-fn only_the_authority_that_is_given_is_trusted() {
+fn only_the_configured_ca_is_trusted() {
     let site = Site::new();
     let cluster = site.cluster(false);
     let system = tempfile::tempdir().unwrap();
@@ -332,15 +327,13 @@ fn only_the_authority_that_is_given_is_trusted() {
 }
 
 #[test]
-fn without_a_good_endpoint_it_starts_all_the_same_and_with_one_it_does_not_wait_for_the_others() {
-    let host = own_host();
+fn run_starts_without_a_usable_endpoint_and_with_one_it_does_not_wait_for_the_others() {
+    let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
     let mut run = etcdproxy(["run", "--endpoints", &closed, "--listen-addr", &addr]);
-    let mut proxy = Process::start(run.stderr(Stdio::piped()));
-    let (code, _, stderr) = finish(&mut etcdproxy(["wait", "--listening", "--listen-addr", &addr]));
-    assert_eq!(code, 0, "{stderr}");
-    proxy.kill();
-    let log = proxy.stderr_text();
+    let proxy = Process::start(run.stderr(Stdio::piped()));
+    wait_listening(&addr);
+    let log = proxy.into_log();
     let line = format!("etcdproxy: warning: http://{closed}: the connection is refused: nothing listens there\n");
     assert!(log.contains(&line) && log.contains("starting anyway"), "{log}");
 
@@ -349,38 +342,28 @@ fn without_a_good_endpoint_it_starts_all_the_same_and_with_one_it_does_not_wait_
     let addr = free_addr(&host);
     let endpoints = format!("{},{}", hung.endpoints(), cluster.endpoints());
     let mut run = etcdproxy(["run", "--preflight", "strict", "--endpoints", &endpoints, "--listen-addr", &addr]);
-    let mut proxy = Process::start(run.stderr(Stdio::piped()));
+    let proxy = Process::start(run.stderr(Stdio::piped()));
     wait_ready(&addr);
-    proxy.kill();
-    let log = proxy.stderr_text();
-    assert!(!log.contains("etcdproxy: warning"), "the hung one is not waited for: {log}");
+    let log = proxy.into_log();
+    assert!(!log.contains("etcdproxy: warning"), "it waited for the hung member: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_and_passwords_pass_through_and_an_authenticated_cluster_counts_as_ready() {
+async fn users_can_log_in_through_the_proxy_and_a_cluster_with_authentication_is_ready() {
     let cluster = Cluster::start(1);
     let admin = load::connect(cluster.client_addr(0)).await.unwrap();
-    let mut auth = admin.auth_client();
-    for (user, password) in [("root", "r00t"), ("app", "s3cret")] {
-        auth.user_add(user, password, None).await.unwrap();
-    }
-    auth.role_add("app").await.unwrap();
-    auth.role_grant_permission("app", Permission::read_write("app/").with_prefix()).await.unwrap();
-    auth.user_grant_role("root", "root").await.unwrap();
-    auth.user_grant_role("app", "app").await.unwrap();
-    auth.auth_enable().await.unwrap();
+    enable_auth(&admin, &[("root", "r00t"), ("app", "s3cret")]).await;
 
-    let addr = free_addr(&own_host());
-    let mut command = binding(json!({"uri": format!("http://app:s3cret@{}", cluster.client_addr(0))}));
+    let addr = unique_addr();
+    let mut command = with_binding(json!({"uri": format!("http://app:s3cret@{}", cluster.client_addr(0))}));
     let args = ["run", "--mode", "grpc-proxy", "--listen-addr", &addr];
-    let mut proxy = Process::start(command.args(args).stderr(Stdio::piped()));
+    let proxy = Process::start(command.args(args).stderr(Stdio::piped()));
     wait_ready(&addr);
     let options = ConnectOptions::new().with_user("app", "s3cret");
     let mut app = Client::connect([&addr], Some(options)).await.unwrap();
     app.put("app/key", "value", None).await.unwrap();
     assert_eq!(app.get("app/key", None).await.unwrap().kvs()[0].value(), b"value");
     assert!(app.put("other/key", "value", None).await.unwrap_err().to_string().contains("permission denied"));
-    proxy.kill();
-    let log = proxy.stderr_text();
+    let log = proxy.into_log();
     assert!(log.contains("warning: the service binding has a password: ") && !log.contains("s3cret"), "{log}");
 }
