@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
 #[derive(Debug, Parser)]
-#[command(name = "etcdproxy", version = crate::VERSION, max_term_width = 100)]
+#[command(name = "etcdproxy", version, max_term_width = 100)]
 #[command(after_help = "\
 The application connects to 127.0.0.1:2379. A link to this binary named etcd, etcdctl or etcdutl runs that program.
 
@@ -106,7 +106,7 @@ pub(crate) struct Exec {
     #[command(flatten)]
     pub proxy: Proxy,
     /// How long to wait at most for the cluster to answer, as in 500ms, 30s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::settings::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::duration::parse)]
     pub timeout: Duration,
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -172,7 +172,7 @@ pub(crate) struct Wait {
     #[command(flatten)]
     pub listen: Listen,
     /// How long at most, as in 500ms, 30s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::settings::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::duration::parse)]
     pub timeout: Duration,
     /// Wait only for the port to be open
     #[arg(long)]

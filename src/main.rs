@@ -8,6 +8,7 @@ mod child;
 mod cli;
 mod cluster;
 mod commands;
+mod duration;
 mod env;
 mod exec;
 mod exit_code;

@@ -11,7 +11,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use super::quoted;
 use crate::VERSION;
 use crate::file;
-use crate::release::{Label, Labelled, Release, is_carried};
+use crate::release::{Label, LabelledProgram, Release, has_payload, own_label};
 
 /// What `bin` calls in a zip for both architectures.
 const CHOOSE: &str = include_str!("../../assets/choose.sh");
@@ -52,7 +52,7 @@ struct Binary<'a> {
 /// When this binary is a launcher, the stack is no name, the binary for an architecture is missing, or the file cannot
 /// be written.
 pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
-    if !is_carried() {
+    if !has_payload() {
         bail!("this is the small launcher, which has no etcd inside: package with the whole etcdproxy");
     }
     let binaries = binaries(&task, release)?;
@@ -73,7 +73,7 @@ fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>
     let arch = task.arch.unwrap_or(this);
     let mut binaries = Vec::new();
     if arch != missing {
-        binaries.push(Binary { path: task.exe, label: Label::own()? });
+        binaries.push(Binary { path: task.exe, label: own_label()? });
     }
     match task.other {
         Some(_) if arch == this => {
@@ -90,7 +90,7 @@ fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>
 /// What the binary for the other architecture is, when it fits this one.
 fn other(path: &Path, missing: &str) -> Result<Label> {
     let label = Label::read(path).with_context(|| format!("--other: {} cannot be used", path.display()))?;
-    let own = Label::own()?;
+    let own = own_label()?;
     if label.arch != missing {
         bail!("--other: {} is for {}: name the etcdproxy for {missing}", path.display(), label.arch);
     }
@@ -149,8 +149,9 @@ fn fill(zip: &mut File, binaries: &[Binary<'_>], stack: &str) -> Result<()> {
 fn manifest(stack: &str, binaries: &[Binary<'_>]) -> String {
     let stack = if stack.is_empty() { String::new() } else { format!("stack: {}\n", quoted(stack)) };
     let dependency = |Binary { label, .. }: &Binary<'_>| {
-        let program =
-            |program: &Labelled| format!("  - name: {}\n    sha256: {}\n", program.name, quoted(&program.sha256));
+        let program = |program: &LabelledProgram| {
+            format!("  - name: {}\n    sha256: {}\n", program.name, quoted(&program.sha256))
+        };
         let programs: String = label.programs.iter().map(program).collect();
         format!(
             "- name: etcd\n  version: {}\n  arch: {}\n  cf_stacks: [cflinuxfs3, cflinuxfs4, cflinuxfs5]\n  \

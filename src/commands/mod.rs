@@ -37,12 +37,13 @@ use crate::{cli, exit_code, place};
 
 /// A program of the release, ready to be executed.
 fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
-    let found = place::store(env).get(RELEASE.program(name)?)?;
+    let program = release::program(name)?;
+    let found = place::store(env).get(program)?;
     if let Found::Memory { why, .. } = &found {
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
         log.warn(format_args!(
             "{name} runs from memory, which costs {} MB of it: {}",
-            RELEASE.program(name)?.size.div_ceil(1_000_000),
+            program.size.div_ceil(1_000_000),
             why.join("; ")
         ));
     }

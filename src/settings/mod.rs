@@ -19,7 +19,7 @@ use std::fmt;
 
 pub(crate) use addr::ListenAddr;
 pub(crate) use endpoint::{Endpoint, Scheme};
-pub(crate) use resolved::{Mode, Preflight, Settings, duration};
+pub(crate) use resolved::{Mode, Preflight, Settings};
 pub(crate) use service::Needs;
 #[cfg(test)]
 pub(crate) use tls::Identity;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::tls::{Kind, check_ca, check_identity};
 use super::{Endpoint, Error, ListenAddr, Pem, Scheme, Setting, Sources, Tls, binding, endpoint};
+use crate::duration;
 use crate::log::Format;
 
 /// What `run` works with.
@@ -248,13 +249,7 @@ fn drain(text: &str) -> Result<Option<Duration>, String> {
     if text == "off" {
         return Ok(None);
     }
-    duration(text).map(Some).map_err(|problem| format!("{problem}, or off"))
-}
-
-/// As in `500ms`, `8s`, `2m`. More than a hundred years count as that.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = humantime::parse_duration(text).map(|duration| duration.min(Duration::from_hours(100 * 365 * 24)));
-    parsed.map_err(|_| format!("{text:?} is no duration: write one as in 8s"))
+    duration::parse(text).map(Some).map_err(|problem| format!("{problem}, or off"))
 }
 
 pub(super) fn memory(text: &str, mode: Mode) -> Result<u32, String> {
