@@ -52,7 +52,7 @@ pub(crate) fn program(name: &str) -> Result<&'static Program, Error> {
 
 /// The label of this binary.
 pub(crate) fn own_label() -> serde_json::Result<Label> {
-    serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/label.json")))
+    serde_json::from_slice(include_bytes!(concat!(env!("OUT_DIR"), "/label.json")))
 }
 
 /// What can go wrong between the payload and a program that can be run.

@@ -33,14 +33,14 @@ pub struct Inventory {
     pub spdx: String,
     /// The licence texts.
     pub licenses: String,
-    /// What the documents lack, for whoever builds.
+    /// What the documents lack: one line each, to show to whoever builds.
     pub warnings: Vec<String>,
 }
 
 type Components = BTreeMap<String, Component>;
 
 impl Inventory {
-    /// Takes stock of what a build script is about to build. `sources` is the directory that has the sources of all crates.
+    /// Lists what the running build script builds. `sources` is the directory with the sources of all crates.
     pub fn new(product: Product, source: &EtcdSource, sources: &Path) -> Result<Self> {
         let mut texts = Texts::default();
         let mut linked = linked(product, sources, &mut texts)?;
@@ -134,7 +134,7 @@ fn rustc(args: &[&str]) -> Result<String> {
 fn rust_std(texts: &mut Texts) -> Result<Component> {
     let version = rustc(&["--version"])?;
     let version = version.split(' ').nth(1).context("rustc does not tell its version")?;
-    // Of MIT and Apache-2.0 the one whose text names no copyright holder.
+    // It is under MIT or Apache-2.0: the text of the latter names no copyright holder.
     texts.add_standard(&format!("Rust's standard library {version}"), "Apache-2.0 AND Unicode-3.0", "")?;
     Ok(Component {
         purl: format!("pkg:generic/rust-std@{version}"),
@@ -148,7 +148,7 @@ fn rust_std(texts: &mut Texts) -> Result<Component> {
 /// The C library that comes with Rust's standard library.
 fn musl(target: &str, texts: &mut Texts) -> Result<Component> {
     let library = format!("{}/lib/rustlib/{target}/lib/self-contained/libc.a", rustc(&["--print", "sysroot"])?);
-    // Another build of Rust may take the system's musl.
+    // A Rust of another distributor may take the system's musl.
     let version = musl_version(&fs::read(library).unwrap_or_default());
     texts.add_standard("musl libc", "MIT", "Copyright © 2005-2020 Rich Felker, et al.")?;
     Ok(Component {
@@ -237,12 +237,12 @@ fn licenses(
     let mut out = format!("Licences of all that is in {name} {version} linux-{}\n", source.arch);
     writeln!(out, "\nLinked into it:\n")?;
     list(linked, &mut out)?;
-    writeln!(out, "\nCarried in it, compressed, etcd {}, and what that is built from:\n", source.version)?;
+    writeln!(out, "\nInside it, compressed: etcd {} and what it is built from:\n", source.version)?;
     list(carried, &mut out)?;
     writeln!(
         out,
-        "\nAn etcd release brings no licence texts of Go and of the Go modules. Below stand those of the same licences as SPDX\n\
-         has them, with the copyright notices of the modules. The modules' own files are in their sources:\n\
+        "\nAn etcd release contains no licence texts of Go and of the Go modules. Below are SPDX's texts of the same licences,\n\
+         with the copyright notices of the modules. The modules' own files are in their sources:\n\
          go mod download MODULE@VERSION"
     )?;
     texts.print(&mut out)?;
