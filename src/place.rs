@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::commands::cli;
 use crate::install::{Layout, Receipt};
 use crate::os::env::Env;
-use crate::release::{self, Found, Home, RELEASE, Store};
+use crate::release::{self, Found, Home, Store};
 
 /// Where the programs of the release are, or will be.
 pub(crate) fn store(env: &Env) -> Store {
@@ -16,7 +16,7 @@ pub(crate) fn store(env: &Env) -> Store {
 
 /// A program of the release, ready to be executed. Warns when it runs from memory.
 pub(crate) fn obtain(name: &str, env: &Env) -> Result<Found, release::Error> {
-    let program = RELEASE.program(name)?;
+    let program = release::program(name)?;
     let found = store(env).get(program)?;
     if let Found::Memory { why, .. } = &found {
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();

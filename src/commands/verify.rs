@@ -34,7 +34,7 @@ pub(crate) fn run(args: &cli::Verify, env: &Env, out: &mut impl Write) -> Result
     let store = place::store(env);
     let mut report = Report { sound: true, carried: Vec::new(), files: Vec::new() };
     for program in RELEASE.programs {
-        if release::is_carried() {
+        if release::has_payload() {
             let problem = release::check(program).err().map(|err| err.to_string());
             let (name, sha256) = (program.name, program.sha256);
             report.carried.push(Carried { name, version: RELEASE.version, sha256, problem });

@@ -150,7 +150,7 @@ impl Own {
     /// # Errors
     /// When it is the small launcher, which has nothing to install, or cannot be read.
     pub(crate) fn new() -> Result<Self, Error> {
-        if !release::is_carried() {
+        if !release::has_payload() {
             return Err(release::Error::Launcher { name: "etcd" }.into());
         }
         let sha256 = open_own().and_then(file::sha256);

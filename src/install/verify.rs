@@ -90,6 +90,6 @@ fn differs_from_release(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Op
     if !matches!(entry.what, What::File { mode: Mode(_), .. }) || version.etcd != RELEASE.version {
         return None;
     }
-    let program = RELEASE.program(name).ok()?;
+    let program = release::program(name).ok()?;
     release::difference(program, &layout.real(&entry.path)).unwrap_or_else(|err| Some(err.to_string()))
 }

@@ -1,62 +1,25 @@
 //! The etcd release inside this binary: what it is, and how it comes out.
 //!
-//! Knows nothing of the rest of the program. `build.rs` describes the payload format.
+//! Knows nothing of the rest of the program. The crate in `build/` has the payload's format.
 
-mod label;
 mod launcher;
 mod payload;
 mod store;
 mod unpack;
 
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-pub(crate) use label::{Label, Labelled};
+pub(crate) use etcdproxy_payload::{Label, LabelledProgram, PROGRAM_NAMES};
 pub(crate) use launcher::write_launcher;
-pub(crate) use payload::is_carried;
+pub(crate) use payload::has_payload;
 pub(crate) use store::{Found, Home, Store};
 pub(crate) use unpack::difference;
 
+use etcdproxy_payload::{Documents, Frame};
+
 use crate::fs as file;
 use payload::DecodeError;
-
-/// An etcd release as `build.rs` packed it.
-#[derive(Debug)]
-pub(crate) struct Release {
-    /// Upstream's version, without the `v`.
-    pub version: &'static str,
-    /// `amd64` or `arm64`, as upstream names them.
-    pub arch: &'static str,
-    /// Where the build took it from, in words.
-    pub origin: &'static str,
-    /// Version and content hash: the same programs have the same id.
-    pub id: &'static str,
-    /// `etcd` first, then `etcdctl` and `etcdutl` when the release carries them.
-    pub programs: &'static [Program],
-}
-
-/// One program of a release.
-#[derive(Debug)]
-pub(crate) struct Program {
-    pub name: &'static str,
-    /// Unpacked size in bytes.
-    pub size: u64,
-    /// sha256 of the unpacked program, in lower-case hex.
-    pub sha256: &'static str,
-    frames: &'static [Frame],
-}
-
-/// All texts in one frame, and which part of them is which.
-#[derive(Debug)]
-struct Documents {
-    frame: Frame,
-    cyclonedx: Range<usize>,
-    spdx: Range<usize>,
-    licenses: Range<usize>,
-    /// Completions and manual pages, by name.
-    help: &'static [(&'static str, Range<usize>)],
-}
 
 /// A text that tells what this binary is made of.
 #[derive(Debug, Clone, Copy)]
@@ -68,14 +31,8 @@ pub(crate) enum Document {
     Licenses,
 }
 
-#[derive(Debug)]
-struct Frame {
-    /// Where it stands in the payload.
-    packed: Range<usize>,
-    /// Bytes when unpacked.
-    size: usize,
-    sha256: [u8; 32],
-}
+pub(crate) type Release = etcdproxy_payload::Release<'static>;
+pub(crate) type Program = etcdproxy_payload::Program<'static>;
 
 /// The version of this program, and of its buildpack.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -85,29 +42,20 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));
 
 #[allow(clippy::unreadable_literal, reason = "generated")]
-static DOCUMENTS: Documents = include!(concat!(env!("OUT_DIR"), "/documents.rs"));
+static DOCUMENTS: Documents<'static> = include!(concat!(env!("OUT_DIR"), "/documents.rs"));
 
-/// Names of the programs an etcd release can hold, carried by this build or not.
-pub(crate) const PROGRAM_NAMES: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
+/// The program called `name`, or an error that says how to get a build that has it.
+pub(crate) fn program(name: &str) -> Result<&'static Program, Error> {
+    let found = RELEASE.programs.iter().find(|program| program.name == name);
+    found.ok_or_else(|| {
+        let has: Vec<&str> = RELEASE.programs.iter().map(|program| program.name).collect();
+        Error::NotCarried { name: name.to_owned(), has: has.join(", ") }
+    })
+}
 
-impl Release {
-    /// Whether this etcd is at least as new as `minimum` (major, minor, patch).
-    pub(crate) fn is_at_least(&self, minimum: [u32; 3]) -> bool {
-        let mut numbers = self.version.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
-        [(); 3].map(|()| numbers.next().unwrap_or(0)) >= minimum
-    }
-
-    /// The program called `name`, or an error that says how to get a build that has it.
-    pub(crate) fn program(&self, name: &str) -> Result<&'static Program, Error> {
-        self.programs
-            .iter()
-            .find(|program| program.name == name)
-            .ok_or_else(|| Error::NotCarried { name: name.to_owned(), has: self.names() })
-    }
-
-    fn names(&self) -> String {
-        self.programs.iter().map(|program| program.name).collect::<Vec<_>>().join(", ")
-    }
+/// The label of this binary.
+pub(crate) fn own_label() -> serde_json::Result<Label> {
+    serde_json::from_slice(include_bytes!(concat!(env!("OUT_DIR"), "/label.json")))
 }
 
 /// What can go wrong between the payload and a program that can be run.

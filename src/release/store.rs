@@ -64,7 +64,7 @@ impl Store {
         if let Some(path) = self.find(program) {
             return Ok(Found::File(path));
         }
-        if !payload::is_carried() {
+        if !payload::has_payload() {
             return Err(Error::Launcher { name: program.name });
         }
         match &self.home {

@@ -132,7 +132,7 @@ fn the_same_build_gives_the_same_payload_and_another_time_gives_another() {
     let made = |build: Build| {
         let (code, stdout) = build.run();
         assert_eq!(code, 0, "{stdout}");
-        ["out/release.rs", "out/documents.rs", "out/payload/release.zst"]
+        ["out/release.rs", "out/documents.rs", "out/release.zst"]
             .map(|file| fs::read(build.dir.path().join(file)).unwrap())
     };
     let build = || Build::with_manifest(|manifest| manifest);
