@@ -1,6 +1,6 @@
 //! The etcd release inside this binary: what it is, and how it comes out.
 //!
-//! Knows nothing of the rest of the program. The crate in `build/` has the payload's format.
+//! Knows nothing of the rest of the program. The package in `build/` defines the payload's format.
 
 mod launcher;
 mod payload;

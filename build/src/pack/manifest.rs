@@ -88,7 +88,7 @@ impl Dependency {
 pub(super) mod tests {
     use super::*;
 
-    /// A manifest with one etcd for amd64. The hashes are those of the programs that [`source`](super::super::source)'s tests have.
+    /// A manifest with one etcd, for amd64.
     pub(in crate::pack) fn yaml(etcd_sha256: &str, tarball_sha256: Option<&str>) -> String {
         let tarball_sha256 = tarball_sha256.map(|sha256| format!("\n  sha256: {sha256}")).unwrap_or_default();
         format!(
