@@ -10,7 +10,6 @@ mod fs;
 mod install;
 mod net;
 mod os;
-mod place;
 mod proxy;
 mod release;
 mod settings;
@@ -26,9 +25,6 @@ use commands::cli::{Cli, Command};
 use commands::exit_code;
 use os::env::Env;
 use os::log::Log;
-
-/// This program's own version, and so the buildpack's.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();

@@ -9,9 +9,8 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::quoted;
-use crate::VERSION;
-use crate::fs as file;
-use crate::release::{Label, Labelled, Release, is_carried};
+use crate::fs::atomic;
+use crate::release::{Label, Labelled, Release, VERSION, is_carried};
 
 /// What `bin` calls in a zip for both architectures.
 const CHOOSE: &str = include_str!("../../assets/choose.sh");
@@ -62,7 +61,7 @@ pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     }
     let suffix = if stack.is_empty() { String::new() } else { format!("-{stack}") };
     let path = task.output.unwrap_or_else(|| format!("etcdproxy_buildpack-cached{suffix}-v{VERSION}.zip").into());
-    file::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
+    atomic::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
     Ok(path)
 }
 

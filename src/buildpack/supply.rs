@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::quoted;
-use crate::VERSION;
-use crate::fs as file;
-use crate::release::{PROGRAM_NAMES, Program, Release, unpack_fresh, write_launcher};
+use crate::fs::{WriteError, atomic, dirs};
+use crate::release::{PROGRAM_NAMES, Program, Release, VERSION, unpack_fresh, write_launcher};
 use crate::settings::Mode;
 use crate::settings::staging::{Declare, Staging, Unpack};
 
@@ -60,7 +59,7 @@ pub(crate) fn supply(
     writeln!(out, "-----> Etcdproxy Buildpack version {VERSION}")?;
     let dir = task.deps.join(task.index);
     let bin = dir.join("bin");
-    file::make_dir(&bin)?;
+    dirs::ensure(&bin)?;
     let programs = if staging.mode == Some(Mode::Tunnel) {
         writeln!(out, "-----> Supplying the tunnel, which needs no etcd")?;
         for name in PROGRAM_NAMES {
@@ -77,7 +76,7 @@ pub(crate) fn supply(
     };
 
     let mut written = vec![write(&dir, "config.yml", &config(release, programs))?];
-    file::make_dir(&dir.join("profile.d"))?;
+    dirs::ensure(&dir.join("profile.d"))?;
     written.push(write(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
     written.extend(declare(task, staging, out)?);
     if staging.debug {
@@ -106,7 +105,7 @@ fn install(task: &Supply<'_>, staging: &Staging, release: &'static Release, bin:
 /// The whole binary, under its own name and as links of the programs it unpacks at the first start.
 fn pack_in(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
     let mut whole = fs::File::open(exe).with_context(|| format!("cannot read {}", exe.display()))?;
-    file::replace(&bin.join(LAUNCHER), 0o755, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
+    atomic::replace(&bin.join(LAUNCHER), 0o755, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
     for program in programs {
         let link = bin.join(program.name);
         let _ = fs::remove_file(&link);
@@ -130,15 +129,15 @@ fn declare(task: &Supply<'_>, staging: &Staging, out: &mut impl Write) -> Result
             writeln!(out, "       Declaring the sidecar {} for {processes}: {why}.", staging.name)?;
             writeln!(out, "       If the manifest has an etcd sidecar of its own, set BP_ETCDPROXY_SIDECAR=false.")?;
             let text = launch(task.index, staging);
-            let put = |dir: PathBuf| file::make_dir(&dir).and_then(|()| write(&dir, "launch.yml", &text));
+            let put = |dir: PathBuf| dirs::ensure(&dir).and_then(|()| write(&dir, "launch.yml", &text));
             Ok(task.launch_dirs().into_iter().map(put).collect::<Result<_, _>>()?)
         }
     }
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, file::Error> {
+fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, WriteError> {
     let path = dir.join(name);
-    file::replace(&path, 0o644, |file| file.write_all(text.as_bytes()))?;
+    atomic::replace(&path, 0o644, |file| file.write_all(text.as_bytes()))?;
     Ok(path)
 }
 

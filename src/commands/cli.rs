@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// One binary that carries etcd: starts its gRPC proxy next to an application, unpacks it, tries it out.
 #[derive(Debug, Parser)]
-#[command(name = "etcdproxy", version = crate::VERSION, max_term_width = 100)]
+#[command(name = "etcdproxy", version, max_term_width = 100)]
 #[command(after_help = "\
 The application connects to 127.0.0.1:2379. A link to this binary named etcd, etcdctl or etcdutl runs that program.
 
@@ -245,7 +245,7 @@ pub(crate) struct Verify {
     #[arg(value_name = "DIR", conflicts_with_all = ["prefix", "root", "user"])]
     pub dir: Option<PathBuf>,
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -253,7 +253,7 @@ pub(crate) struct Verify {
 
 /// Where an installation is.
 #[derive(Debug, Default, Args)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     /// Where the versions are [default: /opt/etcdproxy, with --user ~/.local/opt/etcdproxy]
     #[arg(long, value_name = "DIR")]
     pub prefix: Option<PathBuf>,
@@ -288,7 +288,7 @@ The same command again does what is left to do, if anything. A newer etcdproxy's
 #[allow(clippy::struct_excessive_bools, reason = "they are flags")]
 pub(crate) struct Install {
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     /// Where links to the programs go [default: /usr/local/bin, with --user ~/.local/bin]
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
@@ -321,7 +321,7 @@ Examples:
 What was changed since it was installed stays, and is listed.")]
 pub(crate) struct Uninstall {
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     /// Remove also what was changed since, as the service's settings
     #[arg(long)]
     pub purge: bool,
@@ -341,7 +341,7 @@ pub(crate) struct Rollback {
     #[arg(value_name = "VERSION")]
     pub version: Option<String>,
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     #[command(flatten)]
     pub dry_run: DryRun,
 }
@@ -356,7 +356,7 @@ pub(crate) struct Prune {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub keep: u16,
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     #[command(flatten)]
     pub dry_run: DryRun,
 }
@@ -365,7 +365,7 @@ pub(crate) struct Prune {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
 }
 
 /// Write the offline Cloud Foundry buildpack, a zip, from this binary

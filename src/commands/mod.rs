@@ -31,16 +31,15 @@ use anyhow::Result;
 
 use crate::os::env::Env;
 use crate::os::log::{Format, Log};
-use crate::place;
 use crate::proxy::preflight::{self, Tried};
 use crate::proxy::{self, Carrier, Launch, Output, Proxy, tunnel};
-use crate::release::{self, Found, RELEASE};
+use crate::release::{self, Executable, RELEASE, Store};
 use crate::settings::{Endpoint, Layer, Mode, Preflight, Setting, Settings};
 
 /// A program of the release, ready to be executed.
-fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
-    let found = place::store(env).get(RELEASE.program(name)?)?;
-    if let Found::Memory { why, .. } = &found {
+fn obtain(name: &str, env: &Env, log: Log) -> Result<Executable, release::Error> {
+    let executable = Store::new(env).get(RELEASE.program(name)?)?;
+    if let Executable::Memory { why, .. } = &executable {
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
         log.warn(format_args!(
             "{name} runs from memory, which costs {} MB of it: {}",
@@ -48,7 +47,7 @@ fn obtain(name: &str, env: &Env, log: Log) -> Result<Found, release::Error> {
             why.join("; ")
         ));
     }
-    Ok(found)
+    Ok(executable)
 }
 
 /// The settings that were given as flags.
@@ -72,7 +71,7 @@ fn proxy_flags(args: cli::Proxy, drain: Option<OsString>) -> Layer {
 
 /// A carrier that only needs to be started, got ready while the endpoints are tried.
 enum Prepared {
-    Etcd { etcd: Found, launch: Launch },
+    Etcd { etcd: Executable, launch: Launch },
     Tunnel,
 }
 

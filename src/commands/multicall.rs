@@ -1,4 +1,4 @@
-//! `etcd`, `etcdctl`, `etcdutl`: a link of that name to this binary is that program.
+//! `etcd`, `etcdctl`, `etcdutl`: a link of that name to this binary runs that program.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -13,16 +13,16 @@ use crate::release::PROGRAM_NAMES;
 
 use super::obtain;
 
-/// The program that `argv[0]` names. Not `current_exe`: that resolves the very link that carries the name.
+/// The program that `argv[0]` names. `current_exe` would not do: it resolves the link whose name counts.
 pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
     let name = Path::new(arg0).file_name()?;
     PROGRAM_NAMES.into_iter().find(|program| name == *program)
 }
 
-/// Becomes that program.
+/// Replaces this process by that program.
 pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> {
-    let found = obtain(name, env, Log::default())?;
-    let mut command = Command::new(found.path());
+    let executable = obtain(name, env, Log::default())?;
+    let mut command = Command::new(executable.path());
     command.args(args);
     Err(exec::exec(command, name).into())
 }

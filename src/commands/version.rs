@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::VERSION;
-use crate::release::RELEASE;
+use crate::release::{RELEASE, VERSION};
 
 pub(crate) fn run(out: &mut impl Write) -> Result<ExitCode> {
     writeln!(out, "etcdproxy {VERSION} with etcd {} linux-{}", RELEASE.version, RELEASE.arch)?;

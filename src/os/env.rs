@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Environment variables, the path of this executable, and who runs it.
 #[derive(Debug, Clone, Default)]
@@ -12,8 +14,16 @@ pub(crate) struct Env {
     vars: BTreeMap<OsString, OsString>,
     /// The binary itself, symbolic links resolved. Empty when the system does not say.
     pub exe: PathBuf,
-    /// Effective user id 0.
-    pub is_root: bool,
+    /// The effective user id.
+    pub uid: u32,
+}
+
+/// Leads to this binary, even if its file was moved or replaced since the start (proc(5)).
+pub(crate) const OWN_EXE: &str = "/proc/self/exe";
+
+/// Opens this binary.
+pub(crate) fn open_own_exe() -> io::Result<File> {
+    File::open(OWN_EXE)
 }
 
 impl Env {
@@ -21,8 +31,17 @@ impl Env {
         Self {
             vars: std::env::vars_os().collect(),
             exe: std::env::current_exe().unwrap_or_default(),
-            is_root: nix::unistd::Uid::effective().is_root(),
+            uid: nix::unistd::Uid::effective().as_raw(),
         }
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
+    /// Whether `PATH` contains the directory.
+    pub(crate) fn has_in_path(&self, dir: &Path) -> bool {
+        self.get("PATH").is_some_and(|path| std::env::split_paths(path).any(|one| one == dir))
     }
 
     /// The variable's value. One that is set but empty counts as not set: that is how a manifest unsets it.
@@ -42,10 +61,11 @@ impl Env {
     }
 }
 
+/// The environment of somebody who is not root.
 #[cfg(test)]
 impl<const N: usize> From<[(&str, &str); N]> for Env {
     fn from(vars: [(&str, &str); N]) -> Self {
         let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { vars, ..Self::default() }
+        Self { vars, uid: 1000, ..Self::default() }
     }
 }

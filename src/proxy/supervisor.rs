@@ -23,7 +23,7 @@ use crate::os::child::{self, Events, describe};
 use crate::os::exec;
 use crate::os::log::{Format, Log};
 use crate::os::sys;
-use crate::release::Found;
+use crate::release::Executable;
 use crate::settings::{Endpoint, ListenAddr};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -86,7 +86,7 @@ impl Output {
 /// A proxy under supervision. Dropping it ends it.
 pub(crate) struct Proxy {
     launch: Launch,
-    etcd: Found,
+    etcd: Executable,
     addr: ListenAddr,
     output: Output,
     state: State,
@@ -118,7 +118,7 @@ impl Proxy {
     ///
     /// # Errors
     /// When it cannot be executed.
-    pub(crate) fn start(launch: Launch, etcd: Found, addr: &ListenAddr, output: Output) -> Result<Self, Error> {
+    pub(crate) fn start(launch: Launch, etcd: Executable, addr: &ListenAddr, output: Output) -> Result<Self, Error> {
         let state =
             State::start(&launch, &etcd.path(), &output).map_err(|cause| exec::Error::new(etcd.path(), cause))?;
         Ok(Self { launch, etcd, addr: addr.clone(), output, state, proven: false, backoff: FIRST_BACKOFF })

@@ -5,8 +5,9 @@
 mod label;
 mod launcher;
 mod payload;
+mod publish;
 mod store;
-mod unpack;
+mod unpack_roots;
 
 use std::io;
 use std::ops::Range;
@@ -15,10 +16,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use label::{Label, Labelled};
 pub(crate) use launcher::write_launcher;
 pub(crate) use payload::is_carried;
-pub(crate) use store::{Found, Home, Store};
-pub(crate) use unpack::difference;
+pub(crate) use publish::{Difference, difference};
+pub(crate) use store::{Executable, Store};
 
-use crate::fs as file;
+use crate::fs::WriteError;
 use payload::DecodeError;
 
 /// An etcd release as `build.rs` packed it.
@@ -77,6 +78,9 @@ struct Frame {
     sha256: [u8; 32],
 }
 
+/// Version of etcdproxy, and so of the buildpack.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The release this binary was built with.
 #[allow(clippy::unreadable_literal, reason = "generated")]
 pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));
@@ -107,18 +111,18 @@ impl Release {
     }
 }
 
-/// What can go wrong between the payload and a program that can be run.
+/// Why a program, or a document, does not come out of this binary.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("this build carries {has}, not {name}: build with ETCD_RELEASE_TARBALL set to the official etcd tarball")]
     NotCarried { name: String, has: String },
 
     #[error(
-        "this is the small launcher, which has no {name} inside: put it beside {name} again, or use the whole etcdproxy"
+        "this is the small launcher, which has no {name} inside: put it back beside {name}, or use the full etcdproxy"
     )]
     Launcher { name: &'static str },
 
-    #[error("this is the small launcher, which has no {what} inside: ask the whole etcdproxy")]
+    #[error("this is the small launcher, which has no {what} inside: use the full etcdproxy")]
     NoDocument { what: &'static str },
 
     #[error("cannot make the small launcher from this binary: {detail}")]
@@ -127,14 +131,14 @@ pub(crate) enum Error {
     #[error("the {name} inside this binary is damaged ({detail}): copy or download etcdproxy again")]
     Damaged { name: &'static str, detail: String },
 
-    #[error("{path} is there and is not {name} {version} ({difference}): move it away, or choose another directory")]
-    Occupied { path: PathBuf, name: &'static str, version: &'static str, difference: String },
+    #[error("{path} exists and is not {name} {version} ({difference}): move it away, or choose another directory")]
+    Occupied { path: PathBuf, name: &'static str, version: &'static str, difference: Difference },
 
     #[error(transparent)]
-    File(#[from] file::Error),
+    Write(#[from] WriteError),
 
-    #[error("{path} belongs to uid {owner}, who could replace what is run from it: {remedy}")]
-    Foreign { path: PathBuf, owner: u32, remedy: &'static str },
+    #[error("{path} belongs to uid {owner}, who could replace the programs in it: {remedy}")]
+    WrongOwner { path: PathBuf, owner: u32, remedy: &'static str },
 
     #[error("{path} is on a file system mounted noexec, so nothing can be run from it: {remedy}")]
     NoExec { path: PathBuf, remedy: &'static str },
@@ -143,7 +147,8 @@ pub(crate) enum Error {
     CannotRead { path: PathBuf, cause: io::Error },
 
     #[error(
-        "cannot keep {name} in memory: {cause}: set ETCDPROXY_UNPACK_DIR to a directory that can be written and run from"
+        "cannot keep {name} in memory: {cause}: \
+         set ETCDPROXY_UNPACK_DIR to a directory that etcdproxy can write to and run programs from"
     )]
     NoMemory { name: &'static str, cause: io::Error },
 }
@@ -174,7 +179,7 @@ pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
     Ok(all_documents(what)?[part.clone()].to_owned())
 }
 
-/// The completions or manual pages in `dir` with that name, or with any where it is empty.
+/// The completions or manual pages in `dir` with that name; all of them if `name` is empty.
 pub(crate) fn help(dir: &str, name: &str) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
     let all = all_documents("help text")?;
     let files = DOCUMENTS.help.iter().filter_map(|(path, part)| Some((path.strip_prefix(dir)?, part)));
@@ -182,7 +187,7 @@ pub(crate) fn help(dir: &str, name: &str) -> Result<Vec<(&'static str, Vec<u8>)>
     Ok(wanted.map(|(file, part)| (file, all[part.clone()].to_owned())).collect())
 }
 
-/// All of them, in one piece; `what` is for the error.
+/// All of them, in one piece; an error calls them `what`.
 fn all_documents(what: &'static str) -> Result<Vec<u8>, Error> {
     payload::decode_frame(&DOCUMENTS.frame).map_err(|err| match err {
         DecodeError::Absent => Error::NoDocument { what },
@@ -191,12 +196,12 @@ fn all_documents(what: &'static str) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// Leaves `program` in `dir` for the user; a file that is there already is kept if it is that program,
-/// and an error if it is not. Gives the path, and whether it was written now.
+/// Leaves `program` in `dir` for the user. If the file exists, it is kept if it is that program, and an error if not.
+/// Returns the path, and whether it was written now.
 pub(crate) fn unpack_into(program: &'static Program, dir: &Path) -> Result<(PathBuf, bool), Error> {
-    unpack::publish(program, dir, "name another directory", &|path| {
+    publish::publish(program, dir, "choose another directory", &|path| {
         if path.symlink_metadata().is_err() {
-            return Ok(false);
+            return Ok(false); // if it cannot be written either, that error says more
         }
         match difference(program, path)? {
             None => Ok(true),
@@ -207,7 +212,7 @@ pub(crate) fn unpack_into(program: &'static Program, dir: &Path) -> Result<(Path
     })
 }
 
-/// Leaves `program` in `dir`, replacing whatever is there. `remedy` is for who cannot have it there.
+/// Leaves `program` in `dir`, replacing whatever is there. Errors end with `remedy`.
 pub(crate) fn unpack_fresh(program: &'static Program, dir: &Path, remedy: &'static str) -> Result<PathBuf, Error> {
-    unpack::publish(program, dir, remedy, &|_| Ok(false)).map(|(path, _)| path)
+    publish::publish(program, dir, remedy, &|_| Ok(false)).map(|(path, _)| path)
 }
