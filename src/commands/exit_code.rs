@@ -24,7 +24,7 @@ pub(crate) enum Code {
     NotPermitted = 77,
     /// A setting that can never work (`EX_CONFIG`).
     BadSetting = 78,
-    /// A command that is not there, as a shell has it.
+    /// The command does not exist (the number that shells use).
     NoCommand = 127,
 }
 

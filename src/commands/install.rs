@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::commands::cli;
-use crate::install::{self, Location, Options, ServiceHint, Started, Target};
+use crate::install::{self, Options, ServiceHint, Started};
 use crate::os::env::Env;
 
 use super::change::{IgnoreBrokenPipe, Lines, report, target};
 
 pub(crate) fn run(args: &cli::Install, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let out = &mut IgnoreBrokenPipe(out);
-    let target = target(&args.location, &args.dry_run, env);
-    let target = Target { location: Location { bin_dir: args.bin_dir.clone(), ..target.location }, ..target };
+    let mut target = target(&args.location, &args.dry_run, env);
+    target.location.bin_dir.clone_from(&args.bin_dir);
     let systemd = (args.systemd || args.no_systemd).then_some(args.systemd);
     let options = Options { systemd, enable: args.enable, force: args.force };
     let installed = install::install(&target, options, &mut Lines::new(out))?;

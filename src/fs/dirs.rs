@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::WriteError;
+use super::error::WriteError;
 
 pub(super) const REMEDY: &str = "make room or give permission, then try again";
 

@@ -92,6 +92,11 @@ impl Layout {
         self.unit_dir.join(format!("{UNIT}.d")).join("10-certificates.conf")
     }
 
+    /// The option by which `systemctl` and `etcdproxy` mean the user's own service, with a space; nothing for the system's.
+    pub(super) fn user_option(&self) -> &'static str {
+        if self.user { "--user " } else { "" }
+    }
+
     /// The link that makes the service manager start the service at boot, or at login.
     pub(super) fn enablement(&self) -> PathBuf {
         let target = if self.user { "default.target.wants" } else { "multi-user.target.wants" };

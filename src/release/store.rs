@@ -139,3 +139,50 @@ fn in_memory(program: &'static Program) -> Result<OwnedFd, Error> {
         .map_err(|err| Error::of_decode(program, err, failed))?;
     Ok(file.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// What a start takes for its program without reading it.
+    #[test]
+    fn a_program_is_a_regular_file_of_the_right_size_that_can_be_executed() {
+        let program = &RELEASE.programs[0];
+        let dir = tempfile::tempdir().unwrap();
+        let uid = dir.path().metadata().unwrap().uid();
+        let root = dir.path().join("root");
+        let store = Store { beside: None, roots: UnpackRoots::Fixed(root.clone()), uid };
+        let path = root.join(RELEASE.id).join(program.name);
+        assert_eq!(store.candidates(program), std::slice::from_ref(&path));
+        assert_eq!(store.find(program), None);
+
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = File::create(&path).unwrap();
+        for (size, mode, is_ready) in [
+            (program.size, 0o755, true),
+            (program.size - 1, 0o755, false),
+            (program.size, 0o644, false),
+            (program.size, 0o711, true),
+        ] {
+            file.set_len(size).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(store.find(program).is_some(), is_ready, "{size} {mode:o}");
+        }
+        let elsewhere = dir.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        assert_eq!(store.find(program), None, "a link");
+    }
+
+    #[test]
+    fn the_directory_of_the_binary_comes_first() {
+        let program = &RELEASE.programs[0];
+        let roots = UnpackRoots::FirstOf(vec!["/a".into(), "/b".into()]);
+        let store = Store { beside: Some("/bin".into()), roots, uid: 0 };
+        let name = |dir: &str| Path::new(dir).join(RELEASE.id).join(program.name);
+        assert_eq!(store.candidates(program), [Path::new("/bin").join(program.name), name("/a"), name("/b")]);
+    }
+}

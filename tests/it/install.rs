@@ -349,7 +349,10 @@ fn what_is_in_the_way_is_an_error_and_with_force_it_is_kept_and_comes_back() {
         let before = host.tree();
         let line = fails_with(73, &mut host.command(&["install"]));
         assert!(line.contains(&format!("{} is a ", etcd.display())), "{line}");
-        assert!(line.contains("that etcdproxy did not install: move it away, or \"install --force\" keeps it as"), "{line}");
+        assert!(
+            line.contains("that etcdproxy did not install: move it away, or \"install --force\" keeps it as"),
+            "{line}"
+        );
         assert_eq!(host.tree(), before, "nothing was changed");
 
         host.run(&["install", "--force"]);
@@ -384,7 +387,10 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     let before = host.tree();
     let told = host.run(&["install"]);
     let new = host.path(ENV).with_extension("env.new");
-    assert!(told.contains(&format!("etcdproxy.env is yours and stays: the current defaults are in {}", new.display())), "{told}");
+    assert!(
+        told.contains(&format!("etcdproxy.env is yours and stays: the current defaults are in {}", new.display())),
+        "{told}"
+    );
     assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
     assert!(fs::read_to_string(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap().contains("#ETCDPROXY_CACERT"));
     fs::remove_file(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap();
@@ -398,7 +404,9 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     let line = fails_with(73, &mut host.command(&["install"]));
     assert!(line.contains("etcdproxy.service was changed after it was installed"), "{line}");
     let told = host.run(&["uninstall"]);
-    assert!(told.contains(&format!("kept, because it was changed after it was installed: {}", host.path(UNIT).display())));
+    assert!(
+        told.contains(&format!("kept, because it was changed after it was installed: {}", host.path(UNIT).display()))
+    );
     let theirs = format!("kept, because install did not write it: {}", host.path(ENV).display());
     assert!(told.contains(&theirs), "{told}");
     for is_left in [true, false] {
@@ -476,7 +484,10 @@ fn the_sandbox_lets_through_what_the_settings_need() {
     assert!(text.contains(" --cacert ${CREDENTIALS_DIRECTORY}/cacert --key ${CREDENTIALS_DIRECTORY}/key\n"), "{text}");
 
     let line = fails_with(78, &mut Host::new().command(&["install", "--prefix", "/home/x"]));
-    assert!(line.contains("/home/x: the service's sandbox hides everything in /home: choose another --prefix"), "{line}");
+    assert!(
+        line.contains("/home/x: the service's sandbox hides everything in /home: choose another --prefix"),
+        "{line}"
+    );
 
     fs::write(host.path(ENV), "").unwrap();
     host.run(&["install"]);

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::found::Found;
+use super::goal::{Goal, Item, Rule, Source};
 use super::planner::Planner;
-use super::{Goal, Item, Plan, Rule, Source};
+use super::snapshot::Snapshot;
+use super::step::Plan;
 use crate::fs::{dirs, hash};
 use crate::install::error::Error;
 use crate::install::layout::Layout;
@@ -14,9 +15,6 @@ use crate::install::systemd::{env_file, unit};
 use crate::os::env;
 use crate::release::{self, RELEASE, VERSION};
 use crate::settings::Needs;
-
-#[cfg(test)]
-use super::simulation::{Host, static_layout};
 
 /// What to install.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +69,7 @@ pub(in crate::install) fn plan(
     wanted: Wanted,
 ) -> Result<Plan, Error> {
     let facts = Facts::gather(layout, before, wanted)?;
-    plan_with(layout, before, created, this, wanted, &facts, Found::look)
+    plan_with(layout, before, created, this, wanted, &facts, Snapshot::take)
 }
 
 impl Facts {
@@ -112,10 +110,10 @@ fn plan_with(
     this: &ThisBinary,
     wanted: Wanted,
     facts: &Facts,
-    look: impl FnOnce(&Goal<'_>) -> Found,
+    snapshot: impl FnOnce(&Goal<'_>) -> Snapshot,
 ) -> Result<Plan, Error> {
     let goal = Goal { created, ..goal(layout, before, this, wanted, facts) };
-    Ok(Planner::compare(&goal, look(&goal))?.finish(Some(after(layout, before, this, wanted, facts))))
+    Ok(Planner::compare(&goal, snapshot(&goal))?.finish(Some(after(layout, before, this, wanted, facts))))
 }
 
 /// This version, its links and its service, and the older versions that stay.
@@ -182,30 +180,29 @@ fn refuse_hidden(layout: &Layout) -> Result<(), Error> {
     }
 }
 
-/// A version of the name, for tests.
 #[cfg(test)]
-pub(super) fn plan_of(name: &str, host: &Host, force: bool) -> Result<Plan, Error> {
-    let this = ThisBinary { name: name.to_owned(), sha256: format!("sha256 of {name}") };
-    let wanted = Wanted { systemd: true, enable: true, force };
-    let receipt = host.load();
-    let layout = static_layout();
-    let lacks = |version: &&Version| {
-        !version.programs.iter().all(|name| host.disk.contains_key(&layout.programs(&version.name).join(name)))
-    };
-    let incomplete = receipt.versions.iter().filter(lacks).map(|version| version.name.clone()).collect();
-    let facts = Facts { needs: Some(Needs::default()), incomplete, ..Facts::default() };
-    plan_with(layout, &receipt, &[], &this, wanted, &facts, |goal| host.found(goal))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::simulation::{Planning, in_short, link, own_file};
+pub(super) mod tests {
+    use super::super::simulation::{Host, Planning, in_short, link, own_file, static_layout};
     use super::*;
     use crate::install::file_state::FileState;
 
     const ETCD: &str = "/usr/local/bin/etcd";
     const CONFIG: &str = "/etc/etcdproxy/etcdproxy.env";
     const UNIT: &str = "/etc/systemd/system/etcdproxy.service";
+
+    /// Plans to install a version of that name.
+    pub(in crate::install::plan) fn plan_of(name: &str, host: &Host, force: bool) -> Result<Plan, Error> {
+        let this = ThisBinary { name: name.to_owned(), sha256: format!("sha256 of {name}") };
+        let wanted = Wanted { systemd: true, enable: true, force };
+        let receipt = host.load();
+        let layout = static_layout();
+        let lacks = |version: &&Version| {
+            !version.programs.iter().all(|name| host.disk.contains_key(&layout.programs(&version.name).join(name)))
+        };
+        let incomplete = receipt.versions.iter().filter(lacks).map(|version| version.name.clone()).collect();
+        let facts = Facts { needs: Some(Needs::default()), incomplete, ..Facts::default() };
+        plan_with(layout, &receipt, &[], &this, wanted, &facts, |goal| host.snapshot(goal))
+    }
 
     fn install(host: &Host) -> Result<Plan, Error> {
         plan_of("1.0-a", host, false)
@@ -396,7 +393,7 @@ mod tests {
                 Some(path) if path == broken => Err(Error::Special { path: path.into() }),
                 _ => Ok(host.disk.get(path).cloned()),
             };
-            let look = |goal: &Goal<'_>| Found::with(goal, look, |dir| Ok(host.disk.contains_key(dir)));
+            let look = |goal: &Goal<'_>| Snapshot::with(goal, look, |dir| Ok(host.disk.contains_key(dir)));
             plan_with(static_layout(), &receipt, &[], &this, wanted, &facts, look)
         };
         assert!(matches!(plan(UNIT), Err(Error::Special { .. })));

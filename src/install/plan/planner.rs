@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::found::Found;
-use super::{Goal, Item, Plan, Rule, Step, backup_of, beside};
+use super::goal::{Goal, Item, Rule, backup_of, beside};
+use super::snapshot::Snapshot;
+use super::step::{Plan, Step};
 use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::receipt::{Entry, Receipt};
@@ -12,7 +13,7 @@ use crate::install::receipt::{Entry, Receipt};
 #[derive(Debug)]
 pub(super) struct Planner<'a> {
     goal: &'a Goal<'a>,
-    found: Found,
+    snapshot: Snapshot,
     steps: Vec<Step>,
     notes: Vec<String>,
     /// What is ours at the end.
@@ -24,9 +25,9 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// # Errors
     /// For anything in the way that is not ours to replace.
-    pub(super) fn compare(goal: &'a Goal<'a>, found: Found) -> Result<Self, Error> {
+    pub(super) fn compare(goal: &'a Goal<'a>, snapshot: Snapshot) -> Result<Self, Error> {
         let notes = goal.notes.clone();
-        let mut planner = Self { goal, found, steps: Vec::new(), notes, entries: Vec::new(), leaving: Vec::new() };
+        let mut planner = Self { goal, snapshot, steps: Vec::new(), notes, entries: Vec::new(), leaving: Vec::new() };
         for entry in &goal.kept {
             planner.keep(entry)?;
         }
@@ -48,7 +49,7 @@ impl<'a> Planner<'a> {
 
     /// What was found at the path.
     pub(super) fn state(&mut self, path: &Path) -> Result<Option<FileState>, Error> {
-        self.found.state(path)
+        self.snapshot.state(path)
     }
 
     /// Whether anything stays. That means files: directories stay only because of files.
@@ -174,7 +175,7 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let was_ours = is_known(&self.goal.receipt.entries) || self.goal.created.contains(&dir);
-            let exists = self.found.has_directory(&dir)?;
+            let exists = self.snapshot.has_directory(&dir)?;
             if !exists {
                 self.steps.push(Step::Directory { path: dir.clone() });
             }
@@ -208,7 +209,7 @@ impl<'a> Planner<'a> {
                 self.entries.push(entry.clone());
                 continue;
             }
-            if self.found.has_directory(&entry.path)? {
+            if self.snapshot.has_directory(&entry.path)? {
                 self.steps.push(Step::RemoveDirectory { path: entry.path.clone() });
             }
             self.leaving.push(entry.clone());

@@ -1,8 +1,9 @@
 //! What to do so that old versions are gone.
 
-use super::found::Found;
+use super::goal::Goal;
 use super::planner::Planner;
-use super::{Goal, Plan};
+use super::snapshot::Snapshot;
+use super::step::Plan;
 use crate::install::error::Error;
 use crate::install::layout::Layout;
 use crate::install::receipt::Receipt;
@@ -11,7 +12,7 @@ use crate::install::versions;
 /// Leaves the newest `keep` versions, and also the current one and those that a process is running.
 pub(in crate::install) fn plan(layout: &Layout, receipt: &Receipt, keep: usize) -> Result<Plan, Error> {
     let (removed, notes) = versions::to_prune(receipt, keep, |version| versions::running(layout, version));
-    plan_with(layout, receipt, &removed, notes, Found::look)
+    plan_with(layout, receipt, &removed, notes, Snapshot::take)
 }
 
 /// Everything stays that is not part of a removed version.
@@ -20,7 +21,7 @@ fn plan_with(
     receipt: &Receipt,
     removed: &[String],
     notes: Vec<String>,
-    look: impl FnOnce(&Goal<'_>) -> Found,
+    snapshot: impl FnOnce(&Goal<'_>) -> Snapshot,
 ) -> Result<Plan, Error> {
     let is_removed = |version: &str| removed.iter().any(|removed| removed == version);
     let kept = receipt.entries.iter().filter(|entry| !layout.version_of(&entry.path).is_some_and(is_removed));
@@ -28,17 +29,17 @@ fn plan_with(
     let mut after = receipt.clone();
     after.versions.retain(|version| !is_removed(&version.name));
     after.previous = after.previous.filter(|previous| !is_removed(previous));
-    Ok(Planner::compare(&goal, look(&goal))?.finish(Some(after)))
+    Ok(Planner::compare(&goal, snapshot(&goal))?.finish(Some(after)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::install::plan_of;
+    use super::super::install::tests::plan_of;
     use super::super::simulation::{Host, in_short, own_file, static_layout};
     use super::*;
 
     fn without_a(host: &Host) -> Result<Plan, Error> {
-        plan_with(static_layout(), &host.load(), &["1.0-a".to_owned()], Vec::new(), |goal| host.found(goal))
+        plan_with(static_layout(), &host.load(), &["1.0-a".to_owned()], Vec::new(), |goal| host.snapshot(goal))
     }
 
     fn upgraded() -> Host {

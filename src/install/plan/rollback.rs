@@ -1,8 +1,9 @@
 //! What to do so that another installed version is the current one.
 
-use super::found::Found;
+use super::goal::Goal;
 use super::planner::Planner;
-use super::{Goal, Plan};
+use super::snapshot::Snapshot;
+use super::step::Plan;
 use crate::install::error::Error;
 use crate::install::layout::Layout;
 use crate::install::receipt::{Receipt, Version};
@@ -16,7 +17,7 @@ pub(in crate::install) fn plan(layout: &Layout, receipt: &Receipt, wanted: Optio
     }
     let version = versions::to_roll_back_to(receipt, wanted)?;
     verify::refuse_damaged(layout, receipt, &version.name)?;
-    plan_with(layout, receipt, version, Found::look)
+    plan_with(layout, receipt, version, Snapshot::take)
 }
 
 /// All versions and the service stay; the links change.
@@ -24,7 +25,7 @@ fn plan_with(
     layout: &Layout,
     receipt: &Receipt,
     version: &Version,
-    look: impl FnOnce(&Goal<'_>) -> Found,
+    snapshot: impl FnOnce(&Goal<'_>) -> Snapshot,
 ) -> Result<Plan, Error> {
     let is_installed = |version: &str| receipt.version(version).is_some();
     let kept = receipt
@@ -35,18 +36,18 @@ fn plan_with(
     goal.link(&version.name, &version.programs);
     let mut after = receipt.clone();
     after.set_current(&version.name);
-    Ok(Planner::compare(&goal, look(&goal))?.finish(Some(after)))
+    Ok(Planner::compare(&goal, snapshot(&goal))?.finish(Some(after)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::install::plan_of;
+    use super::super::install::tests::plan_of;
     use super::super::simulation::{Host, in_short, link, own_file, static_layout};
     use super::*;
 
     fn to_a(host: &Host) -> Result<Plan, Error> {
         let receipt = host.load();
-        plan_with(static_layout(), &receipt, receipt.version("1.0-a").unwrap(), |goal| host.found(goal))
+        plan_with(static_layout(), &receipt, receipt.version("1.0-a").unwrap(), |goal| host.snapshot(goal))
     }
 
     fn upgraded() -> Host {

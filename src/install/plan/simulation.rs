@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::found::Found;
-use super::{Goal, Plan, Step};
+use super::goal::Goal;
+use super::snapshot::Snapshot;
+use super::step::{Plan, Step};
 use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::layout::Layout;
@@ -47,9 +48,9 @@ impl Host {
         receipt
     }
 
-    pub(super) fn found(&self, goal: &Goal<'_>) -> Found {
+    pub(super) fn snapshot(&self, goal: &Goal<'_>) -> Snapshot {
         let has_directory = |dir: &Path| Ok(self.disk.get(dir) == Some(&FileState::Directory));
-        Found::with(goal, |path| Ok(self.disk.get(path).cloned()), has_directory)
+        Snapshot::with(goal, |path| Ok(self.disk.get(path).cloned()), has_directory)
     }
 
     /// Plans and carries out the plan. Returns the plan.

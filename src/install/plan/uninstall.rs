@@ -1,25 +1,26 @@
 //! What to do so that nothing of an installation is left.
 
-use super::found::Found;
+use super::goal::Goal;
 use super::planner::Planner;
-use super::{Goal, Plan};
+use super::snapshot::Snapshot;
+use super::step::Plan;
 use crate::install::error::Error;
 use crate::install::layout::Layout;
 use crate::install::receipt::Receipt;
 
 /// With `purge`, removes also what was changed after it was installed.
 pub(in crate::install) fn plan(layout: &Layout, receipt: &Receipt, purge: bool) -> Result<Plan, Error> {
-    plan_with(layout, receipt, purge, Found::look)
+    plan_with(layout, receipt, purge, Snapshot::take)
 }
 
 fn plan_with(
     layout: &Layout,
     receipt: &Receipt,
     purge: bool,
-    look: impl FnOnce(&Goal<'_>) -> Found,
+    snapshot: impl FnOnce(&Goal<'_>) -> Snapshot,
 ) -> Result<Plan, Error> {
     let goal = Goal { purge, ..Goal::new(layout, receipt) };
-    let mut planner = Planner::compare(&goal, look(&goal))?;
+    let mut planner = Planner::compare(&goal, snapshot(&goal))?;
     let config = layout.config();
     if receipt.entry(&config).is_none() && planner.state(&config)?.is_some() {
         let note = format!("kept, because install did not write it: {}", planner.shown(&config));
@@ -36,7 +37,7 @@ fn plan_with(
 
 #[cfg(test)]
 mod tests {
-    use super::super::install::plan_of;
+    use super::super::install::tests::plan_of;
     use super::super::simulation::{Host, link, own_file, static_layout};
     use super::*;
     use crate::install::file_state::FileState;
@@ -49,11 +50,11 @@ mod tests {
     }
 
     fn uninstall(host: &Host) -> Result<Plan, Error> {
-        plan_with(static_layout(), &host.load(), false, |goal| host.found(goal))
+        plan_with(static_layout(), &host.load(), false, |goal| host.snapshot(goal))
     }
 
     fn purge(host: &Host) -> Result<Plan, Error> {
-        plan_with(static_layout(), &host.load(), true, |goal| host.found(goal))
+        plan_with(static_layout(), &host.load(), true, |goal| host.snapshot(goal))
     }
 
     fn installed() -> Host {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::for_user;
 use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::guard;
@@ -14,7 +13,7 @@ const TEMPLATE: &str = include_str!("../../../assets/etcdproxy.env");
 
 /// The settings file of a new installation.
 pub(in crate::install) fn template(layout: &Layout) -> String {
-    for_user(layout, TEMPLATE)
+    TEMPLATE.replace("@USER@", layout.user_option())
 }
 
 /// What the service needs, from the settings that it has.

@@ -34,8 +34,7 @@ fn runtime_dir(layout: &Layout) -> PathBuf {
 
 /// The command line of `systemctl`, as a person would type it.
 pub(in crate::install) fn systemctl(layout: &Layout, args: &[&str]) -> String {
-    let user: &[&str] = if layout.user { &["--user"] } else { &[] };
-    ["systemctl"].iter().chain(user).chain(args).copied().collect::<Vec<_>>().join(" ")
+    format!("systemctl {}{}", layout.user_option(), args.join(" "))
 }
 
 /// Makes the manager read the units again.

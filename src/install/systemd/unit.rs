@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::for_user;
 use crate::install::layout::Layout;
 use crate::settings::{Needs, Setting};
 
@@ -19,7 +18,8 @@ pub(in crate::install) fn unit(layout: &Layout, needs: &Needs) -> String {
     let ports: Vec<String> = needs.ports.iter().map(|port| format!("SocketBindAllow=tcp:{port}")).collect();
     let system = if layout.user { String::new() } else { SYSTEM.replace("@PORTS@", &ports.join("\n")) };
     let target = if layout.user { "default.target" } else { "multi-user.target" };
-    for_user(layout, SERVICE)
+    SERVICE
+        .replace("@USER@", layout.user_option())
         .replace("@CONFIG@", &text(&layout.config()))
         .replace("@PROGRAM@", &text(&layout.current_program("etcdproxy")))
         .replace("@FAMILIES@", &families.join(" "))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Goal, Rule, backup_of, beside};
+use super::goal::{Goal, Rule, backup_of, beside};
 use crate::fs::dirs;
 use crate::install::error::Error;
 use crate::install::file_state::FileState;
@@ -12,14 +12,14 @@ use crate::install::guard;
 
 /// What is at the paths that a goal concerns. An error counts only if the plan depends on that path.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Snapshot {
     states: BTreeMap<PathBuf, Result<Option<FileState>, Error>>,
     directories: BTreeMap<PathBuf, Result<bool, Error>>,
 }
 
-impl Found {
+impl Snapshot {
     /// Looks at the disk.
-    pub(super) fn look(goal: &Goal<'_>) -> Self {
+    pub(super) fn take(goal: &Goal<'_>) -> Self {
         let layout = goal.layout;
         let look = |path: &Path| {
             let exists = guard::check(layout, dirs::parent(path))?;
@@ -41,17 +41,17 @@ impl Found {
 
     /// What is at the path.
     pub(super) fn state(&mut self, path: &Path) -> Result<Option<FileState>, Error> {
-        take(&mut self.states, path)
+        get(&mut self.states, path)
     }
 
     /// Whether the directory exists.
     pub(super) fn has_directory(&mut self, dir: &Path) -> Result<bool, Error> {
-        take(&mut self.directories, dir)
+        get(&mut self.directories, dir)
     }
 }
 
 /// A copy of a result, or the error itself, which ends the planning.
-fn take<T: Clone>(found: &mut BTreeMap<PathBuf, Result<T, Error>>, path: &Path) -> Result<T, Error> {
+fn get<T: Clone>(found: &mut BTreeMap<PathBuf, Result<T, Error>>, path: &Path) -> Result<T, Error> {
     if let Some(Ok(value)) = found.get(path) {
         return Ok(value.clone());
     }
