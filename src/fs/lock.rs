@@ -102,6 +102,23 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_on_a_file_that_its_holder_has_removed_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = LockFile::acquire(&path, soon()).unwrap().unwrap();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| LockFile::acquire(&path, Instant::now() + TIMEOUT).unwrap().unwrap());
+            thread::sleep(Duration::from_millis(30));
+            first.remove();
+            drop(first);
+            let second = second.join().unwrap();
+            assert!(path.exists(), "the second has made a file of its own");
+            second.remove();
+            assert!(!path.exists());
+        });
+    }
+
+    #[test]
     fn a_link_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");

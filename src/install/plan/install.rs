@@ -190,9 +190,13 @@ pub(super) mod tests {
     const CONFIG: &str = "/etc/etcdproxy/etcdproxy.env";
     const UNIT: &str = "/etc/systemd/system/etcdproxy.service";
 
+    fn this(name: &str) -> ThisBinary {
+        ThisBinary { name: name.to_owned(), sha256: format!("sha256 of {name}") }
+    }
+
     /// Plans to install a version of that name.
     pub(in crate::install::plan) fn plan_of(name: &str, host: &Host, force: bool) -> Result<Plan, Error> {
-        let this = ThisBinary { name: name.to_owned(), sha256: format!("sha256 of {name}") };
+        let this = this(name);
         let wanted = Wanted { systemd: true, enable: true, force };
         let receipt = host.load();
         let layout = static_layout();
@@ -374,18 +378,25 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn directories_that_were_there_are_not_ours() {
+    fn directories_that_were_there_are_not_ours_unless_they_were_created_for_this() {
         let host = Host::new().with("/opt/etcdproxy", FileState::Directory);
-        let entries = install(&host).unwrap().after.unwrap().entries;
-        assert!(entries.iter().all(|entry| entry.path != static_layout().prefix));
-        assert!(entries.iter().any(|entry| entry.path == static_layout().versions()));
+        let prefix = static_layout().prefix.clone();
+        for created in [vec![], vec![prefix.clone()]] {
+            let (this, wanted) = (this("1.0-a"), Wanted { systemd: false, enable: false, force: false });
+            let look = |goal: &Goal<'_>| host.snapshot(goal);
+            let plan =
+                plan_with(static_layout(), &host.load(), &created, &this, wanted, &Facts::default(), look).unwrap();
+            let is_ours = |path: &PathBuf| plan.after.as_ref().unwrap().entry(path).is_some();
+            assert_eq!(is_ours(&prefix), !created.is_empty());
+            assert!(is_ours(&static_layout().versions()));
+        }
     }
 
     #[test]
     fn an_error_counts_only_if_the_plan_depends_on_it() {
         let host = Host::new();
         let receipt = host.load();
-        let this = ThisBinary { name: "1.0-a".to_owned(), sha256: "aa".to_owned() };
+        let this = this("1.0-a");
         let wanted = Wanted { systemd: true, enable: false, force: false };
         let facts = Facts { needs: Some(Needs::default()), ..Facts::default() };
         let plan = |broken: &str| {

@@ -44,6 +44,7 @@ mod tests {
     use super::super::install::tests::plan_of;
     use super::super::simulation::{Host, in_short, link, own_file, static_layout};
     use super::*;
+    use crate::install::file_state::FileState;
 
     fn to_a(host: &Host) -> Result<Plan, Error> {
         let receipt = host.load();
@@ -99,6 +100,23 @@ mod tests {
             let plan = to_a(&upgraded().with(path, own_file())).unwrap();
             assert_eq!(in_short(&plan), ["link /opt/etcdproxy/current"]);
             assert!(plan.after.unwrap().entry(path.as_ref()).is_some());
+        }
+    }
+
+    /// An interrupted upgrade may or may not have replaced the unit.
+    #[test]
+    fn what_stays_is_recorded_as_it_is() {
+        let unit = "/etc/systemd/system/etcdproxy.service";
+        for found in [FileState::text("old"), FileState::text("new")] {
+            let mut host = upgraded().with(unit, found.clone());
+            let mut receipt = host.load();
+            let entry =
+                receipt.entries.iter_mut().find(|entry| entry.path.ends_with("system/etcdproxy.service")).unwrap();
+            (entry.state, entry.previous) = (FileState::text("new"), vec![FileState::text("old")]);
+            host.receipt = Some(receipt);
+            let after = host.run(&to_a).after.unwrap();
+            let entry = after.entry(unit.as_ref()).unwrap();
+            assert_eq!((&entry.state, entry.previous.len()), (&found, 0));
         }
     }
 

@@ -38,7 +38,7 @@ fn plan_with(
 #[cfg(test)]
 mod tests {
     use super::super::install::tests::plan_of;
-    use super::super::simulation::{Host, link, own_file, static_layout};
+    use super::super::simulation::{Host, Planning, link, own_file, static_layout};
     use super::*;
     use crate::install::file_state::FileState;
 
@@ -97,6 +97,20 @@ mod tests {
             let original = host.clone();
             host.run(&|host: &Host| plan_of("1.0-a", host, true));
             host.run(&uninstall);
+            assert_eq!(host, original);
+        }
+    }
+
+    #[test]
+    fn the_users_own_file_stays_if_an_interrupted_run_has_brought_it_back() {
+        for planning in [&uninstall as Planning<'_>, &purge] {
+            let original = Host::new().with(ETCD, own_file());
+            let mut host = original.clone();
+            host.run(&|host: &Host| plan_of("1.0-a", host, true));
+            host.survives_interruption(planning);
+            let plan = planning(&host).unwrap();
+            host.run_until(&plan, plan.steps.len());
+            assert_eq!(host.run(planning).notes, [] as [&str; 0], "nothing was changed by the user");
             assert_eq!(host, original);
         }
     }
