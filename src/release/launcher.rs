@@ -10,9 +10,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::Error;
+use super::error::Error;
 use super::payload::{self, LAUNCHER_MARK};
-use crate::fs as file;
+use crate::fs::atomic;
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
@@ -33,7 +33,7 @@ pub(crate) fn write_launcher(dir: &Path, name: &str) -> Result<(), Error> {
     let cut = Cut::plan(&head, &payload).ok_or_else(|| failed("its ELF header is not as expected"))?;
     cut.apply(&mut head);
 
-    file::replace(&dir.join(name), 0o755, |file| {
+    atomic::replace(&dir.join(name), 0o755, |file| {
         copy(&mut exe, 0..cut.gap.start, file)?;
         copy(&mut exe, cut.gap.end..cut.end, file)?;
         file.write_all_at(&head[..cut.headers_end], 0)?;

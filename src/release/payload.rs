@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use etcdproxy_payload::{Frame, Unpacker};
 
-use super::{Program, RELEASE};
+use super::contents::{Program, RELEASE};
 
 /// The first bytes of a launcher's payload. A whole binary has zstd's magic number there.
 pub(super) const LAUNCHER_MARK: [u8; 4] = [0; 4];

@@ -199,7 +199,7 @@ fn a_root_that_is_not_there_is_an_error_that_says_so() {
     for args in [&["install"][..], &["install", "--dry-run"], &["uninstall"], &["verify"], &["list"]] {
         let mut command = command(&binary(), args);
         let (code, _, stderr) = finish(command.arg("--root").arg(&root));
-        let problem = format!("--root: there is no directory {}: make it first\n", root.display());
+        let problem = format!("--root: the directory {} does not exist: create it first\n", root.display());
         assert!(code == 78 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
     }
 }
@@ -235,7 +235,7 @@ fn all_paths_that_are_said_have_the_root() {
 fn that_no_service_is_made_is_said_when_nobody_asked_for_that() {
     let host = Host::new();
     fs::remove_file(host.path("usr/lib/systemd/systemd")).unwrap();
-    let problem = "\nnote: no service is made, for systemd is not there: --systemd makes one all the same\n";
+    let problem = "\nnote: no service is installed, because there is no systemd: --systemd installs one anyway\n";
     for args in [&["install", "--dry-run"][..], &["install"]] {
         let told = host.run(args);
         assert!(told.contains(problem), "{told}");
@@ -244,7 +244,7 @@ fn that_no_service_is_made_is_said_when_nobody_asked_for_that() {
     let told = host.run(&["install", "--no-systemd"]);
     assert!(!told.contains("no service"), "{told}");
     let told = host.run(&["install", "--systemd"]);
-    assert!(!told.contains("no service is made") && host.path(UNIT).exists(), "{told}");
+    assert!(!told.contains("no service is installed") && host.path(UNIT).exists(), "{told}");
 }
 
 #[test]
@@ -348,8 +348,11 @@ fn what_is_in_the_way_is_an_error_and_with_force_it_is_kept_and_comes_back() {
         plant(&etcd);
         let before = host.tree();
         let line = fails_with(73, &mut host.command(&["install"]));
-        assert!(line.contains(&format!("{} is there and is not ours", etcd.display())), "{line}");
-        assert!(line.contains("\"install --force\" keeps it as"), "{line}");
+        assert!(line.contains(&format!("{} is a ", etcd.display())), "{line}");
+        assert!(
+            line.contains("that etcdproxy did not install: move it away, or \"install --force\" keeps it as"),
+            "{line}"
+        );
         assert_eq!(host.tree(), before, "nothing was changed");
 
         host.run(&["install", "--force"]);
@@ -372,7 +375,7 @@ fn a_directory_in_the_way_is_not_moved() {
     let host = Host::new();
     fs::create_dir(host.path("usr/local/bin/etcd")).unwrap();
     let line = fails_with(73, &mut host.command(&["install", "--force"]));
-    assert!(line.contains("usr/local/bin/etcd is there and is not ours, but a directory: move it away"), "{line}");
+    assert!(line.contains("usr/local/bin/etcd is a directory where a file must go: move it away"), "{line}");
 }
 
 #[test]
@@ -384,7 +387,10 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     let before = host.tree();
     let told = host.run(&["install"]);
     let new = host.path(ENV).with_extension("env.new");
-    assert!(told.contains(&format!("etcdproxy.env is yours and stays: see {}", new.display())), "{told}");
+    assert!(
+        told.contains(&format!("etcdproxy.env is yours and stays: the current defaults are in {}", new.display())),
+        "{told}"
+    );
     assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
     assert!(fs::read_to_string(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap().contains("#ETCDPROXY_CACERT"));
     fs::remove_file(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap();
@@ -393,13 +399,15 @@ fn the_users_settings_stay_and_a_unit_that_was_changed_is_not_overwritten() {
     fs::write(host.path(UNIT), "[Service]\nExecStart=/bin/true\n").unwrap();
     let (code, stdout, _) = finish(&mut host.command(&["verify"]));
     assert_eq!(code, 1);
-    let differs: Vec<&str> = stdout.lines().filter(|line| line.starts_with("DIFFERS")).collect();
+    let differs: Vec<&str> = stdout.lines().filter(|line| line.starts_with("MISMATCH ")).collect();
     assert!(differs.len() == 1 && differs[0].contains("etcdproxy.service: its sha256 is"), "{differs:?}");
     let line = fails_with(73, &mut host.command(&["install"]));
-    assert!(line.contains("etcdproxy.service was changed since it was installed"), "{line}");
+    assert!(line.contains("etcdproxy.service was changed after it was installed"), "{line}");
     let told = host.run(&["uninstall"]);
-    assert!(told.contains(&format!("kept, for it was changed since it was installed: {}", host.path(UNIT).display())));
-    let theirs = format!("kept, for install has not written it: {}", host.path(ENV).display());
+    assert!(
+        told.contains(&format!("kept, because it was changed after it was installed: {}", host.path(UNIT).display()))
+    );
+    let theirs = format!("kept, because install did not write it: {}", host.path(ENV).display());
     assert!(told.contains(&theirs), "{told}");
     for is_left in [true, false] {
         let told = host.run(&["uninstall", "--purge"]);
@@ -420,7 +428,7 @@ fn settings_that_an_uninstall_has_left_are_purged_later() {
         let mine = "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n";
         fs::write(host.path(ENV), mine).unwrap();
         let told = host.run(&["uninstall"]);
-        assert!(told.contains("kept, so that uninstall --purge and install know of it: "), "{told}");
+        assert!(told.contains("kept for a later install or uninstall --purge: "), "{told}");
         assert!(!host.path("opt/etcdproxy/versions").exists() && !host.path(UNIT).exists());
         let line = fails_with(1, &mut host.command(&["rollback"]));
         assert!(line.contains("nothing is installed in"), "{line}");
@@ -445,7 +453,7 @@ fn settings_that_were_changed_stay_unless_all_is_purged() {
         let verified = host.run(&["verify"]);
         assert!(verified.contains("etcdproxy.env, changed by you\n"), "{verified}");
         let told = host.run(args);
-        let kept = format!("kept, for it was changed since it was installed: {}", host.path(ENV).display());
+        let kept = format!("kept, because it was changed after it was installed: {}", host.path(ENV).display());
         assert_eq!(told.contains(&kept), is_left, "{told}");
         assert_eq!(host.path(ENV).exists(), is_left);
         assert_eq!(host.tree() == before, !is_left);
@@ -476,7 +484,10 @@ fn the_sandbox_lets_through_what_the_settings_need() {
     assert!(text.contains(" --cacert ${CREDENTIALS_DIRECTORY}/cacert --key ${CREDENTIALS_DIRECTORY}/key\n"), "{text}");
 
     let line = fails_with(78, &mut Host::new().command(&["install", "--prefix", "/home/x"]));
-    assert!(line.contains("/home/x: the service's sandbox hides what is in /home: choose another --prefix"), "{line}");
+    assert!(
+        line.contains("/home/x: the service's sandbox hides everything in /home: choose another --prefix"),
+        "{line}"
+    );
 
     fs::write(host.path(ENV), "").unwrap();
     host.run(&["install"]);
@@ -487,7 +498,7 @@ fn the_sandbox_lets_through_what_the_settings_need() {
     assert!(line.contains("etcdproxy.env: ETCDPROXY_LISTEN_ADDR: \"4001\" has no port"), "{line}");
     fs::write(host.path(ENV), "ETCDPROXY_KEY='-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n'\n").unwrap();
     let told = host.run(&["install"]);
-    assert!(told.contains("holds a private key, and everybody can read it") && !told.contains("c2VjcmV0"), "{told}");
+    assert!(told.contains("holds a private key and everybody can read it") && !told.contains("c2VjcmV0"), "{told}");
 }
 
 #[test]
@@ -516,9 +527,9 @@ fn versions_come_and_go_and_one_that_runs_is_never_removed() {
     host.run(&["verify"]);
     assert!(host.run(&["rollback"]).ends_with(&format!("{second} is current\n")), "and forth");
     let line = fails_with(1, &mut host.command(&["rollback", "9.9"]));
-    assert!(line.contains(&format!("no version 9.9 is installed, only {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("version 9.9 is not installed; these are: {first}, {second}")), "{line}");
     let line = fails_with(1, &mut host.command(&["rollback", "0.1"]));
-    assert!(line.contains(&format!("0.1 can be {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("0.1 matches several versions: {first}, {second}")), "{line}");
 
     dev.signal(Signal::SIGTERM);
     dev.wait();
@@ -528,7 +539,7 @@ fn versions_come_and_go_and_one_that_runs_is_never_removed() {
     assert_eq!(left.len(), 1);
     host.run(&["verify"]);
     let line = fails_with(1, &mut host.command(&["rollback"]));
-    assert!(line.contains("there is no version to go back to"), "{line}");
+    assert!(line.contains("there is no version to roll back to"), "{line}");
 }
 
 #[test]
@@ -645,7 +656,7 @@ fn a_receipt_that_cannot_be_read_is_an_error_and_with_force_a_new_one_is_written
         fs::write(&receipt, text).unwrap();
         for verb in ["install", "uninstall", "verify", "rollback"] {
             let line = fails_with(1, &mut host.command(&[verb]));
-            let problem = format!("{} is no receipt of etcdproxy ({why}", receipt.display());
+            let problem = format!("{} is not a valid receipt ({why}", receipt.display());
             assert!(line.contains(&problem) && line.contains("\"install --force\" writes a new one"), "{line}");
         }
         host.run(&["install", "--force"]);
@@ -678,7 +689,7 @@ fn a_receipt_with_paths_that_are_not_ours_is_refused() {
     for path in ["/etc/passwd", "/opt/etcdproxy/../../etc/passwd"] {
         fs::write(&receipt, text.replace("/usr/local/bin/etcd\"", &format!("{path}\""))).unwrap();
         let line = fails_with(1, &mut host.command(&["uninstall"]));
-        assert!(line.contains(&format!("{path} is no path of an installation")), "{line}");
+        assert!(line.contains(&format!("{path} is not a path of an installation")), "{line}");
     }
 }
 
@@ -705,10 +716,10 @@ fn places_that_others_can_change_are_refused() {
     let host = Host::new();
     fs::set_permissions(host.path("usr/local/bin"), Permissions::from_mode(0o777)).unwrap();
     let line = fails_with(77, &mut host.command(&["install"]));
-    assert!(line.contains("usr/local/bin can be written by everybody"), "{line}");
+    assert!(line.contains("usr/local/bin is writable by everybody"), "{line}");
     fs::set_permissions(host.path("usr/local/bin"), Permissions::from_mode(0o1777)).unwrap();
     let line = fails_with(77, &mut host.command(&["install"]));
-    assert!(line.contains("usr/local/bin can be written by everybody"), "{line}");
+    assert!(line.contains("usr/local/bin is writable by everybody"), "{line}");
     assert!(!host.path("opt/etcdproxy").exists());
 }
 
@@ -773,7 +784,7 @@ fn without_permission_it_says_so_needs_root() {
     fs::copy(binary(), &copy).unwrap();
     let mut nobody = command("setpriv".as_ref(), ["--reuid=65534", "--regid=65534", "--clear-groups"]);
     let line = fails_with(77, nobody.arg(&copy).args(["install", "--root"]).arg(host.0.path()));
-    assert!(line.contains("no permission to write") && line.contains("--user needs none"), "{line}");
+    assert!(line.contains(": permission denied: ") && line.contains("--user needs none"), "{line}");
 }
 
 #[test]
@@ -808,10 +819,10 @@ fn places_that_cannot_be_one() {
     for (args, problem) in [
         (
             &["install", "--prefix", "/opt/a b"][..],
-            "--prefix: \"/opt/a b\" has a part that a unit of systemd cannot have",
+            "--prefix: \"/opt/a b\" contains something that a systemd unit cannot",
         ),
-        (&["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" has a part"),
-        (&["install", "--user"], "--user: the environment has no HOME"),
+        (&["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
+        (&["install", "--user"], "--user: HOME is not set"),
     ] {
         let line = fails_with(78, &mut command(&binary(), args));
         assert!(line.contains(problem), "{line}");

@@ -74,7 +74,7 @@ fn what_comes_out_is_upstreams_file() {
     assert_eq!(sha256(&etcd), listed_sha256());
     assert_eq!(fs::metadata(&etcd).unwrap().permissions().mode() & 0o7777, 0o755);
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o755);
-    assert_eq!(unpack(), (0, format!("{} (was there)\n", etcd.display()), String::new()));
+    assert_eq!(unpack(), (0, format!("{} (already there)\n", etcd.display()), String::new()));
     assert_eq!(names(&target), ["etcd"]);
 }
 
@@ -146,7 +146,7 @@ fn a_truncated_file_is_found_by_verify_and_replaced_at_the_next_start() {
     let (code, stdout, _) = verify();
     assert_eq!(code, 1);
     let line = stdout.lines().last().unwrap();
-    assert!(line.starts_with(&format!("DIFFERS {}: it has 1000 bytes, not ", file.display())), "{line}");
+    assert!(line.starts_with(&format!("MISMATCH {}: it has 1000 bytes, not ", file.display())), "{line}");
     assert_eq!(finish(&mut etcd_version(&etcd, &unpack_dir)).0, 0);
     assert_eq!(verify().0, 0);
 }
@@ -165,7 +165,7 @@ fn a_replaced_file_is_found_by_verify() {
     assert_eq!(code, 1);
     assert!(stdout.lines().last().unwrap().contains("/etcd: its sha256 is "), "{stdout}");
     fs::remove_file(&etcd).unwrap();
-    assert!(verify().1.ends_with("/etcd: it is missing\n"));
+    assert_eq!(verify().1.lines().last().unwrap(), format!("MISSING  {}", etcd.display()));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn flipped_bytes_in_the_payload_are_never_written_out() {
     assert!(!target.exists());
     let (code, stdout, _) = finish(&mut command(&copy, ["verify"]));
     assert_eq!(code, 1);
-    assert!(stdout.starts_with("DIFFERS etcd "), "{stdout}");
+    assert!(stdout.starts_with("MISMATCH etcd "), "{stdout}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_file_where_the_directory_should_be() {
     assert_eq!(
         line,
         format!(
-            "etcdproxy: error: cannot write {}/x/etcd: what should be its directory is a file: name another directory",
+            "etcdproxy: error: cannot write {}/x/etcd: a file is where its directory should be: choose another directory",
             file.display()
         )
     );
@@ -221,7 +221,7 @@ fn a_full_disk_needs_root() {
     let dir = tempfile::tempdir().unwrap();
     let script = r#"mount -t tmpfs -o size=4m tmpfs "$DIR" && "$BIN" unpack "$DIR/a/b"; echo $? $(ls -A "$DIR")"#;
     let (_, stdout, stderr) = finish(&mut in_mount_namespace(dir.path(), script));
-    let expected = format!("no space left: {} MB needed, 4 MB free: name another directory", megabytes());
+    let expected = format!("no space left: {} MB needed, 4 MB free: choose another directory", megabytes());
     assert_eq!(stderr, format!("etcdproxy: error: cannot write {}/a/b/etcd: {expected}\n", dir.path().display()));
     assert_eq!(stdout, "73\n");
 }
@@ -231,7 +231,7 @@ fn a_noexec_mount_needs_root() {
     let dir = tempfile::tempdir().unwrap();
     let script = r#"mount -t tmpfs -o noexec tmpfs "$DIR" && "$BIN" unpack "$DIR/a"; echo $? $(ls -A "$DIR")"#;
     let (_, stdout, stderr) = finish(&mut in_mount_namespace(dir.path(), script));
-    let problem = "is on a file system mounted noexec, so nothing can be run from it: name another directory";
+    let problem = "is on a file system mounted noexec, so nothing can be run from it: choose another directory";
     assert_eq!(stderr, format!("etcdproxy: error: {}/a {problem}\n", dir.path().display()));
     assert_eq!(stdout, "77\n");
 }
@@ -254,7 +254,7 @@ fn a_read_only_mount_needs_root() {
     let dir = tempfile::tempdir().unwrap();
     let script = r#"mount -t tmpfs -o ro tmpfs "$DIR" && "$BIN" unpack "$DIR/a"; echo $?"#;
     let (_, stdout, stderr) = finish(&mut in_mount_namespace(dir.path(), script));
-    let problem = "the file system is read-only: name another directory";
+    let problem = "the file system is read-only: choose another directory";
     assert_eq!(stderr, format!("etcdproxy: error: cannot write {}/a/etcd: {problem}\n", dir.path().display()));
     assert_eq!(stdout, "73\n");
 }
@@ -265,8 +265,8 @@ fn a_directory_without_permission_needs_root() {
     let copy = copy_for_everybody(&dir);
     let target = dir.path().join("a");
     let line = fails_with(77, &mut as_nobody(&copy, &["unpack", target.to_str().unwrap()]));
-    let problem = "permission denied: name another directory";
-    assert_eq!(line, format!("etcdproxy: error: no permission to write {}/etcd: {problem}", target.display()));
+    let problem = "permission denied: choose another directory";
+    assert_eq!(line, format!("etcdproxy: error: cannot write {}/etcd: {problem}", target.display()));
 }
 
 #[test]
@@ -286,8 +286,8 @@ fn a_directory_of_somebody_else_needs_root() {
     let is_refused = || {
         chown(&theirs, Some(12345), None).unwrap();
         let line = fails_with(77, &mut start());
-        let problem = "belongs to uid 12345, who could replace what is run from it: \
-                       let ETCDPROXY_UNPACK_DIR name another directory";
+        let problem = "belongs to uid 12345, who could replace the programs in it: \
+                       set ETCDPROXY_UNPACK_DIR to another directory";
         assert_eq!(line, format!("etcdproxy: error: {} {problem}", theirs.display()));
     };
     is_refused();

@@ -9,7 +9,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::yaml::quoted;
-use crate::fs as file;
+use crate::fs::atomic;
 use crate::release::{Label, LabelledProgram, Release, VERSION, has_payload, own_label};
 
 /// What the scripts in `bin` call in a zip for both architectures.
@@ -61,7 +61,7 @@ pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     }
     let suffix = if stack.is_empty() { String::new() } else { format!("-{stack}") };
     let path = task.output.unwrap_or_else(|| format!("etcdproxy_buildpack-cached{suffix}-v{VERSION}.zip").into());
-    file::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
+    atomic::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
     Ok(path)
 }
 
