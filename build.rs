@@ -1,28 +1,19 @@
 //! Packs the etcd release into the binary.
 //!
-//! Takes etcd from the pinned build-dependency, or from the official tarball that
-//! `ETCD_RELEASE_TARBALL` names; checks it against `manifest.yml`; compresses it; and leaves
-//! `payload/release.zst`, `release.rs` and `documents.rs` (the tables of what is inside) and `label.json` in `OUT_DIR`.
-//! Nothing is downloaded. `build/` tells what the binary is made of.
+//! Takes etcd from the pinned build-dependency, or from the official tarball that `ETCD_RELEASE_TARBALL` names; checks it
+//! against `manifest.yml`; compresses it; and writes it to `OUT_DIR`, with tables of what is inside. Nothing is downloaded.
+//! The package in `build/` does the work.
 
 #[path = "src/commands/cli.rs"]
 #[allow(dead_code, reason = "nothing is parsed here")]
 mod cli;
-#[path = "build/help.rs"]
-mod help;
-#[path = "build/inventory.rs"]
-mod inventory;
-#[path = "build/payload.rs"]
-mod payload;
-#[path = "build/source.rs"]
-mod source;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use sha2::{Digest as _, Sha256};
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+use anyhow::{Context as _, Result, ensure};
+use clap::CommandFactory as _;
+use etcdproxy_payload::pack::{Arch, EtcdSource, Inventory, Manifest, Packed, Product, TARBALL, TARBALL_SHA256, help};
 
 /// What `cli.rs` uses of the program's `settings`.
 #[path = "src/settings"]
@@ -34,6 +25,14 @@ mod settings {
     pub(crate) use duration::duration;
     pub(crate) use table::{Kind, Setting};
 }
+
+const PRODUCT: Product = Product {
+    name: env!("CARGO_PKG_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+    repository: env!("CARGO_PKG_REPOSITORY"),
+};
+
+use settings::{Kind, Setting};
 
 fn main() {
     leave_unwind_tables_out();
@@ -47,41 +46,71 @@ fn main() {
 fn leave_unwind_tables_out() {
     const SCRIPT: &str = ".cargo/no-unwind-tables.ld";
     println!("cargo::rerun-if-changed={SCRIPT}");
-    let var = |name| std::env::var(name).unwrap_or_default();
     if var("CARGO_CFG_TARGET_ENV") == "musl" && var("PROFILE") == "release" {
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{}/{SCRIPT}", var("CARGO_MANIFEST_DIR"));
     }
 }
 
 fn pack() -> Result<()> {
-    println!("cargo::rerun-if-changed=build.rs");
-    let arch = target_arch()?;
-    let found = source::take(arch)?;
-    let documents = inventory::documents(&found, arch, &sources()?)?;
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    payload::embed(&found, &documents, arch, &out)
-}
-
-/// The directory where Cargo, or `cargo vendor`, has put the sources of all crates: that of any of them is in it.
-fn sources() -> Result<PathBuf> {
-    let one = etcd_bin_vendored_linux_amd64::etcd_bin_path()?;
-    Ok(one.ancestors().nth(3).context("the package of etcd is not in a directory with others")?.to_owned())
-}
-
-fn target_arch() -> Result<&'static str> {
-    let var = |name| std::env::var(name).unwrap_or_default();
-    ensure!(
-        var("CARGO_CFG_TARGET_OS") == "linux",
-        "etcdproxy is built for Linux only, not for {:?}",
-        var("CARGO_CFG_TARGET_OS")
-    );
-    match var("CARGO_CFG_TARGET_ARCH").as_str() {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("no etcd release is pinned for the architecture {other:?}: x86_64 and aarch64 are"),
+    for file in ["build.rs", "manifest.yml", "Cargo.toml", "Cargo.lock", "LICENSE", "NOTICE"] {
+        println!("cargo::rerun-if-changed={file}");
     }
+    for variable in [TARBALL, TARBALL_SHA256, "SOURCE_DATE_EPOCH"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+
+    let os = var("CARGO_CFG_TARGET_OS");
+    ensure!(os == "linux", "etcdproxy is built for Linux only, not for {os:?}");
+    let arch = Arch::of_rust(&var("CARGO_CFG_TARGET_ARCH"))?;
+    let package = match arch {
+        Arch::Amd64 => etcd_bin_vendored_linux_amd64::etcd_bin_path(),
+        Arch::Arm64 => etcd_bin_vendored_linux_arm64::etcd_bin_path(),
+    }?;
+    // Where Cargo, or `cargo vendor`, has put the sources of all crates.
+    let sources = package.ancestors().nth(3).context("the package of etcd is not in a directory with others")?;
+
+    let source = etcd(arch, package)?;
+    let inventory = Inventory::new(PRODUCT, &source, sources)?;
+    for warning in &inventory.warnings {
+        println!("cargo::warning={warning}");
+    }
+    let help = help::texts(&cli::Cli::command(), &choices(), PRODUCT.version)?;
+    // The strongest level costs seconds per build: a debug build does not wait for it.
+    let level = if var("PROFILE") == "release" { 22 } else { 3 };
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
+    Packed::new(PRODUCT.version, &source, &inventory, &help, level)?.write(&out)
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+/// The flags whose values are one of a few words, with these words.
+fn choices() -> Vec<(&'static str, &'static [&'static str])> {
+    let choice = |setting: &Setting| match setting.kind() {
+        Kind::Choice(_, words) => Some((setting.flag().strip_prefix("--")?, words)),
+        _ => None,
+    };
+    Setting::ALL.iter().filter_map(choice).collect()
+}
+
+/// The release that the environment names, or else that of the package.
+fn etcd(arch: Arch, package: &Path) -> Result<EtcdSource> {
+    let manifest = Manifest::parse(&fs::read_to_string("manifest.yml").context("manifest.yml")?)?;
+    let known = manifest.etcd(arch)?;
+    let Some(path) = std::env::var_os(TARBALL).filter(|path| !path.is_empty()).map(PathBuf::from) else {
+        println!("cargo::rerun-if-changed={}", package.display());
+        let etcd = fs::read(package).with_context(|| format!("cannot read {}", package.display()))?;
+        return EtcdSource::from_package(etcd, arch, known);
+    };
+    println!("cargo::rerun-if-changed={}", path.display());
+    let tarball = fs::read(&path).with_context(|| format!("{TARBALL}: cannot read {}", path.display()))?;
+    let vouched = Some(var(TARBALL_SHA256)).filter(|sha256| !sha256.is_empty());
+    let source = EtcdSource::from_tarball(&path, &tarball, vouched.as_deref(), arch, known)?;
+    if source.uri.is_none() {
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        println!("cargo::warning=etcd {} is taken from {file_name} on the word of {TARBALL_SHA256}", source.version);
+    }
+    Ok(source)
+}
+
+/// A variable that Cargo sets, or an empty string.
+fn var(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
 }

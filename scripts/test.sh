@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 ./scripts/install_tools.sh build clients test
 
 echo "== format, lints, shell scripts"
-cargo fmt --check
+cargo fmt --all --check
 cargo clippy --locked --all-targets --quiet -- --deny warnings
 shellcheck -x scripts/*.sh .ci/run
 for script in scripts/*; do

@@ -10,7 +10,6 @@ mod fs;
 mod install;
 mod net;
 mod os;
-mod place;
 mod proxy;
 mod release;
 mod settings;
@@ -25,7 +24,6 @@ use clap::Parser as _;
 use commands::cli::{Cli, Command};
 use commands::exit_code;
 use os::env::Env;
-use release::VERSION;
 
 fn main() -> ExitCode {
     os::log::init();

@@ -186,7 +186,7 @@ pub(crate) struct Unpack {
     pub dir: PathBuf,
 }
 
-/// Check every byte of the etcd inside this binary, and of what was unpacked from it
+/// Check every byte of the etcd inside this binary, and of everything unpacked or installed from it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -198,7 +198,7 @@ pub(crate) struct Verify {
     #[arg(value_name = "DIR", conflicts_with_all = ["prefix", "root", "user"])]
     pub dir: Option<PathBuf>,
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -206,28 +206,28 @@ pub(crate) struct Verify {
 
 /// Where an installation is.
 #[derive(Debug, Default, Args)]
-pub(crate) struct Place {
-    /// Where the versions are [default: /opt/etcdproxy, with --user ~/.local/opt/etcdproxy]
+pub(crate) struct Location {
+    /// Directory of the installed versions [default: /opt/etcdproxy; with --user: ~/.local/opt/etcdproxy]
     #[arg(long, value_name = "DIR")]
     pub prefix: Option<PathBuf>,
-    /// The image or chroot that it is in; all other paths are as seen from there
+    /// Root directory of an image or chroot; all other paths are relative to it
     #[arg(long, value_name = "DIR", conflicts_with = "user")]
     pub root: Option<PathBuf>,
-    /// For this user alone, below ~/.local and ~/.config
+    /// Only for this user, below ~/.local and ~/.config
     #[arg(long)]
     pub user: bool,
 }
 
-/// Whether something is done, or only shown.
+/// Whether to do something, or only to show it.
 #[derive(Debug, Args)]
 pub(crate) struct DryRun {
-    /// Show what would be done, as text or json, instead of doing it
+    /// Only show what would be done, as text or json
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text",
         value_parser = ["text", "json"])]
     pub dry_run: Option<String>,
 }
 
-/// Put etcd and the proxy in place on this host, with a service, without a network
+/// Install etcd and the proxy on this host, with a service; needs no network
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -237,52 +237,52 @@ Examples:
   etcdproxy install --user
   etcdproxy install --root ./image --enable
 
-The same command again does what is left to do, if anything. A newer etcdproxy's install is the upgrade.")]
+If an install is interrupted, run it again to finish. To upgrade, run the install command of a newer etcdproxy.")]
 #[allow(clippy::struct_excessive_bools, reason = "they are flags")]
 pub(crate) struct Install {
     #[command(flatten)]
-    pub place: Place,
-    /// Where links to the programs go [default: /usr/local/bin, with --user ~/.local/bin]
+    pub location: Location,
+    /// Directory for links to the programs [default: /usr/local/bin; with --user: ~/.local/bin]
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
-    /// With a service for systemd [default: if systemd is there]
+    /// Install a service for systemd [default: if the system has systemd]
     #[arg(long, overrides_with = "no_systemd")]
     pub systemd: bool,
-    /// Without a service
+    /// Install no service
     #[arg(long, conflicts_with_all = ["enable", "start"])]
     pub no_systemd: bool,
     /// Start the service at boot; with --user, at login
     #[arg(long)]
     pub enable: bool,
-    /// Start the service now; one that runs is restarted
+    /// Start the service now, or restart it
     #[arg(long, conflicts_with = "root")]
     pub start: bool,
     #[command(flatten)]
     pub dry_run: DryRun,
-    /// Move away what is in the way, and a receipt that cannot be read
+    /// Move away files that are in the way, and a receipt that is not valid
     #[arg(long)]
     pub force: bool,
 }
 
-/// Remove what install has put in place, and put back what was there
+/// Remove what was installed, and restore the files that were there before
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etcdproxy uninstall --dry-run
   etcdproxy uninstall
 
-What was changed since it was installed stays, and is listed.")]
+Files that were changed after they were installed stay, and are listed.")]
 pub(crate) struct Uninstall {
     #[command(flatten)]
-    pub place: Place,
-    /// Remove also what was changed since, as the service's settings
+    pub location: Location,
+    /// Also remove files that were changed after they were installed, such as the service's settings
     #[arg(long)]
     pub purge: bool,
     #[command(flatten)]
     pub dry_run: DryRun,
 }
 
-/// Make an installed version the current one again
+/// Go back to another installed version
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -290,35 +290,35 @@ Examples:
   etcdproxy rollback
   etcdproxy rollback 0.1.0")]
 pub(crate) struct Rollback {
-    /// Its name, or the beginning of it [default: what was current before]
+    /// Name of the version, or the beginning of its name [default: the previous version]
     #[arg(value_name = "VERSION")]
     pub version: Option<String>,
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     #[command(flatten)]
     pub dry_run: DryRun,
 }
 
-/// Remove old versions; never the current one, nor one that a process runs
+/// Remove old versions, but never the current one or one that a process is running
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etcdproxy prune --keep 2")]
 pub(crate) struct Prune {
-    /// How many of the newest are left, the current one included
+    /// How many versions to keep, including the current one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub keep: u16,
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
     #[command(flatten)]
     pub dry_run: DryRun,
 }
 
-/// List the etcd programs inside this binary, where they are unpacked, and the versions that are installed
+/// List the etcd programs in this binary, where they are unpacked, and the installed versions
 #[derive(Debug, Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    pub place: Place,
+    pub location: Location,
 }
 
 /// Write the offline Cloud Foundry buildpack (a zip) that contains this binary
@@ -375,7 +375,7 @@ Examples:
   etcdproxy sbom > etcdproxy.cdx.json
   etcdproxy sbom --format spdx > etcdproxy.spdx.json
 
-CycloneDX 1.6 or SPDX 2.3, as JSON. It was made when this binary was built.")]
+The bill is JSON, in CycloneDX 1.6 or SPDX 2.3. It was made when this binary was built: the output is always the same.")]
 pub(crate) struct Sbom {
     /// Format of the document
     #[arg(long, value_name = "FORMAT", default_value = "cyclonedx", value_parser = ["cyclonedx", "spdx"])]

@@ -3,10 +3,11 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::fs::WriteError;
 use crate::net::etcd_health;
 use crate::os::process::ExecError;
 use crate::proxy::{self, ListenError, PreflightError, TunnelError};
-use crate::{fs as file, install, place, release, settings};
+use crate::{install, release, settings};
 
 /// Why the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(crate) enum Code {
     NotPermitted = 77,
     /// A setting that can never work (`EX_CONFIG`).
     BadSetting = 78,
-    /// The command does not exist (a shell's number).
+    /// The command does not exist (the number that shells use).
     NoCommand = 127,
 }
 
@@ -42,8 +43,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<release::Error>() {
         return Some(of_release(err));
     }
-    if let Some(err) = cause.downcast_ref::<file::Error>() {
-        return Some(of_file(err));
+    if let Some(err) = cause.downcast_ref::<WriteError>() {
+        return Some(of_write(err));
     }
     if let Some(err) = cause.downcast_ref::<install::Error>() {
         return Some(of_install(err));
@@ -71,7 +72,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             TunnelError::Io(_) => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() || cause.is::<ListenError>() || cause.is::<place::Unusable>() {
+    if cause.is::<settings::Error>() || cause.is::<ListenError>() {
         return Some(Code::BadSetting);
     }
     cause.is::<etcd_health::Unreachable>().then_some(Code::Unreachable)
@@ -88,9 +89,9 @@ fn of_exec(err: &ExecError) -> Code {
 fn of_release(err: &release::Error) -> Code {
     use release::Error;
     match err {
-        Error::File(err) => of_file(err),
+        Error::Write(err) => of_write(err),
         Error::Occupied { .. } => Code::CannotWrite,
-        Error::Foreign { .. } | Error::NoExec { .. } => Code::NotPermitted,
+        Error::WrongOwner { .. } | Error::NoExec { .. } => Code::NotPermitted,
         Error::NotCarried { .. }
         | Error::Launcher { .. }
         | Error::NoDocument { .. }
@@ -104,35 +105,36 @@ fn of_release(err: &release::Error) -> Code {
 fn of_install(err: &install::Error) -> Code {
     use install::Error;
     match err {
-        Error::File(err) => of_file(err),
+        Error::Write(err) => of_write(err),
         Error::Release(err) => of_release(err),
-        Error::Settings(_) | Error::NotConfigured { .. } | Error::Hidden { .. } => Code::BadSetting,
+        Error::Location(_) | Error::Settings(_) | Error::NotConfigured { .. } | Error::Hidden { .. } => {
+            Code::BadSetting
+        }
         Error::CannotRead { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Code::NotPermitted,
         Error::Foreign { .. }
         | Error::Changed { .. }
-        | Error::SavedTwice { .. }
-        | Error::NoDirectory { .. }
+        | Error::BackupExists { .. }
+        | Error::IsDirectory { .. }
+        | Error::NotADirectory { .. }
         | Error::Special { .. }
         | Error::Busy { .. } => Code::CannotWrite,
-        Error::NotOurs { .. } | Error::Shared { .. } | Error::LeavesRoot { .. } | Error::NoExec { .. } => {
+        Error::WrongOwner { .. } | Error::Shared { .. } | Error::LeavesRoot { .. } | Error::NoExec { .. } => {
             Code::NotPermitted
         }
         Error::Receipt { .. }
         | Error::NewerReceipt { .. }
         | Error::CannotRead { .. }
-        | Error::NothingThere { .. }
+        | Error::NotInstalled { .. }
         | Error::NoVersion { .. }
         | Error::Ambiguous { .. }
         | Error::NoPrevious { .. }
         | Error::Damaged { .. }
+        | Error::NothingToVerify { .. }
         | Error::NoManager
         | Error::Service { .. } => Code::Failed,
     }
 }
 
-fn of_file(err: &file::Error) -> Code {
-    match err {
-        file::Error::CannotWrite { .. } => Code::CannotWrite,
-        file::Error::NotPermitted { .. } => Code::NotPermitted,
-    }
+fn of_write(err: &WriteError) -> Code {
+    if err.is_permission_denied() { Code::NotPermitted } else { Code::CannotWrite }
 }

@@ -6,32 +6,29 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::commands::cli;
-use crate::install::{Receipt, running};
+use crate::install;
 use crate::os::env::Env;
-use crate::place;
-use crate::release::RELEASE;
+use crate::release::{RELEASE, Store};
 
 pub(crate) fn run(args: &cli::List, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let store = place::store(env);
+    let store = Store::new(env);
     writeln!(out, "etcd {} linux-{} from {}", RELEASE.version, RELEASE.arch, RELEASE.origin)?;
     for program in RELEASE.programs {
-        let place =
-            store.find(program).map_or_else(|| "not unpacked yet".to_owned(), |path| path.display().to_string());
-        writeln!(out, "{:<8} {:>9} bytes  sha256 {}  {place}", program.name, program.size, program.sha256)?;
+        let path = store.find(program).map_or_else(|| "not unpacked yet".to_owned(), |path| path.display().to_string());
+        writeln!(out, "{:<8} {:>9} bytes  sha256 {}  {path}", program.name, program.size, program.sha256)?;
     }
-    let layout = place::installation(&args.place, None, env)?;
-    let Some(receipt) = Receipt::load_installed(&layout)? else { return Ok(ExitCode::SUCCESS) };
-    writeln!(out, "installed in {}:", layout.real(&layout.prefix).display())?;
-    for version in &receipt.versions {
-        let mut words = vec![format!("{} with etcd {}, {}", version.name, version.etcd, version.installed)];
-        if receipt.current.as_ref() == Some(&version.name) {
-            words.push("current".to_owned());
+    let Some((prefix, versions)) = install::list(&(&args.location).into(), env)? else { return Ok(ExitCode::SUCCESS) };
+    writeln!(out, "installed in {}:", prefix.display())?;
+    for version in versions {
+        write!(out, "{} with etcd {}, {}", version.name, version.etcd, version.installed)?;
+        if version.is_current {
+            write!(out, ", current")?;
         }
-        let pids: Vec<String> = running(&layout, version).iter().map(ToString::to_string).collect();
-        if !pids.is_empty() {
-            words.push(format!("runs as process {}", pids.join(", ")));
+        if !version.pids.is_empty() {
+            let pids: Vec<String> = version.pids.iter().map(ToString::to_string).collect();
+            write!(out, ", runs as process {}", pids.join(", "))?;
         }
-        writeln!(out, "{}", words.join(", "))?;
+        writeln!(out)?;
     }
     Ok(ExitCode::SUCCESS)
 }

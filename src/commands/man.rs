@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::commands::cli;
-use crate::fs as file;
+use crate::fs::{atomic, dirs};
 use crate::release::help;
 
 pub(crate) fn run(args: &cli::Man, out: &mut impl Write) -> Result<ExitCode> {
@@ -16,10 +16,10 @@ pub(crate) fn run(args: &cli::Man, out: &mut impl Write) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     };
-    file::make_dir(dir)?;
+    dirs::ensure(dir)?;
     for (name, page) in help("man/", "")? {
         let path = dir.join(name);
-        file::replace(&path, 0o644, |file| file.write_all(&page))?;
+        atomic::replace(&path, 0o644, |file| file.write_all(&page))?;
         writeln!(out, "{}", path.display())?;
     }
     Ok(ExitCode::SUCCESS)

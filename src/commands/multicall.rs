@@ -8,19 +8,18 @@ use anyhow::Result;
 
 use crate::os::env::Env;
 use crate::os::process::exec;
-use crate::place;
-use crate::release::PROGRAM_NAMES;
+use crate::release::{PROGRAM_NAMES, Store};
 
-/// The program that `argv[0]` names. Not `current_exe`: that resolves the very link that carries the name.
+/// The program that `argv[0]` names. `current_exe` would not do: it resolves the link whose name counts.
 pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
     let name = Path::new(arg0).file_name()?;
     PROGRAM_NAMES.into_iter().find(|program| name == *program)
 }
 
-/// Becomes that program.
+/// Replaces this process by that program.
 pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> {
-    let found = place::obtain(name, env)?;
-    let mut command = Command::new(found.path());
+    let executable = Store::new(env).obtain(name)?;
+    let mut command = Command::new(executable.path());
     command.args(args);
     Err(exec(command, name).into())
 }

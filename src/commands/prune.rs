@@ -6,16 +6,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::commands::cli;
-use crate::install::plan_prune;
+use crate::install;
 use crate::os::env::Env;
 
-use super::change::{Existing, Unread};
+use super::change::{IgnoreBrokenPipe, Lines, report, target};
 
 pub(crate) fn run(args: &cli::Prune, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let out = &mut Unread(out);
-    let there = Existing::open(&args.place, &args.dry_run, env)?;
-    let plan = plan_prune(&there.layout, &there.receipt, args.keep.into())?;
-    if there.change(&plan, &args.dry_run, out)? && plan.steps.is_empty() {
+    let out = &mut IgnoreBrokenPipe(out);
+    let target = target(&args.location, &args.dry_run, env);
+    let outcome = install::prune(&target, args.keep.into(), &mut Lines::new(out))?;
+    if report(&outcome, &args.dry_run, out)? && outcome.steps.is_empty() {
         writeln!(out, "nothing to do")?;
     }
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use crate::release::{RELEASE, unpack_into};
 pub(crate) fn run(args: &cli::Unpack, out: &mut impl Write) -> Result<ExitCode> {
     for program in RELEASE.programs {
         let (path, written) = unpack_into(program, &args.dir)?;
-        writeln!(out, "{}{}", path.display(), if written { "" } else { " (was there)" })?;
+        writeln!(out, "{}{}", path.display(), if written { "" } else { " (already there)" })?;
     }
     Ok(ExitCode::SUCCESS)
 }

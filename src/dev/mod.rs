@@ -17,9 +17,8 @@ use crate::os::env::Env;
 use crate::os::log::warn_all;
 use crate::os::process::{self, ExecError};
 use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
-use crate::place;
 use crate::proxy::{self, Launch};
-use crate::release::RELEASE;
+use crate::release::{RELEASE, Store};
 use crate::settings::{ListenAddr, Setting, Sources};
 
 /// When there is nothing to look at before the next signal.
@@ -49,7 +48,7 @@ pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode>
     };
     // Held to the end, so that an `etcdproxy run` on this address stands by.
     let _claim = proxy::claim(&addr)?;
-    let etcd = place::obtain("etcd", env)?.path();
+    let etcd = Store::new(env).obtain("etcd")?.path();
     let data = Data::new(dev.data_dir)?;
 
     let mut cluster = Cluster::start(&etcd, dev.nodes, data.path(), matches!(data, Data::Kept(_)), env)?;

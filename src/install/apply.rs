@@ -1,132 +1,44 @@
-//! A plan becomes true, step by step.
+//! Carries out a plan, step by step.
 
-use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
 
-use nix::fcntl::OFlag;
-
+use super::error::{Error, REMEDY};
+use super::file_state::FileState;
+use super::guard;
 use super::layout::Layout;
 use super::plan::{Plan, Source, Step};
-use super::receipt::What;
-use super::{Error, REMEDY, disk, guard, open_own};
-use crate::{fs as file, release};
+use crate::fs::atomic::{self, Durability};
+use crate::fs::{WriteError, dirs};
+use crate::os::env;
+use crate::release;
 
-/// Another run takes a second; one that is stopped must not stop others for ever.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Two runs on the same installation would each undo what the other does.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    /// The directories that were made for it. Those that stay empty go with it.
-    pub made: Vec<PathBuf>,
-    /// Those that are made by this run.
-    pub missing: Vec<PathBuf>,
-    layout: Layout,
-    held: File,
-}
-
-impl Lock {
-    /// Waits until nobody else works on it; makes the prefix, where it is missing.
-    ///
-    /// # Errors
-    /// When somebody does for 10 s, or the prefix cannot be made.
-    pub(crate) fn take(layout: &Layout) -> Result<Self, Error> {
-        let start = Instant::now();
-        let prefix = layout.real(&layout.prefix);
-        let path = layout.real(&layout.lock());
-        let mut made = Vec::new();
-        loop {
-            made.extend(guard::make(layout, &layout.prefix)?);
-            // Nobody else can open it, and so hold it.
-            let mut options = File::options();
-            options.create(true).truncate(false).write(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
-            let file = match options.open(&path) {
-                Ok(file) => file,
-                // Another run has just removed the directory.
-                Err(err) if err.kind() == io::ErrorKind::NotFound && start.elapsed() < LOCK_PATIENCE => continue,
-                Err(err) => return Err(file::Error::new(&path, &err, REMEDY, None).into()),
-            };
-            match file.try_lock() {
-                Ok(()) if is_still(&file, &path) => {
-                    let missing = made.clone();
-                    if made.is_empty() && is_all_there_is(&path) {
-                        made.push(layout.prefix.clone());
-                    }
-                    return Ok(Self { made, missing, layout: layout.clone(), held: file });
-                }
-                // Another run has just removed it.
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) if start.elapsed() > LOCK_PATIENCE => {
-                    return Err(Error::Busy { path: prefix });
-                }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
-                Err(TryLockError::Error(cause)) => return Err(Error::CannotRead { path, cause }),
-            }
-        }
-    }
-
-    /// As [`take`](Self::take), for an installation that is there.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub(crate) fn take_existing(layout: &Layout) -> Result<Self, Error> {
-        if !guard::check(layout, &layout.prefix)? {
-            return Err(Error::NothingThere { path: layout.real(&layout.prefix) });
-        }
-        Self::take(layout)
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let path = self.layout.real(&self.layout.lock());
-        // An uninstall has removed it, and another run may have one of its own by now.
-        if is_still(&self.held, &path) {
-            let _ = fs::remove_file(path);
-        }
-        for dir in self.made.iter().rev() {
-            let _ = fs::remove_dir(self.layout.real(dir));
-        }
-    }
-}
-
-/// An earlier run was killed before it wrote its receipt, or the directory was made for this one.
-fn is_all_there_is(path: &Path) -> bool {
-    path.parent().and_then(|dir| fs::read_dir(dir).ok()).is_some_and(|entries| entries.count() == 1)
-}
-
-fn is_still(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(file), Ok(path)) => (file.dev(), file.ino()) == (path.dev(), path.ino()),
-        _ => false,
-    }
-}
-
-/// Says what is done.
+/// Shows what is being done. All paths are as they are for this process.
 pub(crate) trait Progress {
-    /// This begins, and may take a while.
+    /// The step begins, and may take a while.
     fn begin(&mut self, step: &Step);
-    /// This is done.
+    /// The step is done.
     fn done(&mut self, step: &Step);
+    /// Something went wrong that does not stop the work.
+    fn note(&mut self, text: &str);
 }
 
-/// Does what was planned.
+/// Carries out the plan.
 ///
 /// # Errors
-/// At the first step that cannot be done. What was done before it stays, is in the receipt, and is not done again.
-pub(crate) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<(), Error> {
+/// At the first step that fails. The steps before it stay done and are in the receipt; the next run does not repeat them.
+pub(super) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<(), Error> {
     sweep(layout, plan);
-    if plan.steps.is_empty() && plan.is_known {
+    if plan.steps.is_empty() && plan.is_recorded {
         return Ok(());
     }
     plan.during.save(layout)?;
     for (n, step) in plan.steps.iter().enumerate() {
-        progress.begin(step);
-        match step.run(layout) {
-            Ok(true) => progress.done(step),
+        let shown = step.real(layout);
+        progress.begin(&shown);
+        match run(step, layout) {
+            Ok(true) => progress.done(&shown),
             Ok(false) => {}
             Err(err) => {
                 take_back(layout, plan, &plan.steps[..=n]);
@@ -136,12 +48,12 @@ pub(crate) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -
     }
     match &plan.after {
         Some(after) => after.save(layout),
-        None => forget(layout, plan, progress),
+        None => remove_receipt(layout, plan, progress),
     }
 }
 
-/// A new version that could not be completed takes no room on a disk that is full. As far as nothing else was changed,
-/// all is as before then.
+/// Removes a new version that could not be completed, so that it takes no room on a full disk. If nothing else was
+/// changed yet, everything is then as before.
 fn take_back(layout: &Layout, plan: &Plan, tried: &[Step]) {
     let is_new = |version: &str| plan.before.version(version).is_none();
     let is_of_new = |step: &Step| match step {
@@ -155,92 +67,101 @@ fn take_back(layout: &Layout, plan: &Plan, tried: &[Step]) {
     for step in tried.iter().rev() {
         let real = layout.real(step.path());
         let _ = match step {
-            Step::Directory { .. } => disk::remove_dir(&real).map(drop),
-            _ => disk::remove(&real),
+            Step::Directory { .. } => remove_directory(&real).map(drop),
+            _ => remove(&real),
         };
     }
-    let _ = if plan.before.entries.is_empty() {
-        disk::remove(&layout.real(&layout.receipt()))
-    } else {
-        plan.before.save(layout)
-    };
+    let _ =
+        if plan.before.entries.is_empty() { remove(&layout.real(&layout.receipt())) } else { plan.before.save(layout) };
 }
 
-/// The receipt goes last, and then the directories that it stood in. Nobody has the lock any more who could need it.
-fn forget(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<(), Error> {
-    disk::remove(&layout.real(&layout.receipt()))?;
-    disk::remove(&layout.real(&layout.lock()))?;
+/// Removes the receipt, which goes last, and the directories that it was in. Nobody needs the lock any more then.
+fn remove_receipt(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<(), Error> {
+    remove(&layout.real(&layout.receipt()))?;
+    remove(&layout.real(&layout.lock()))?;
     for step in &plan.steps {
         if let Step::RemoveDirectory { path } = step
             && layout.prefix.starts_with(path)
-            && step.run(layout)?
+            && run(step, layout)?
         {
-            progress.done(step);
+            progress.done(&step.real(layout));
         }
     }
     Ok(())
 }
 
-/// Removes what an interrupted run left unfinished, wherever it may have been at work.
+/// Removes the temporary files of interrupted runs.
 fn sweep(layout: &Layout, plan: &Plan) {
-    let files = plan.during.entries.iter().filter(|entry| entry.what != What::Directory);
-    let mut dirs: Vec<&Path> = files.filter_map(|entry| entry.path.parent()).chain([&*layout.prefix]).collect();
-    dirs.sort_unstable();
-    dirs.dedup();
-    for dir in dirs {
-        if guard::check(layout, dir).unwrap_or(false) {
-            disk::sweep(&layout.real(dir));
+    let files = plan.during.entries.iter().filter(|entry| entry.state != FileState::Directory);
+    for path in files.map(|entry| &entry.path).chain([&layout.receipt()]) {
+        if guard::check(layout, dirs::parent(path)).unwrap_or(false) {
+            atomic::sweep(&layout.real(path));
         }
     }
 }
 
-impl Step {
-    /// Gives whether something was done.
-    fn run(&self, layout: &Layout) -> Result<bool, Error> {
-        let path = self.path();
-        let real = layout.real(path);
-        // Looked at again, right before: it is not to be another place than the one that was planned with.
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        if !guard::check(layout, dir)? {
-            if matches!(self, Self::Remove { .. } | Self::RemoveDirectory { .. }) {
-                return Ok(false);
-            }
-            guard::make(layout, dir)?;
+/// Carries out one step. Returns whether anything was changed.
+fn run(step: &Step, layout: &Layout) -> Result<bool, Error> {
+    let path = step.path();
+    let real = layout.real(path);
+    // Check again, immediately before the change: it must be the same directory that the plan was made for.
+    let dir = dirs::parent(path);
+    if !guard::check(layout, dir)? {
+        if matches!(step, Step::Remove { .. } | Step::RemoveDirectory { .. }) {
+            return Ok(false);
         }
-        match self {
-            Self::Directory { path } => {
-                guard::make(layout, path)?;
-            }
-            Self::Save { to, .. } => disk::rename(&real, &layout.real(to))?,
-            Self::Restore { from, .. } => disk::rename(&layout.real(from), &real)?,
-            Self::Write { mode, source, .. } => match source {
-                Source::Text(text) => disk::write(&real, mode.0, &mut text.as_bytes())?,
-                Source::Own => {
-                    let mut own = open_own().map_err(|cause| Error::CannotRead { path: super::OWN.into(), cause })?;
-                    disk::write(&real, mode.0, &mut own)?;
-                }
-                Source::Program(program) => {
-                    release::unpack_fresh(program, real.parent().unwrap_or(Path::new("/")), REMEDY)?;
-                }
-                Source::None => {}
-            },
-            Self::Link { target, .. } => disk::link(&real, target)?,
-            Self::Remove { .. } => disk::remove(&real)?,
-            Self::RemoveDirectory { .. } => return disk::remove_dir(&real),
-        }
-        Ok(true)
+        guard::create(layout, dir)?;
     }
+    let failed = |err: io::Error| write_error(&real, &err);
+    match step {
+        Step::Directory { path } => {
+            guard::create(layout, path)?;
+        }
+        Step::Save { to, .. } => rename(&real, &layout.real(to))?,
+        Step::Restore { from, .. } => rename(&layout.real(from), &real)?,
+        Step::Write { mode, source, .. } => match source {
+            Source::Text(text) => {
+                atomic::write(&real, mode.0, Durability::Synced, |file| file.write_all(text.as_bytes()))
+                    .map_err(failed)?;
+            }
+            Source::ThisBinary => {
+                let mut own = env::open_own_exe().map_err(Error::own_exe)?;
+                atomic::write(&real, mode.0, Durability::Synced, |file| io::copy(&mut own, file).map(drop))
+                    .map_err(failed)?;
+            }
+            Source::Program(program) => {
+                release::unpack_fresh(program, dirs::parent(&real), REMEDY)?;
+            }
+            Source::None => {}
+        },
+        Step::Link { target, .. } => atomic::link(&real, target).map_err(failed)?,
+        Step::Remove { .. } => remove(&real)?,
+        Step::RemoveDirectory { .. } => return remove_directory(&real),
+    }
+    Ok(true)
+}
 
-    /// What it changes.
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            Self::Directory { path }
-            | Self::Save { path, .. }
-            | Self::Write { path, .. }
-            | Self::Link { path, .. }
-            | Self::Remove { path }
-            | Self::Restore { path, .. }
-            | Self::RemoveDirectory { path } => path,
-        }
+/// Moves a file to where nothing is.
+pub(super) fn rename(path: &Path, to: &Path) -> Result<(), Error> {
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(Error::BackupExists { path: path.to_owned(), backup: to.to_owned() });
     }
+    let moved = fs::rename(path, to).and_then(|()| dirs::sync(dirs::parent(to)));
+    moved.map_err(|err| write_error(to, &err))
+}
+
+/// Removes a file or a link. A missing one is not an error.
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(write_error(path, &err)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_directory(path: &Path) -> Result<bool, Error> {
+    dirs::remove_if_empty(path).map_err(|err| write_error(path, &err))
+}
+
+fn write_error(path: &Path, err: &io::Error) -> Error {
+    WriteError::new(path, err, REMEDY, None).into()
 }

@@ -1,55 +1,54 @@
-//! Directories that nobody else can have a hand in: so what stands in them was not planted, and cannot be exchanged
-//! between a look at it and its use.
+//! Directories that only root and this user can change: nobody else can plant a file in them, or swap one between a
+//! check and its use.
 
-use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Uid;
-
+use super::error::{Error, REMEDY};
 use super::layout::Layout;
-use super::{Error, REMEDY};
-use crate::fs as file;
+use crate::fs::{WriteError, dirs, trust};
 
-/// Makes the directory where it is missing, with all above it, 0755 whatever the umask. Gives what was made.
+const WRITABLE_BY_ALL: u32 = 0o002;
+/// In such a directory, only a file's owner may remove or rename it.
+const STICKY: u32 = 0o1000;
+
+/// Creates the directory and its missing parents, 0755 whatever the umask. Returns those that are new.
 ///
 /// # Errors
-/// When others can write on the way to it, or a link on the way is another user's or leads out of the root.
-pub(super) fn make(layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut made = Vec::new();
+/// When another user can write anywhere on the path, or a link on it is another user's or leads out of the root.
+pub(super) fn create(layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut new = Vec::new();
     let mut next = PathBuf::from("/");
     for part in dir.strip_prefix("/").unwrap_or(dir) {
         next.push(part);
         if !check_entry(layout, &next)? {
             let real = layout.real(&next);
-            let made_now = DirBuilder::new().mode(0o755).create(&real);
-            let made_now = made_now.and_then(|()| fs::set_permissions(&real, Permissions::from_mode(0o755)));
-            match made_now {
-                Ok(()) => made.push(next.clone()),
-                // By another run, at the same time.
-                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(err) => return Err(file::Error::new(&real, &err, REMEDY, None).into()),
+            match dirs::create(&real) {
+                Ok(true) => new.push(next.clone()),
+                Ok(false) => {}
+                Err(err) => return Err(WriteError::new(&real, &err, REMEDY, None).into()),
             }
             check_entry(layout, &next)?;
         }
     }
     refuse_shared(layout, dir)?;
-    Ok(made)
+    Ok(new)
 }
 
-/// Whether the directory is there; and if so, that nobody else has a hand in it.
+/// Whether the directory exists. If so, only root and this user can change it, and every directory above it.
 ///
 /// # Errors
-/// As [`make`].
+/// As [`create`].
 pub(super) fn check(layout: &Layout, dir: &Path) -> Result<bool, Error> {
-    let is_there = check_way(layout, dir)?;
+    let exists = check_path(layout, dir)?;
     refuse_shared(layout, dir)?;
-    Ok(is_there)
+    Ok(exists)
 }
 
-/// As [`check`], for a directory that nothing but directories of our own is put into.
-pub(super) fn check_way(layout: &Layout, dir: &Path) -> Result<bool, Error> {
+/// As [`check`], for a directory into which only directories of our own are put: it may be like `/tmp`.
+pub(super) fn check_path(layout: &Layout, dir: &Path) -> Result<bool, Error> {
     let mut next = PathBuf::from("/");
     for part in dir.strip_prefix("/").unwrap_or(dir) {
         next.push(part);
@@ -60,38 +59,10 @@ pub(super) fn check_way(layout: &Layout, dir: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The directory itself is no place where everybody may put files, sticky bit or not.
-fn refuse_shared(layout: &Layout, dir: &Path) -> Result<(), Error> {
-    let real = layout.real(dir);
-    match fs::metadata(&real) {
-        Ok(meta) if meta.mode() & 0o002 != 0 => Err(Error::Shared { path: real }),
-        _ => Ok(()),
-    }
-}
-
-/// Checks one step of the way. Gives whether it is there.
-fn check_entry(layout: &Layout, path: &Path) -> Result<bool, Error> {
-    let real = layout.real(path);
-    let meta = match fs::symlink_metadata(&real) {
-        Ok(meta) => meta,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(err) => return Err(file::Error::new(&real, &err, REMEDY, None).into()),
-    };
-    refuse_others(&real, &meta)?;
-    if !meta.is_symlink() {
-        if !meta.is_dir() {
-            return Err(Error::NoDirectory { path: real });
-        }
-        return Ok(true);
-    }
-    // A canonical path has no links: this ends.
-    check_way(layout, &within_root(layout, &real)?)
-}
-
-/// Where links lead from there, as the root's own system has it.
+/// Where a link leads, as the root's own system sees it.
 ///
 /// # Errors
-/// When that is not within the root.
+/// When that is outside of the root.
 pub(super) fn within_root(layout: &Layout, real: &Path) -> Result<PathBuf, Error> {
     let canonical =
         |path: &Path| path.canonicalize().map_err(|cause| Error::CannotRead { path: path.to_owned(), cause });
@@ -102,18 +73,37 @@ pub(super) fn within_root(layout: &Layout, real: &Path) -> Result<PathBuf, Error
     }
 }
 
-fn refuse_others(real: &Path, meta: &Metadata) -> Result<(), Error> {
-    if !is_trusted(meta.uid()) {
-        return Err(Error::NotOurs { path: real.to_owned(), owner: meta.uid() });
+/// Files must not go into a directory where everybody may put files, sticky or not.
+fn refuse_shared(layout: &Layout, dir: &Path) -> Result<(), Error> {
+    let real = layout.real(dir);
+    match fs::metadata(&real) {
+        Ok(meta) if meta.mode() & WRITABLE_BY_ALL != 0 => Err(Error::Shared { path: real }),
+        _ => Ok(()),
     }
-    let (anybody, only_the_owner_removes) = (0o002, 0o1000);
-    if meta.is_dir() && meta.mode() & anybody != 0 && meta.mode() & only_the_owner_removes == 0 {
+}
+
+/// Checks one directory, or a link to one. Returns whether it exists.
+fn check_entry(layout: &Layout, path: &Path) -> Result<bool, Error> {
+    let real = layout.real(path);
+    let meta = match fs::symlink_metadata(&real) {
+        Ok(meta) => meta,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(err) => return Err(WriteError::new(&real, &err, REMEDY, None).into()),
+    };
+    refuse_others(layout, &real, &meta)?;
+    if meta.is_symlink() {
+        // This ends: a canonical path has no links.
+        return check_path(layout, &within_root(layout, &real)?);
+    }
+    if meta.is_dir() { Ok(true) } else { Err(Error::NotADirectory { path: real }) }
+}
+
+fn refuse_others(layout: &Layout, real: &Path, meta: &Metadata) -> Result<(), Error> {
+    if !trust::is_trusted(meta.uid(), layout.uid) {
+        return Err(Error::WrongOwner { path: real.to_owned(), owner: meta.uid() });
+    }
+    if meta.is_dir() && meta.mode() & (WRITABLE_BY_ALL | STICKY) == WRITABLE_BY_ALL {
         return Err(Error::Shared { path: real.to_owned() });
     }
     Ok(())
-}
-
-/// Root, and whoever runs this.
-pub(super) fn is_trusted(owner: u32) -> bool {
-    owner == 0 || owner == Uid::effective().as_raw()
 }

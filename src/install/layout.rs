@@ -1,37 +1,43 @@
-//! Where things are put.
+//! Where the parts of an installation are.
 
 use std::path::{Path, PathBuf};
 
-/// Where an installation is. All paths are as its own system has them; [`real`](Self::real) is where they are now.
+/// Name of the service.
+pub(super) const UNIT: &str = "etcdproxy.service";
+
+/// Where an installation is, and who works on it. All paths are as the installed system sees them;
+/// [`real`](Self::real) is where they are for this process.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
-    /// The system's root directory: `/`, or that of an image or a chroot.
+    /// The root directory of the system: `/`, or that of an image or a chroot.
     pub root: PathBuf,
     /// All versions, the link to the current one, the receipt.
     pub prefix: PathBuf,
     /// Links to the current version's programs.
     pub bin_dir: PathBuf,
-    /// Where an administrator's units are (systemd.unit(5)).
+    /// Where administrators put units (systemd.unit(5)).
     pub unit_dir: PathBuf,
     /// The service's configuration.
     pub config_dir: PathBuf,
-    /// For one user, with their own service manager, and not for the system.
+    /// For one user, with that user's service manager, and not for the system.
     pub user: bool,
+    /// The user who runs this. Files of others than this user and root are not trusted.
+    pub uid: u32,
 }
 
 impl Layout {
     /// Where the path is for this process.
-    pub(crate) fn real(&self, path: &Path) -> PathBuf {
+    pub(super) fn real(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Whether something is.
-    pub(crate) fn is_installed(&self) -> bool {
+    /// Whether something is installed.
+    pub(super) fn is_installed(&self) -> bool {
         self.real(&self.receipt()).exists()
     }
 
-    /// Whether it is the system that runs now.
-    pub(crate) fn is_live(&self) -> bool {
+    /// Whether it is the system that is running now.
+    pub(super) fn is_live(&self) -> bool {
         self.root == Path::new("/")
     }
 
@@ -43,7 +49,7 @@ impl Layout {
         self.prefix.join(".lock")
     }
 
-    /// The link to the version that is in use.
+    /// The link to the version in use.
     pub(super) fn current(&self) -> PathBuf {
         self.prefix.join("current")
     }
@@ -52,7 +58,7 @@ impl Layout {
         self.prefix.join("versions")
     }
 
-    /// The programs of a version.
+    /// The directory with the programs of a version.
     pub(super) fn programs(&self, version: &str) -> PathBuf {
         self.versions().join(version).join("bin")
     }
@@ -62,28 +68,77 @@ impl Layout {
         path.strip_prefix(self.versions()).ok()?.iter().next()?.to_str()
     }
 
-    /// A program of whatever version is current.
+    /// A program of whichever version is current.
     pub(super) fn current_program(&self, name: &str) -> PathBuf {
         self.current().join("bin").join(name)
     }
 
-    /// The file that the service reads its settings from.
+    /// Whether the path is part of the service: its unit or its settings.
+    pub(super) fn is_of_service(&self, path: &Path) -> bool {
+        path.starts_with(&self.unit_dir) || path.starts_with(&self.config_dir)
+    }
+
+    /// The file with the service's settings.
     pub(super) fn config(&self) -> PathBuf {
         self.config_dir.join("etcdproxy.env")
     }
 
     pub(super) fn unit(&self) -> PathBuf {
-        self.unit_dir.join(super::UNIT)
+        self.unit_dir.join(UNIT)
     }
 
     /// The part of the unit that hands certificates to the service.
     pub(super) fn certificates_drop_in(&self) -> PathBuf {
-        self.unit_dir.join(format!("{}.d", super::UNIT)).join("10-certificates.conf")
+        self.unit_dir.join(format!("{UNIT}.d")).join("10-certificates.conf")
+    }
+
+    /// The option by which `systemctl` and `etcdproxy` mean the user's own service, with a space; nothing for the system's.
+    pub(super) fn user_option(&self) -> &'static str {
+        if self.user { "--user " } else { "" }
     }
 
     /// The link that makes the service manager start the service at boot, or at login.
-    pub(super) fn enabled(&self) -> PathBuf {
+    pub(super) fn enablement(&self) -> PathBuf {
         let target = if self.user { "default.target.wants" } else { "multi-user.target.wants" };
-        self.unit_dir.join(target).join(super::UNIT)
+        self.unit_dir.join(target).join(UNIT)
+    }
+
+    /// Whether that link exists.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.real(&self.enablement()).symlink_metadata().is_ok()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The usual one for a system.
+    pub(in crate::install) fn layout() -> Layout {
+        Layout {
+            root: "/".into(),
+            prefix: "/opt/etcdproxy".into(),
+            bin_dir: "/usr/local/bin".into(),
+            unit_dir: "/etc/systemd/system".into(),
+            config_dir: "/etc/etcdproxy".into(),
+            user: false,
+            uid: 0,
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_root() {
+        let image = Layout { root: "/mnt/image".into(), ..layout() };
+        assert_eq!(image.real(&image.config()), Path::new("/mnt/image/etc/etcdproxy/etcdproxy.env"));
+        assert!(layout().is_live() && !image.is_live());
+    }
+
+    #[test]
+    fn a_path_tells_what_it_is_part_of() {
+        let layout = layout();
+        assert_eq!(layout.version_of(&layout.programs("1.0").join("etcd")), Some("1.0"));
+        assert_eq!(layout.version_of(&layout.current()), None);
+        assert!(layout.is_of_service(&layout.unit()) && layout.is_of_service(&layout.config()));
+        assert!(!layout.is_of_service(&layout.receipt()));
     }
 }

@@ -1,24 +1,27 @@
 //! What was installed, and what was there before.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::error::{Error, REMEDY};
+use super::file_state::FileState;
 use super::layout::Layout;
-use super::{Error, disk};
+use crate::fs::WriteError;
+use crate::fs::atomic::{self, Durability};
 
-/// The form of the file. A newer etcdproxy may have another.
+/// The form of the file. A newer etcdproxy may write another.
 const FORMAT: u32 = 1;
 
-/// Everything an installation consists of.
+/// Everything that an installation consists of.
 ///
-/// It is written before anything is changed, with all that will be, and again at the end: whenever the work is
-/// interrupted, it lists every file that may be there.
+/// It is written before anything is changed, with everything that will be there, and again at the end. So if the work is
+/// interrupted, the receipt lists every file that may be there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Receipt {
-    pub(super) format: u32,
+pub(super) struct Receipt {
+    pub format: u32,
     pub prefix: PathBuf,
     pub bin_dir: PathBuf,
     pub unit_dir: PathBuf,
@@ -32,7 +35,7 @@ pub(crate) struct Receipt {
     /// Started at boot, or at login.
     pub enabled: bool,
     pub current: Option<String>,
-    /// What was current before it.
+    /// The version that was current before.
     pub previous: Option<String>,
     /// In the order of their installation.
     pub versions: Vec<Version>,
@@ -47,10 +50,10 @@ struct Form {
 
 /// One version that is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Version {
-    /// Of etcdproxy, with the beginning of its binary's sha256.
+pub(super) struct Version {
+    /// The version of etcdproxy, with the beginning of its binary's sha256.
     pub name: String,
-    /// Version of the etcd in it.
+    /// The version of the etcd in it.
     pub etcd: String,
     /// The day and time of its installation (RFC 3339).
     pub installed: String,
@@ -58,61 +61,33 @@ pub(crate) struct Version {
     pub programs: Vec<String>,
 }
 
-/// One path that is ours.
+/// One path that etcdproxy installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(super) struct Entry {
     pub path: PathBuf,
     #[serde(flatten)]
-    pub what: What,
+    pub state: FileState,
     /// What it may be instead, because the work was interrupted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub was: Vec<What>,
-    /// What was there before: where that file is now; `None` when it was nothing.
+    #[serde(rename = "was", default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<FileState>,
+    /// Where the user's own file is now that was at this path before; `None` if there was none.
     #[serde(rename = "before")]
-    pub saved: Option<PathBuf>,
-}
-
-/// What a path is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub(crate) enum What {
-    Directory,
-    File { sha256: String, mode: Mode },
-    Link { target: PathBuf },
-}
-
-/// Permissions, written as in `0755`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(crate) struct Mode(pub u32);
-
-impl From<Mode> for String {
-    fn from(mode: Mode) -> Self {
-        format!("{:04o}", mode.0)
-    }
-}
-
-impl TryFrom<String> for Mode {
-    type Error = std::num::ParseIntError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        u32::from_str_radix(&text, 8).map(Self)
-    }
+    pub backup: Option<PathBuf>,
 }
 
 impl Entry {
-    pub(super) fn new(path: PathBuf, what: What) -> Self {
-        Self { path, what, was: Vec::new(), saved: None }
+    pub(super) fn new(path: PathBuf, state: FileState) -> Self {
+        Self { path, state, previous: Vec::new(), backup: None }
     }
 
-    /// Whether `found` is what was put there.
-    pub(super) fn is(&self, found: &What) -> bool {
-        self.what == *found || self.was.contains(found)
+    /// Whether etcdproxy put there what was found.
+    pub(super) fn is(&self, found: &FileState) -> bool {
+        self.state == *found || self.previous.contains(found)
     }
 }
 
 impl Receipt {
-    pub(crate) fn new(layout: &Layout) -> Self {
+    pub(super) fn new(layout: &Layout) -> Self {
         Self {
             format: FORMAT,
             prefix: layout.prefix.clone(),
@@ -130,11 +105,11 @@ impl Receipt {
         }
     }
 
-    /// Reads it; `None` when nothing is installed.
+    /// Reads the receipt; `None` if there is none.
     ///
     /// # Errors
-    /// When it cannot be read, or is no receipt.
-    pub(crate) fn load(layout: &Layout) -> Result<Option<Self>, Error> {
+    /// When it cannot be read, or is not valid.
+    pub(super) fn load(layout: &Layout) -> Result<Option<Self>, Error> {
         let path = layout.real(&layout.receipt());
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -144,55 +119,56 @@ impl Receipt {
             }
             Err(cause) => return Err(Error::CannotRead { path, cause }),
         };
-        let is_no_receipt = |why: String| Error::Receipt { path: path.clone(), why };
-        let Form { format } = serde_json::from_str(&text).map_err(|err| is_no_receipt(err.to_string()))?;
-        if format > FORMAT {
-            return Err(Error::NewerReceipt { path });
+        let mut receipt = Self::parse(&text, &path)?;
+        let canonical = |prefix: &Path| layout.real(prefix).canonicalize().ok();
+        if receipt.prefix != layout.prefix && canonical(&receipt.prefix) != canonical(&layout.prefix) {
+            return Err(Error::Receipt { path, why: format!("it is that of {}", receipt.prefix.display()) });
         }
-        let mut receipt: Self = serde_json::from_str(&text).map_err(|err| is_no_receipt(err.to_string()))?;
-        receipt.check(layout).map_err(is_no_receipt)?;
-        receipt.look_at_current(layout);
+        if let Ok(target) = fs::read_link(layout.real(&layout.current())) {
+            receipt.see_current(&target);
+        }
         Ok(Some(receipt))
     }
 
-    /// As [`load`](Self::load), but what an uninstall has left is no installation.
+    /// As [`load`](Self::load), but what an uninstall has left does not count as an installation.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub(crate) fn load_installed(layout: &Layout) -> Result<Option<Self>, Error> {
+    pub(super) fn load_installed(layout: &Layout) -> Result<Option<Self>, Error> {
         Ok(Self::load(layout)?.filter(|receipt| !receipt.versions.is_empty()))
     }
 
-    /// It has no path that is outside of the directories it names, and no prefix but the one it is in.
-    fn check(&self, layout: &Layout) -> Result<(), String> {
-        let canonical = |prefix: &Path| layout.real(prefix).canonicalize().ok();
-        if self.prefix != layout.prefix && canonical(&self.prefix) != canonical(&layout.prefix) {
-            return Err(format!("it is that of {}", self.prefix.display()));
+    /// Parses the text of the file at `path`.
+    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let invalid = |why: String| Error::Receipt { path: path.to_owned(), why };
+        let Form { format } = serde_json::from_str(text).map_err(|err| invalid(err.to_string()))?;
+        if format > FORMAT {
+            return Err(Error::NewerReceipt { path: path.to_owned() });
         }
+        let receipt: Self = serde_json::from_str(text).map_err(|err| invalid(err.to_string()))?;
+        receipt.refuse_foreign_paths().map_err(invalid)?;
+        Ok(receipt)
+    }
+
+    /// A receipt must not be a way to have other files removed: all its paths are in the directories that it names.
+    fn refuse_foreign_paths(&self) -> Result<(), String> {
         let dirs = [&self.prefix, &self.bin_dir, &self.unit_dir, &self.config_dir];
-        for path in self.entries.iter().flat_map(|entry| std::iter::once(&entry.path).chain(&entry.saved)) {
+        for path in self.entries.iter().flat_map(|entry| std::iter::once(&entry.path).chain(&entry.backup)) {
             let is_plain = path.components().all(|part| part != Component::ParentDir);
             let is_ours = |dir: &PathBuf| path.starts_with(dir) || dir.starts_with(path);
             if !is_plain || !dirs.into_iter().chain(&self.old_bin_dirs).any(is_ours) {
-                return Err(format!("{} is no path of an installation", path.display()));
+                return Err(format!("{} is not a path of an installation", path.display()));
             }
         }
         Ok(())
     }
 
-    /// An upgrade that was interrupted may have made another version the current one.
-    fn look_at_current(&mut self, layout: &Layout) {
-        let Ok(target) = fs::read_link(layout.real(&layout.current())) else { return };
-        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if self.version(name).is_some() {
-            self.set_current(name);
-        }
-    }
-
     pub(super) fn save(&self, layout: &Layout) -> Result<(), Error> {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
-        disk::write(&layout.real(&layout.receipt()), 0o644, &mut text.as_bytes())
+        let path = layout.real(&layout.receipt());
+        atomic::write(&path, 0o644, Durability::Synced, |file| file.write_all(text.as_bytes()))
+            .map_err(|err| WriteError::new(&path, &err, REMEDY, None).into())
     }
 
     pub(super) fn entry(&self, path: &Path) -> Option<&Entry> {
@@ -203,14 +179,23 @@ impl Receipt {
         self.versions.iter().find(|version| version.name == name)
     }
 
+    /// Corrects the current version by where the link to it leads: an upgrade that was interrupted may have moved it.
+    pub(super) fn see_current(&mut self, target: &Path) {
+        if let Some(name) = target.file_name().and_then(|name| name.to_str())
+            && self.version(name).is_some()
+        {
+            self.set_current(name);
+        }
+    }
+
     pub(super) fn set_current(&mut self, version: &str) {
         if self.current.as_deref() != Some(version) {
             self.previous = self.current.replace(version.to_owned());
         }
     }
 
-    /// The layout it was made with.
-    pub(crate) fn adopt(&self, layout: Layout) -> Layout {
+    /// The layout that the installation was made with.
+    pub(super) fn adopt(&self, layout: Layout) -> Layout {
         Layout {
             prefix: self.prefix.clone(),
             bin_dir: self.bin_dir.clone(),
@@ -219,5 +204,126 @@ impl Receipt {
             user: self.user,
             ..layout
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file_state::Mode;
+    use super::super::layout::tests::layout;
+    use super::*;
+
+    /// As etcdproxy 0.1.0 writes it in the middle of an upgrade.
+    const OLD: &str = r#"{
+  "format": 1,
+  "prefix": "/opt/etcdproxy",
+  "bin_dir": "/usr/bin",
+  "unit_dir": "/etc/systemd/system",
+  "config_dir": "/etc/etcdproxy",
+  "user": false,
+  "old_bin_dirs": [
+    "/usr/local/bin"
+  ],
+  "systemd": true,
+  "enabled": true,
+  "current": "0.1.0-aaaaaaaaaaaa",
+  "previous": null,
+  "versions": [
+    {
+      "name": "0.1.0-aaaaaaaaaaaa",
+      "etcd": "3.7.2",
+      "installed": "2026-11-23T16:38:50Z",
+      "programs": [
+        "etcdproxy",
+        "etcd"
+      ]
+    }
+  ],
+  "entries": [
+    {
+      "path": "/etc/systemd/system/etcdproxy.service",
+      "kind": "file",
+      "sha256": "bb",
+      "mode": "0644",
+      "was": [
+        {
+          "kind": "file",
+          "sha256": "aa",
+          "mode": "0644"
+        }
+      ],
+      "before": null
+    },
+    {
+      "path": "/usr/local/bin/etcd",
+      "kind": "link",
+      "target": "/opt/etcdproxy/current/bin/etcd",
+      "before": "/usr/local/bin/etcd.etcdproxy-saved"
+    },
+    {
+      "path": "/opt/etcdproxy",
+      "kind": "directory",
+      "before": null
+    }
+  ]
+}"#;
+
+    fn parse(text: &str) -> Result<Receipt, String> {
+        Receipt::parse(text, Path::new("/r")).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn an_older_versions_receipt_is_read_and_written_as_it_was() {
+        let receipt = parse(OLD).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&receipt).unwrap(), OLD);
+        let unit = receipt.entry(Path::new("/etc/systemd/system/etcdproxy.service")).unwrap();
+        let file = |sha256: &str| FileState::File { sha256: sha256.to_owned(), mode: Mode(0o644) };
+        assert_eq!((&unit.state, &unit.previous), (&file("bb"), &vec![file("aa")]));
+        assert!(unit.is(&file("aa")) && unit.is(&file("bb")) && !unit.is(&file("cc")));
+        let link = receipt.entry(Path::new("/usr/local/bin/etcd")).unwrap();
+        assert_eq!(link.backup.as_deref(), Some(Path::new("/usr/local/bin/etcd.etcdproxy-saved")));
+    }
+
+    #[test]
+    fn what_is_not_a_receipt_is_refused() {
+        for (text, problem) in [
+            ("{", "/r is not a valid receipt (EOF while parsing"),
+            ("{}", "/r is not a valid receipt (missing field `format`"),
+            (r#"{"format": 1}"#, "/r is not a valid receipt (missing field `prefix`"),
+            (r#"{"format": 2, "all": "new"}"#, "/r was written by a newer etcdproxy: use that one"),
+            (&OLD.replace("\"0644\"", "\"0988\""), "/r is not a valid receipt (invalid digit"),
+        ] {
+            let found = parse(text).unwrap_err();
+            assert!(found.starts_with(problem), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn paths_outside_of_its_directories_are_refused() {
+        let etcd = "/usr/local/bin/etcd\"";
+        for path in ["/etc/passwd", "/opt/etcdproxy/../../etc/passwd", "/usr/local/binary"] {
+            let found = parse(&OLD.replace(etcd, &format!("{path}\""))).unwrap_err();
+            assert!(found.contains(&format!("({path} is not a path of an installation)")), "{found}");
+        }
+        let found = parse(&OLD.replace("/usr/local/bin/etcd.etcdproxy-saved", "/etc/shadow")).unwrap_err();
+        assert!(found.contains("(/etc/shadow is not a path of an installation)"), "{found}");
+        // Directories above them may be ours: an installation creates what is missing.
+        assert!(parse(&OLD.replace("\"path\": \"/opt/etcdproxy\"", "\"path\": \"/opt\"")).is_ok());
+    }
+
+    #[test]
+    fn the_version_before_the_current_one_is_remembered() {
+        let mut receipt = Receipt::new(&layout());
+        for (version, previous) in [("a", None), ("a", None), ("b", Some("a")), ("b", Some("a")), ("a", Some("b"))] {
+            receipt.set_current(version);
+            assert_eq!((receipt.current.as_deref(), receipt.previous.as_deref()), (Some(version), previous));
+        }
+    }
+
+    #[test]
+    fn it_remembers_where_it_was_installed() {
+        let receipt = parse(OLD).unwrap();
+        let adopted = receipt.adopt(Layout { root: "/mnt".into(), bin_dir: "/opt/bin".into(), ..layout() });
+        assert_eq!((adopted.bin_dir, adopted.root), ("/usr/bin".into(), "/mnt".into()));
     }
 }

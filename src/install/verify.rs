@@ -1,95 +1,186 @@
-//! Whether everything is as it was installed.
+//! Whether everything is as it was installed, and as this binary carries it.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::error::Error;
+use super::file_state::{FileState, Mode};
+use super::guard;
 use super::layout::Layout;
-use super::receipt::{Entry, Mode, Receipt, What};
-use super::{Error, disk, guard};
-use crate::release::{self, RELEASE};
+use super::locate::{Location, locate};
+use super::receipt::{Entry, Receipt};
+use crate::fs::dirs;
+use crate::os::env::Env;
+use crate::release::{self, Difference, Program, RELEASE, Store};
 
-/// One path that was looked at.
+/// What was checked, and what is wrong.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub sound: bool,
+    /// The programs inside this binary.
+    pub carried: Vec<Carried>,
+    pub files: Vec<Finding>,
+}
+
+/// One program inside this binary.
+#[derive(Debug, Serialize)]
+pub(crate) struct Carried {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub sha256: &'static str,
+    pub problem: Option<Difference>,
+}
+
+/// One file.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     pub path: PathBuf,
-    /// How it differs; `None` when it does not, or may.
-    pub problem: Option<String>,
-    /// The user has changed it, as is their right.
+    /// How it differs; `None` if it does not, or may.
+    pub problem: Option<Difference>,
+    /// Whether the user has changed it, as users may.
     pub yours: bool,
 }
 
-impl Finding {
-    pub(crate) fn new(path: PathBuf, problem: Option<String>) -> Self {
-        Self { path, problem, yours: false }
+/// Checks every byte of the programs in this binary and of those in `dir`; without that, of all programs that were
+/// unpacked, and of all files of the installation.
+///
+/// # Errors
+/// When a file cannot be read, the installation that the user names does not exist, or there is nothing to check.
+pub(crate) fn verify(dir: Option<&Path>, location: &Location, env: &Env) -> Result<Report, Error> {
+    let store = Store::new(env);
+    let (mut carried, mut files) = (Vec::new(), Vec::new());
+    for program in RELEASE.programs {
+        if release::has_payload() {
+            let problem = release::check(program).err().map(|err| Difference::Mismatch(err.to_string()));
+            carried.push(Carried { name: program.name, version: RELEASE.version, sha256: program.sha256, problem });
+        }
+        for path in unpacked(program, dir, location, &store) {
+            let problem = release::difference(program, &path)?;
+            files.push(Finding { path, problem, yours: false });
+        }
+    }
+    if dir.is_none() {
+        let installed = installed(location, env)?;
+        files.retain(|file| installed.iter().all(|other| other.path != file.path));
+        files.extend(installed);
+    }
+    if carried.is_empty() && files.is_empty() {
+        let candidates = RELEASE.programs.iter().flat_map(|program| store.candidates(program));
+        let candidates: Vec<String> = candidates.map(|path| path.display().to_string()).collect();
+        return Err(Error::NothingToVerify { candidates: candidates.join(", ") });
+    }
+    let mut problems = carried.iter().map(|one| &one.problem).chain(files.iter().map(|one| &one.problem));
+    Ok(Report { sound: problems.all(Option::is_none), carried, files })
+}
+
+/// The file in the directory that the user names, which must exist; otherwise whatever is where `run` looks for the
+/// program. That is on this host, and not in an image.
+fn unpacked(program: &Program, dir: Option<&Path>, location: &Location, store: &Store) -> Vec<PathBuf> {
+    match dir {
+        Some(dir) => vec![dir.join(program.name)],
+        None if location.root.is_some() => Vec::new(),
+        None => store.candidates(program).into_iter().filter(|path| path.symlink_metadata().is_ok()).collect(),
     }
 }
 
-/// Compares every path of the receipt with what is there; files by their hash, and programs of this binary's release
-/// with that, too.
-pub(crate) fn verify(layout: &Layout, receipt: &Receipt) -> Vec<Finding> {
-    let finding = |entry: &Entry| {
-        let mut finding = Finding::new(layout.real(&entry.path), problem(layout, receipt, entry));
-        if entry.path.starts_with(&layout.config_dir) && finding.problem.is_some() && is_only_edited(&finding.path) {
-            finding.yours = true;
-            finding.problem = None;
-        }
-        finding
-    };
-    receipt.entries.iter().map(finding).collect()
+fn installed(location: &Location, env: &Env) -> Result<Vec<Finding>, Error> {
+    let layout = locate(location, env)?;
+    match Receipt::load_installed(&layout)? {
+        Some(receipt) => Ok(receipt.entries.iter().map(|entry| finding(&layout, &receipt, entry)).collect()),
+        None if location.is_explicit() => Err(Error::NotInstalled { path: layout.real(&layout.prefix) }),
+        None => Ok(Vec::new()),
+    }
 }
 
-/// A regular file that nobody else can write to; or one for the user to look at, who has done so and removed it.
-fn is_only_edited(path: &Path) -> bool {
+fn finding(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Finding {
+    let path = layout.real(&entry.path);
+    let problem = problem(layout, receipt, entry);
+    let yours = entry.path.starts_with(&layout.config_dir) && problem.is_some() && is_only_edited(&path, layout.uid);
+    Finding { path, problem: problem.filter(|_| !yours), yours }
+}
+
+/// Whether the user may have changed the file: it is a regular file to which nobody else can write, or one that was
+/// offered to the user, who has removed it.
+fn is_only_edited(path: &Path, uid: u32) -> bool {
     let was_offered = path.extension().is_some_and(|extension| extension == "new");
-    was_offered && matches!(disk::look(path), Ok(None))
-        || matches!(disk::look(path), Ok(Some(What::File { mode: Mode(mode), .. })) if mode & 0o022 == 0)
+    match FileState::read(path, uid) {
+        Ok(None) => was_offered,
+        Ok(Some(FileState::File { mode: Mode(mode), .. })) => mode & 0o022 == 0,
+        _ => false,
+    }
 }
 
 /// # Errors
 /// When a file of that version is not as it was installed.
 pub(super) fn refuse_damaged(layout: &Layout, receipt: &Receipt, version: &str) -> Result<(), Error> {
     for entry in receipt.entries.iter().filter(|entry| layout.version_of(&entry.path) == Some(version)) {
-        if let Some(why) = problem(layout, receipt, entry) {
-            return Err(Error::Damaged { path: layout.real(&entry.path), why });
+        if let Some(difference) = problem(layout, receipt, entry) {
+            return Err(Error::Damaged { path: layout.real(&entry.path), difference });
         }
     }
     Ok(())
 }
 
-fn problem(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Option<String> {
-    let real = layout.real(&entry.path);
-    let dir = entry.path.parent().unwrap_or(&entry.path);
-    let found = match guard::check(layout, dir).and_then(|_| disk::look(&real)) {
-        Ok(found) => found,
-        Err(err) => return Some(err.to_string()),
-    };
-    match (&entry.what, found) {
-        (_, None) => Some("it is missing".to_owned()),
-        (wanted, Some(found)) if *wanted == found => differs_from_release(layout, receipt, entry),
-        (What::File { sha256, mode }, Some(What::File { sha256: found, mode: found_mode })) => {
-            Some(if *sha256 == found {
-                format!("its mode is {}, not {}", String::from(found_mode), String::from(*mode))
-            } else {
-                format!("its sha256 is {found}, not {sha256}")
-            })
-        }
-        (What::Link { target }, Some(What::Link { target: found })) => {
-            Some(format!("it is a link to {}, not to {}", found.display(), target.display()))
-        }
-        (What::File { .. }, Some(_)) => Some("it is not a regular file".to_owned()),
-        (What::Link { .. }, Some(_)) => Some("it is not a link".to_owned()),
-        (What::Directory, Some(_)) => Some("it is not a directory".to_owned()),
+fn problem(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Option<Difference> {
+    let found = guard::check(layout, dirs::parent(&entry.path))
+        .and_then(|_| FileState::read(&layout.real(&entry.path), layout.uid));
+    match found {
+        Err(err) => Some(Difference::Mismatch(err.to_string())),
+        Ok(None) => Some(Difference::Missing),
+        Ok(Some(found)) if found == entry.state => differs_from_release(layout, receipt, entry),
+        Ok(Some(found)) => Some(Difference::Mismatch(mismatch(&entry.state, &found))),
     }
 }
 
-/// A receipt that was changed together with a program is found out by the release in this binary.
-fn differs_from_release(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Option<String> {
+/// How what was found differs from what was installed, in words.
+fn mismatch(installed: &FileState, found: &FileState) -> String {
+    match (installed, found) {
+        (FileState::File { sha256, mode }, FileState::File { sha256: found, mode: found_mode }) => {
+            if sha256 == found {
+                format!("its mode is {}, not {}", String::from(*found_mode), String::from(*mode))
+            } else {
+                format!("its sha256 is {found}, not {sha256}")
+            }
+        }
+        (FileState::Link { target }, FileState::Link { target: found }) => {
+            format!("it is a link to {}, not to {}", found.display(), target.display())
+        }
+        (FileState::File { .. }, _) => "it is not a regular file".to_owned(),
+        (FileState::Link { .. }, _) => "it is not a link".to_owned(),
+        (FileState::Directory, _) => "it is not a directory".to_owned(),
+    }
+}
+
+/// Finds a program that was changed together with the receipt, if this binary carries the same etcd.
+fn differs_from_release(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Option<Difference> {
     let version = receipt.version(layout.version_of(&entry.path)?)?;
     let name = entry.path.file_name()?.to_str()?;
-    if !matches!(entry.what, What::File { mode: Mode(_), .. }) || version.etcd != RELEASE.version {
+    if !matches!(entry.state, FileState::File { .. }) || version.etcd != RELEASE.version {
         return None;
     }
-    let program = RELEASE.program(name).ok()?;
-    release::difference(program, &layout.real(&entry.path)).unwrap_or_else(|err| Some(err.to_string()))
+    let program = release::program(name).ok()?;
+    let difference = release::difference(program, &layout.real(&entry.path));
+    difference.unwrap_or_else(|err| Some(Difference::Mismatch(err.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mismatch_in_words() {
+        let file = |sha256: &str, mode| FileState::File { sha256: sha256.to_owned(), mode: Mode(mode) };
+        let link = |target: &str| FileState::Link { target: target.into() };
+        for (installed, found, words) in [
+            (file("aa", 0o755), file("aa", 0o4755), "its mode is 4755, not 0755"),
+            (file("aa", 0o755), file("bb", 0o600), "its sha256 is bb, not aa"),
+            (file("aa", 0o755), link("a"), "it is not a regular file"),
+            (link("a"), link("b"), "it is a link to b, not to a"),
+            (link("a"), FileState::Directory, "it is not a link"),
+            (FileState::Directory, link("a"), "it is not a directory"),
+        ] {
+            assert_eq!(mismatch(&installed, &found), words);
+        }
+    }
 }

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Environment variables, the path of this executable, and who runs it.
 #[derive(Debug, Clone, Default)]
@@ -12,8 +14,16 @@ pub(crate) struct Env {
     vars: BTreeMap<OsString, OsString>,
     /// The path of this executable, with symbolic links resolved. Empty when the system does not tell it.
     pub exe: PathBuf,
-    /// Effective user id 0.
-    pub is_root: bool,
+    /// The effective user id.
+    pub uid: u32,
+}
+
+/// Leads to this binary, even if its file was moved or replaced since the start (proc(5)).
+pub(crate) const OWN_EXE: &str = "/proc/self/exe";
+
+/// Opens this binary.
+pub(crate) fn open_own_exe() -> io::Result<File> {
+    File::open(OWN_EXE)
 }
 
 impl Env {
@@ -21,8 +31,17 @@ impl Env {
         Self {
             vars: std::env::vars_os().collect(),
             exe: std::env::current_exe().unwrap_or_default(),
-            is_root: nix::unistd::Uid::effective().is_root(),
+            uid: nix::unistd::Uid::effective().as_raw(),
         }
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
+    /// Whether `PATH` contains the directory.
+    pub(crate) fn has_in_path(&self, dir: &Path) -> bool {
+        self.get("PATH").is_some_and(|path| std::env::split_paths(path).any(|one| one == dir))
     }
 
     /// The variable's value. An empty value counts as not set, because a manifest can only unset a variable that way.
@@ -50,9 +69,10 @@ impl<S: Into<OsString>> FromIterator<(S, S)> for Env {
     }
 }
 
+/// The environment of somebody who is not root.
 #[cfg(test)]
 impl<const N: usize> From<[(&str, &str); N]> for Env {
     fn from(vars: [(&str, &str); N]) -> Self {
-        vars.into_iter().collect()
+        Self { uid: 1000, ..vars.into_iter().collect() }
     }
 }

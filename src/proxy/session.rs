@@ -17,8 +17,7 @@ use crate::os::env::Env;
 use crate::os::log::warn_all;
 use crate::os::process::exec;
 use crate::os::signals::{ENDING, Events};
-use crate::place;
-use crate::release::{Found, RELEASE};
+use crate::release::{Executable, RELEASE, Store};
 use crate::settings::{Endpoint, ListenAddr, Preflight, Run, Settings};
 
 /// How often a proxy that stands by looks whether the port is free.
@@ -41,7 +40,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
     warn_all(&settings.warnings);
     let preflight = preflight_mode(settings, env);
     let results = preflight::start(settings, preflight)?;
-    let (etcd, launch) = (place::obtain("etcd", env)?, Launch::new(settings, &RELEASE, extra, env)?);
+    let (etcd, launch) = (Store::new(env).obtain("etcd")?, Launch::new(settings, &RELEASE, extra, env)?);
     preflight::wait(&results, None, preflight)?;
     let mut command = launch.command(&etcd.path());
     claim.pass_on(&mut command);
@@ -90,7 +89,7 @@ pub(super) struct Prepared {
 }
 
 enum Start {
-    Etcd { etcd: Found, launch: Launch },
+    Etcd { etcd: Executable, launch: Launch },
     Tunnel,
 }
 
@@ -107,7 +106,7 @@ impl Prepared {
         }
         let start = match settings.run {
             Run::ExecEtcd | Run::SuperviseEtcd { .. } => {
-                let etcd = place::obtain("etcd", env)?;
+                let etcd = Store::new(env).obtain("etcd")?;
                 Start::Etcd { etcd, launch: Launch::new(settings, &RELEASE, extra, env)? }
             }
             Run::Tunnel { .. } => Start::Tunnel,

@@ -1,8 +1,8 @@
 //! The small launcher: this binary without its payload.
 //!
 //! The payload's pages are cut out of the file, and the program header that maps them is split in two around the
-//! gap, so that every address in the program stays what it was. The room for the second header is that of the build
-//! id's. <https://refspecs.linuxfoundation.org/elf/gabi4+/ch5.pheader.html>
+//! gap, so that every address in the program stays the same. The second header takes the place of the build id's.
+//! <https://refspecs.linuxfoundation.org/elf/gabi4+/ch5.pheader.html>
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,30 +10,30 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::Error;
+use super::error::Error;
 use super::payload::{self, LAUNCHER_MARK};
-use crate::fs as file;
+use crate::fs::atomic;
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 
-/// Writes the launcher as `dir/name`, 0755, replacing what is there.
+/// Writes the launcher as `dir/name`, 0755, and replaces a file of that name.
 ///
 /// # Errors
 /// When this binary is a launcher itself, is not laid out as expected, or the file cannot be written.
 pub(crate) fn write_launcher(dir: &Path, name: &str) -> Result<(), Error> {
-    let odd = |detail: &str| Error::NoLauncher { detail: detail.to_owned() };
-    if !payload::is_carried() {
-        return Err(odd("it is a launcher already"));
+    let failed = |detail: &str| Error::NoLauncher { detail: detail.to_owned() };
+    if !payload::has_payload() {
+        return Err(failed("it is a launcher already"));
     }
-    let mut exe = File::open("/proc/self/exe").map_err(|err| odd(&format!("cannot read it: {err}")))?;
-    let payload = payload_in_file().ok_or_else(|| odd("its payload is not where it should be in memory"))?;
+    let mut exe = File::open("/proc/self/exe").map_err(|err| failed(&format!("cannot read it: {err}")))?;
+    let payload = payload_in_file().ok_or_else(|| failed("its payload is not where it should be in memory"))?;
     let mut head = vec![0; 4096];
-    exe.read_exact_at(&mut head, 0).map_err(|err| odd(&format!("cannot read it: {err}")))?;
-    let cut = Cut::plan(&head, &payload).ok_or_else(|| odd("its ELF header is not as expected"))?;
+    exe.read_exact_at(&mut head, 0).map_err(|err| failed(&format!("cannot read it: {err}")))?;
+    let cut = Cut::plan(&head, &payload).ok_or_else(|| failed("its ELF header is not as expected"))?;
     cut.apply(&mut head);
 
-    file::replace(&dir.join(name), 0o755, |file| {
+    atomic::replace(&dir.join(name), 0o755, |file| {
         copy(&mut exe, 0..cut.gap.start, file)?;
         copy(&mut exe, cut.gap.end..cut.end, file)?;
         file.write_all_at(&head[..cut.headers_end], 0)?;
@@ -51,7 +51,7 @@ fn copy(from: &mut File, range: Range<u64>, to: &mut File) -> io::Result<()> {
     to.flush()
 }
 
-/// The payload's place in the file of this process, by the kernel's own word.
+/// Where the payload is in the file of this process, according to the kernel.
 fn payload_in_file() -> Option<Range<u64>> {
     let bytes = payload::payload();
     let address = bytes.as_ptr() as u64;
@@ -65,18 +65,20 @@ fn payload_in_file() -> Option<Range<u64>> {
     })
 }
 
-/// What is taken out of the file, and what becomes of its headers.
+/// What is taken out of the file, and its new program headers.
+#[derive(Debug)]
 struct Cut {
     gap: Range<u64>,
-    /// Where the last segment ends; section headers, which nothing needs to run, stand behind it.
+    /// Where the last segment ends. Only section headers follow, which a program does not need to run.
     end: u64,
     segments: Vec<Segment>,
+    /// Where the program headers are in the file, and where they end.
     table: usize,
     headers_end: usize,
 }
 
 /// A 64-bit program header.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Segment {
     kind: u32,
     flags: u32,
@@ -91,6 +93,8 @@ struct Segment {
 const SEGMENT_SIZE: usize = 56;
 
 impl Cut {
+    /// `head` is the beginning of the file with all its program headers; `payload` is a range of the file. None when the file is
+    /// not laid out as expected.
     fn plan(head: &[u8], payload: &Range<u64>) -> Option<Self> {
         let number = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
         let half = |at: usize| Some(usize::from(u16::from_le_bytes(*head.get(at..)?.first_chunk()?)));
@@ -157,7 +161,7 @@ impl Segment {
         words.chain(numbers.into_iter().flat_map(u64::to_le_bytes)).collect()
     }
 
-    /// What is before the gap and what is behind it.
+    /// The part before the gap, and the part after it.
     fn split(&self, gap: &Range<u64>) -> (Self, Self) {
         let before = gap.start - self.offset;
         let skipped = gap.end - self.offset;
@@ -172,5 +176,109 @@ impl Segment {
                 ..self.clone()
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0x20_0000;
+    const PAGE: u64 = 4096;
+
+    fn segment(kind: u32, offset: u64, vaddr: u64, file_size: u64) -> Segment {
+        Segment { kind, flags: 4, offset, vaddr, paddr: vaddr, file_size, mem_size: file_size, align: PAGE }
+    }
+
+    /// As the linker lays it out: the payload is in the middle of what is only read, code and data follow.
+    fn segments() -> Vec<Segment> {
+        vec![
+            segment(PT_LOAD, 0, BASE, 100 * PAGE),
+            segment(PT_LOAD, 100 * PAGE, BASE + 101 * PAGE, 10 * PAGE),
+            Segment { mem_size: 3 * PAGE, ..segment(PT_LOAD, 110 * PAGE + 16, BASE + 112 * PAGE + 16, PAGE) },
+            segment(PT_NOTE, 600, BASE + 600, 36),
+        ]
+    }
+
+    const PAYLOAD: Range<u64> = 10 * PAGE + 100..90 * PAGE + 7;
+
+    fn head(segments: &[Segment]) -> Vec<u8> {
+        let mut head = vec![0; 4096];
+        head[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        head[32] = 64; // where the program headers begin
+        head[40] = 0xaa; // section headers: their offset,
+        head[54] = 56;
+        head[56] = u8::try_from(segments.len()).unwrap();
+        head[60] = 0xbb; // their number,
+        head[62] = 0xcc; // and the index of their names
+        for (segment, bytes) in segments.iter().zip(head[64..].chunks_mut(SEGMENT_SIZE)) {
+            bytes.copy_from_slice(&segment.bytes());
+        }
+        head
+    }
+
+    /// Where the byte of the file at `offset` is in memory.
+    fn address(segments: &[Segment], offset: u64) -> Option<u64> {
+        let holds = |segment: &&Segment| (segment.offset..segment.offset + segment.file_size).contains(&offset);
+        let segment = segments.iter().filter(|segment| segment.kind == PT_LOAD).find(holds)?;
+        Some(segment.vaddr + offset - segment.offset)
+    }
+
+    #[test]
+    fn whole_pages_of_the_payload_are_cut_out_but_its_first_bytes_stay() {
+        let cut = Cut::plan(&head(&segments()), &PAYLOAD).unwrap();
+        assert_eq!(cut.gap, 11 * PAGE..90 * PAGE);
+        assert_eq!(cut.end, 111 * PAGE + 16);
+
+        // The mark does not fit into the page that the payload begins in.
+        let cut = Cut::plan(&head(&segments()), &(11 * PAGE - 2..90 * PAGE)).unwrap();
+        assert_eq!(cut.gap, 12 * PAGE..90 * PAGE);
+
+        let mut segments = segments();
+        segments[0].align = 4 * PAGE;
+        assert_eq!(Cut::plan(&head(&segments), &PAYLOAD).unwrap().gap, 12 * PAGE..88 * PAGE);
+    }
+
+    #[test]
+    fn every_other_byte_keeps_its_address() {
+        let before = segments();
+        let cut = Cut::plan(&head(&before), &PAYLOAD).unwrap();
+        let length = cut.gap.end - cut.gap.start;
+        for offset in (0..cut.end).step_by(64).filter(|offset| !cut.gap.contains(offset)) {
+            let moved = if offset < cut.gap.start { offset } else { offset - length };
+            assert_eq!(address(&cut.segments, moved), address(&before, offset), "{offset:#x}");
+        }
+        assert_eq!(cut.segments[3].mem_size, 3 * PAGE, "memory without bytes in the file");
+        // What the kernel demands of a segment that it maps.
+        assert!(cut.segments.iter().all(|segment| segment.offset % PAGE == segment.vaddr % PAGE));
+    }
+
+    #[test]
+    fn the_second_half_takes_the_place_of_the_note_and_section_headers_go() {
+        let mut head = head(&segments());
+        let cut = Cut::plan(&head, &PAYLOAD).unwrap();
+        cut.apply(&mut head);
+        let written: Vec<Segment> = head[64..].chunks(SEGMENT_SIZE).take(4).map_while(Segment::parse).collect();
+        assert_eq!(written, cut.segments);
+        assert!(written.iter().all(|segment| segment.kind == PT_LOAD));
+        assert_eq!((head[40], head[60], head[62]), (0, 0, 0));
+        assert_eq!((head[54], head[56]), (56, 4));
+    }
+
+    #[test]
+    fn files_that_are_not_laid_out_as_expected() {
+        let refused = |head: &[u8], payload| Cut::plan(head, payload).is_none();
+        assert!(refused(&head(&segments())[..100], &PAYLOAD), "the program headers are not all there");
+        assert!(refused(&head(&segments()[..3]), &PAYLOAD), "no header can be replaced");
+        assert!(refused(&head(&segments()), &(90 * PAGE..101 * PAGE)), "two segments hold the payload");
+        assert!(refused(&head(&segments()), &(10 * PAGE + 1..12 * PAGE - 1)), "the payload fills no page");
+        let mut shifted = segments();
+        shifted[0].vaddr += 8;
+        assert!(refused(&head(&shifted), &PAYLOAD), "pages of the file are no pages of memory");
+        for (at, byte) in [(0, 0), (4, 1), (5, 2), (54, 32)] {
+            let mut head = head(&segments());
+            head[at] = byte; // no ELF, 32-bit, big-endian, headers of another size
+            assert!(refused(&head, &PAYLOAD), "{at}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Where unpacked programs are kept, and the last resort when they cannot be.
+//! Where unpacked programs are kept, and memory as the last resort.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,41 +7,40 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::Uid;
 
-use super::{Error, Program, RELEASE, payload, unpack};
+use super::contents::{Program, RELEASE};
+use super::error::Error;
+use super::programs::program;
+use super::unpack_roots::UnpackRoots;
+use super::{payload, publish};
+use crate::fs::trust::is_trusted;
+use crate::os::env::Env;
 
-const REMEDY: &str = "set ETCDPROXY_UNPACK_DIR to a directory that can be written and run from";
-const REMEDY_FIXED: &str = "let ETCDPROXY_UNPACK_DIR name another directory";
-
-/// The directories a program may be unpacked below, best first.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Home {
-    /// The user chose this one: it is used or it is an error.
-    Fixed(PathBuf),
-    /// The first that can be written and run from; when none can, memory.
-    FirstOf(Vec<PathBuf>),
-}
+const REMEDY: &str = "set ETCDPROXY_UNPACK_DIR to a directory that etcdproxy can write to and run programs from";
+const REMEDY_FIXED: &str = "set ETCDPROXY_UNPACK_DIR to another directory";
 
 /// Finds programs of the release on disk, or puts them there.
 #[derive(Debug)]
 pub(crate) struct Store {
+    /// The directory of this binary: `supply` and `install` put the programs there, under their own names.
     beside: Option<PathBuf>,
-    home: Home,
+    roots: UnpackRoots,
+    /// The user who runs this.
+    uid: u32,
 }
 
 /// A program that can be executed.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum Executable {
     File(PathBuf),
-    /// In memory for the life of the process; `why` says what was wrong with each directory.
+    /// In memory for the life of the process; `why` says what is wrong with each directory.
     Memory {
         fd: OwnedFd,
         why: Vec<Error>,
     },
 }
 
-impl Found {
+impl Executable {
     /// What to execute. Valid in this process and, until it executes something, in its children.
     pub(crate) fn path(&self) -> PathBuf {
         match self {
@@ -52,33 +51,47 @@ impl Found {
 }
 
 impl Store {
-    /// `beside` is a directory where the programs may stand ready under their own names.
-    pub(crate) fn new(beside: Option<PathBuf>, home: Home) -> Self {
-        Self { beside, home }
+    pub(crate) fn new(env: &Env) -> Self {
+        Self { beside: env.exe.parent().map(Path::to_owned), roots: UnpackRoots::new(env), uid: env.uid }
     }
 
-    /// The program as a file, unpacked now if need be.
+    /// The program of this name, ready to be executed. Warns when it runs from memory.
     ///
-    /// When it is there this costs a look at the file and its directories, and none at the payload.
-    pub(crate) fn get(&self, program: &'static Program) -> Result<Found, Error> {
-        if let Some(path) = self.find(program) {
-            return Ok(Found::File(path));
+    /// # Errors
+    /// When this build does not carry it, or it cannot be unpacked.
+    pub(crate) fn obtain(&self, name: &str) -> Result<Executable, Error> {
+        let program = program(name)?;
+        let executable = self.get(program)?;
+        if let Executable::Memory { why, .. } = &executable {
+            let why: Vec<String> = why.iter().map(ToString::to_string).collect();
+            let megabytes = program.size.div_ceil(1_000_000);
+            log::warn!("{name} runs from memory, which takes {megabytes} MB of it: {}", why.join("; "));
         }
-        if !payload::is_carried() {
+        Ok(executable)
+    }
+
+    /// The program as a file, unpacked now if needed.
+    ///
+    /// If the file exists, this looks at the file and its directories only, and not at the payload.
+    pub(crate) fn get(&self, program: &'static Program) -> Result<Executable, Error> {
+        if let Some(path) = self.find(program) {
+            return Ok(Executable::File(path));
+        }
+        if !payload::has_payload() {
             return Err(Error::Launcher { name: program.name });
         }
-        match &self.home {
-            Home::Fixed(root) => put(program, root, REMEDY_FIXED).map(Found::File),
-            Home::FirstOf(roots) => {
+        match &self.roots {
+            UnpackRoots::Fixed(root) => self.put(program, root, REMEDY_FIXED).map(Executable::File),
+            UnpackRoots::FirstOf(roots) => {
                 let mut why = Vec::new();
                 for root in roots {
-                    match put(program, root, REMEDY) {
-                        Ok(path) => return Ok(Found::File(path)),
+                    match self.put(program, root, REMEDY) {
+                        Ok(path) => return Ok(Executable::File(path)),
                         Err(err @ Error::Damaged { .. }) => return Err(err),
                         Err(err) => why.push(err),
                     }
                 }
-                in_memory(program).map(|fd| Found::Memory { fd, why })
+                in_memory(program).map(|fd| Executable::Memory { fd, why })
             }
         }
     }
@@ -86,50 +99,49 @@ impl Store {
     /// The program where an earlier [`get`](Self::get) left it.
     pub(crate) fn find(&self, program: &Program) -> Option<PathBuf> {
         // Whoever owns the directory of this binary could replace the binary as well.
-        let is_safe = |path: &Path| path.parent() == self.beside.as_deref() || in_own_directories(path);
-        self.places(program).into_iter().find(|path| ready(program, path) && is_safe(path))
+        let is_safe = |path: &Path| path.parent() == self.beside.as_deref() || self.in_trusted_directories(path);
+        self.candidates(program).into_iter().find(|path| self.is_ready(program, path) && is_safe(path))
     }
 
-    /// Every path where the program may be, there or not.
-    pub(crate) fn places(&self, program: &Program) -> Vec<PathBuf> {
-        let roots = match &self.home {
-            Home::Fixed(root) => std::slice::from_ref(root),
-            Home::FirstOf(roots) => roots,
-        };
+    /// Every path where the program may be, whether it exists or not.
+    pub(crate) fn candidates(&self, program: &Program) -> Vec<PathBuf> {
         let beside = self.beside.iter().map(|dir| dir.join(program.name));
-        beside.chain(roots.iter().map(|root| root.join(RELEASE.id).join(program.name))).collect()
+        let roots = self.roots.as_slice().iter().map(|root| root.join(RELEASE.id).join(program.name));
+        beside.chain(roots).collect()
     }
-}
 
-fn put(program: &Program, root: &Path, remedy: &'static str) -> Result<PathBuf, Error> {
-    let dir = root.join(RELEASE.id);
-    refuse_foreign(root, remedy)?;
-    refuse_foreign(&dir, remedy)?;
-    unpack::publish(program, &dir, remedy, &|path| Ok(ready(program, path))).map(|(path, _)| path)
-}
-
-/// Whoever owns the directory can replace the program after it was checked.
-fn refuse_foreign(dir: &Path, remedy: &'static str) -> Result<(), Error> {
-    match fs::metadata(dir) {
-        Ok(meta) if !trusted(meta.uid()) => Err(Error::Foreign { path: dir.to_owned(), owner: meta.uid(), remedy }),
-        _ => Ok(()),
+    fn put(&self, program: &Program, root: &Path, remedy: &'static str) -> Result<PathBuf, Error> {
+        let dir = root.join(RELEASE.id);
+        self.refuse_wrong_owner(root, remedy)?;
+        self.refuse_wrong_owner(&dir, remedy)?;
+        publish::publish(program, &dir, remedy, &|path| Ok(self.is_ready(program, path))).map(|(path, _)| path)
     }
-}
 
-/// Whether the directory of the version and the one above it are what [`put`] would take.
-fn in_own_directories(path: &Path) -> bool {
-    path.ancestors().skip(1).take(2).all(|dir| fs::metadata(dir).is_ok_and(|meta| trusted(meta.uid())))
-}
+    /// Whoever owns the directory can replace the program after it was checked.
+    fn refuse_wrong_owner(&self, dir: &Path, remedy: &'static str) -> Result<(), Error> {
+        match fs::metadata(dir) {
+            Ok(meta) if !is_trusted(meta.uid(), self.uid) => {
+                Err(Error::WrongOwner { path: dir.to_owned(), owner: meta.uid(), remedy })
+            }
+            _ => Ok(()),
+        }
+    }
 
-fn trusted(owner: u32) -> bool {
-    owner == 0 || owner == Uid::effective().as_raw()
-}
+    /// Whether [`put`](Self::put) would accept the version's directory and the one above it.
+    fn in_trusted_directories(&self, path: &Path) -> bool {
+        let is_trusted_dir = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| is_trusted(meta.uid(), self.uid));
+        path.ancestors().skip(1).take(2).all(is_trusted_dir)
+    }
 
-/// The whole check of a warm start. What it cannot see, `verify` does.
-fn ready(program: &Program, path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| {
-        meta.is_file() && meta.len() == program.size && meta.mode() & 0o111 == 0o111 && trusted(meta.uid())
-    })
+    /// The whole check of a warm start. `verify` finds what it cannot see.
+    fn is_ready(&self, program: &Program, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|meta| {
+            meta.is_file()
+                && meta.len() == program.size
+                && meta.mode() & 0o111 == 0o111
+                && is_trusted(meta.uid(), self.uid)
+        })
+    }
 }
 
 fn in_memory(program: &'static Program) -> Result<OwnedFd, Error> {
@@ -144,4 +156,51 @@ fn in_memory(program: &'static Program) -> Result<OwnedFd, Error> {
     payload::decode(program, |offset, bytes| file.write_all_at(bytes, offset))
         .map_err(|err| Error::of_decode(program, err, failed))?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// What a start takes for its program without reading it.
+    #[test]
+    fn a_program_is_a_regular_file_of_the_right_size_that_can_be_executed() {
+        let program = &RELEASE.programs[0];
+        let dir = tempfile::tempdir().unwrap();
+        let uid = dir.path().metadata().unwrap().uid();
+        let root = dir.path().join("root");
+        let store = Store { beside: None, roots: UnpackRoots::Fixed(root.clone()), uid };
+        let path = root.join(RELEASE.id).join(program.name);
+        assert_eq!(store.candidates(program), std::slice::from_ref(&path));
+        assert_eq!(store.find(program), None);
+
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = File::create(&path).unwrap();
+        for (size, mode, is_ready) in [
+            (program.size, 0o755, true),
+            (program.size - 1, 0o755, false),
+            (program.size, 0o644, false),
+            (program.size, 0o711, true),
+        ] {
+            file.set_len(size).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(store.find(program).is_some(), is_ready, "{size} {mode:o}");
+        }
+        let elsewhere = dir.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        assert_eq!(store.find(program), None, "a link");
+    }
+
+    #[test]
+    fn the_directory_of_the_binary_comes_first() {
+        let program = &RELEASE.programs[0];
+        let roots = UnpackRoots::FirstOf(vec!["/a".into(), "/b".into()]);
+        let store = Store { beside: Some("/bin".into()), roots, uid: 0 };
+        let name = |dir: &str| Path::new(dir).join(RELEASE.id).join(program.name);
+        assert_eq!(store.candidates(program), [Path::new("/bin").join(program.name), name("/a"), name("/b")]);
+    }
 }

@@ -248,7 +248,7 @@ fn the_same_binary_makes_the_same_zip() {
     assert!(line.contains("invalid stack"), "{line}");
     let line = fails_with(73, &mut etcdproxy(["package", "--output", "/no/such/dir/x.zip"]));
     assert!(
-        line.starts_with("etcdproxy: error: cannot write /no/such/dir/x.zip: its directory is not there: "),
+        line.starts_with("etcdproxy: error: cannot write /no/such/dir/x.zip: its directory does not exist: "),
         "{line}"
     );
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -191,7 +191,7 @@ fn a_missing_root_is_an_error() {
     for args in [&["install"][..], &["install", "--dry-run"], &["uninstall"], &["verify"], &["list"]] {
         let mut command = command(&binary(), args);
         let (code, _, stderr) = finish(command.arg("--root").arg(&root));
-        let problem = format!("--root: there is no directory {}: make it first\n", root.display());
+        let problem = format!("--root: the directory {} does not exist: create it first\n", root.display());
         assert!(code == 78 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
     }
 }
@@ -227,7 +227,7 @@ fn every_printed_path_includes_the_root() {
 fn install_reports_that_it_makes_no_service_unless_that_was_requested() {
     let host = Host::new();
     fs::remove_file(host.path("usr/lib/systemd/systemd")).unwrap();
-    let problem = "\nnote: no service is made, for systemd is not there: --systemd makes one all the same\n";
+    let problem = "\nnote: no service is installed, because there is no systemd: --systemd installs one anyway\n";
     for args in [&["install", "--dry-run"][..], &["install"]] {
         let told = host.run(args);
         assert!(told.contains(problem), "{told}");
@@ -236,7 +236,7 @@ fn install_reports_that_it_makes_no_service_unless_that_was_requested() {
     let told = host.run(&["install", "--no-systemd"]);
     assert!(!told.contains("no service"), "{told}");
     let told = host.run(&["install", "--systemd"]);
-    assert!(!told.contains("no service is made") && host.path(UNIT).exists(), "{told}");
+    assert!(!told.contains("no service is installed") && host.path(UNIT).exists(), "{told}");
 }
 
 #[test]
@@ -339,8 +339,11 @@ fn force_moves_files_out_of_the_way_and_uninstall_puts_them_back() {
         plant(&etcd);
         let before = host.tree();
         let line = fails_with(73, &mut host.command(&["install"]));
-        assert!(line.contains(&format!("{} is there and is not ours", etcd.display())), "{line}");
-        assert!(line.contains("\"install --force\" keeps it as"), "{line}");
+        assert!(line.contains(&format!("{} is a ", etcd.display())), "{line}");
+        assert!(
+            line.contains("that etcdproxy did not install: move it away, or \"install --force\" keeps it as"),
+            "{line}"
+        );
         assert_eq!(host.tree(), before, "nothing was changed");
 
         host.run(&["install", "--force"]);
@@ -363,7 +366,7 @@ fn force_does_not_move_a_directory() {
     let host = Host::new();
     fs::create_dir(host.path("usr/local/bin/etcd")).unwrap();
     let line = fails_with(73, &mut host.command(&["install", "--force"]));
-    assert!(line.contains("usr/local/bin/etcd is there and is not ours, but a directory: move it away"), "{line}");
+    assert!(line.contains("usr/local/bin/etcd is a directory where a file must go: move it away"), "{line}");
 }
 
 #[test]
@@ -375,7 +378,10 @@ fn the_users_settings_and_a_modified_unit_are_not_overwritten() {
     let before = host.tree();
     let told = host.run(&["install"]);
     let new = host.path(ENV).with_extension("env.new");
-    assert!(told.contains(&format!("etcdproxy.env is yours and stays: see {}", new.display())), "{told}");
+    assert!(
+        told.contains(&format!("etcdproxy.env is yours and stays: the current defaults are in {}", new.display())),
+        "{told}"
+    );
     assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
     assert!(fs::read_to_string(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap().contains("#ETCDPROXY_CACERT"));
     fs::remove_file(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap();
@@ -384,13 +390,15 @@ fn the_users_settings_and_a_modified_unit_are_not_overwritten() {
     fs::write(host.path(UNIT), "[Service]\nExecStart=/bin/true\n").unwrap();
     let (code, stdout, _) = finish(&mut host.command(&["verify"]));
     assert_eq!(code, 1);
-    let differs: Vec<&str> = stdout.lines().filter(|line| line.starts_with("DIFFERS")).collect();
+    let differs: Vec<&str> = stdout.lines().filter(|line| line.starts_with("MISMATCH ")).collect();
     assert!(differs.len() == 1 && differs[0].contains("etcdproxy.service: its sha256 is"), "{differs:?}");
     let line = fails_with(73, &mut host.command(&["install"]));
-    assert!(line.contains("etcdproxy.service was changed since it was installed"), "{line}");
+    assert!(line.contains("etcdproxy.service was changed after it was installed"), "{line}");
     let told = host.run(&["uninstall"]);
-    assert!(told.contains(&format!("kept, for it was changed since it was installed: {}", host.path(UNIT).display())));
-    let theirs = format!("kept, for install has not written it: {}", host.path(ENV).display());
+    assert!(
+        told.contains(&format!("kept, because it was changed after it was installed: {}", host.path(UNIT).display()))
+    );
+    let theirs = format!("kept, because install did not write it: {}", host.path(ENV).display());
     assert!(told.contains(&theirs), "{told}");
     for is_left in [true, false] {
         let told = host.run(&["uninstall", "--purge"]);
@@ -411,7 +419,7 @@ fn settings_that_uninstall_keeps_can_be_purged_later() {
         let mine = "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n";
         fs::write(host.path(ENV), mine).unwrap();
         let told = host.run(&["uninstall"]);
-        assert!(told.contains("kept, so that uninstall --purge and install know of it: "), "{told}");
+        assert!(told.contains("kept for a later install or uninstall --purge: "), "{told}");
         assert!(!host.path("opt/etcdproxy/versions").exists() && !host.path(UNIT).exists());
         let line = fails_with(1, &mut host.command(&["rollback"]));
         assert!(line.contains("nothing is installed in"), "{line}");
@@ -436,7 +444,7 @@ fn uninstall_keeps_modified_settings_unless_it_purges() {
         let verified = host.run(&["verify"]);
         assert!(verified.contains("etcdproxy.env, changed by you\n"), "{verified}");
         let told = host.run(args);
-        let kept = format!("kept, for it was changed since it was installed: {}", host.path(ENV).display());
+        let kept = format!("kept, because it was changed after it was installed: {}", host.path(ENV).display());
         assert_eq!(told.contains(&kept), is_left, "{told}");
         assert_eq!(host.path(ENV).exists(), is_left);
         assert_eq!(host.tree() == before, !is_left);
@@ -467,7 +475,10 @@ fn the_sandbox_allows_what_the_settings_need() {
     assert!(text.contains(" --cacert ${CREDENTIALS_DIRECTORY}/cacert --key ${CREDENTIALS_DIRECTORY}/key\n"), "{text}");
 
     let line = fails_with(78, &mut Host::new().command(&["install", "--prefix", "/home/x"]));
-    assert!(line.contains("/home/x: the service's sandbox hides what is in /home: choose another --prefix"), "{line}");
+    assert!(
+        line.contains("/home/x: the service's sandbox hides everything in /home: choose another --prefix"),
+        "{line}"
+    );
 
     fs::write(host.path(ENV), "").unwrap();
     host.run(&["install"]);
@@ -478,7 +489,7 @@ fn the_sandbox_allows_what_the_settings_need() {
     assert!(line.contains("etcdproxy.env: ETCDPROXY_LISTEN_ADDR: \"4001\" has no port"), "{line}");
     fs::write(host.path(ENV), "ETCDPROXY_KEY='-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n'\n").unwrap();
     let told = host.run(&["install"]);
-    assert!(told.contains("holds a private key, and everybody can read it") && !told.contains("c2VjcmV0"), "{told}");
+    assert!(told.contains("holds a private key and everybody can read it") && !told.contains("c2VjcmV0"), "{told}");
 }
 
 #[test]
@@ -511,9 +522,9 @@ fn versions_come_and_go_but_a_running_one_is_never_removed() {
         "a second rollback goes forward again"
     );
     let line = fails_with(1, &mut host.command(&["rollback", "9.9"]));
-    assert!(line.contains(&format!("no version 9.9 is installed, only {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("version 9.9 is not installed; these are: {first}, {second}")), "{line}");
     let line = fails_with(1, &mut host.command(&["rollback", "0.1"]));
-    assert!(line.contains(&format!("0.1 can be {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("0.1 matches several versions: {first}, {second}")), "{line}");
 
     dev.signal(Signal::SIGTERM);
     dev.wait();
@@ -523,7 +534,7 @@ fn versions_come_and_go_but_a_running_one_is_never_removed() {
     assert_eq!(left.len(), 1);
     host.run(&["verify"]);
     let line = fails_with(1, &mut host.command(&["rollback"]));
-    assert!(line.contains("there is no version to go back to"), "{line}");
+    assert!(line.contains("there is no version to roll back to"), "{line}");
 }
 
 #[test]
@@ -643,7 +654,7 @@ fn an_unreadable_receipt_is_an_error_and_force_writes_a_new_one() {
         fs::write(&receipt, text).unwrap();
         for verb in ["install", "uninstall", "verify", "rollback"] {
             let line = fails_with(1, &mut host.command(&[verb]));
-            let problem = format!("{} is no receipt of etcdproxy ({why}", receipt.display());
+            let problem = format!("{} is not a valid receipt ({why}", receipt.display());
             assert!(line.contains(&problem) && line.contains("\"install --force\" writes a new one"), "{line}");
         }
         host.run(&["install", "--force"]);
@@ -679,7 +690,7 @@ fn a_receipt_with_foreign_paths_is_refused() {
     for path in ["/etc/passwd", "/opt/etcdproxy/../../etc/passwd"] {
         fs::write(&receipt, text.replace("/usr/local/bin/etcd\"", &format!("{path}\""))).unwrap();
         let line = fails_with(1, &mut host.command(&["uninstall"]));
-        assert!(line.contains(&format!("{path} is no path of an installation")), "{line}");
+        assert!(line.contains(&format!("{path} is not a path of an installation")), "{line}");
     }
 }
 
@@ -706,75 +717,11 @@ fn directories_that_others_can_write_are_refused() {
     let host = Host::new();
     fs::set_permissions(host.path("usr/local/bin"), Permissions::from_mode(0o777)).unwrap();
     let line = fails_with(77, &mut host.command(&["install"]));
-    assert!(line.contains("usr/local/bin can be written by everybody"), "{line}");
+    assert!(line.contains("usr/local/bin is writable by everybody"), "{line}");
     fs::set_permissions(host.path("usr/local/bin"), Permissions::from_mode(0o1777)).unwrap();
     let line = fails_with(77, &mut host.command(&["install"]));
-    assert!(line.contains("usr/local/bin can be written by everybody"), "{line}");
+    assert!(line.contains("usr/local/bin is writable by everybody"), "{line}");
     assert!(!host.path("opt/etcdproxy").exists());
-}
-
-#[test]
-fn what_another_user_planted_is_refused_needs_root() {
-    let victim = tempfile::NamedTempFile::new().unwrap();
-    for (place, message) in [
-        ("usr/local/bin/etcd", "usr/local/bin/etcd belongs to uid 65534"),
-        ("opt/etcdproxy", "opt/etcdproxy belongs to uid 65534"),
-        (UNIT, "etcdproxy.service belongs to uid 65534"),
-        ("etc/etcdproxy", "etc/etcdproxy belongs to uid 65534"),
-    ] {
-        let host = Host::new();
-        symlink(victim.path(), host.path(place)).unwrap();
-        lchown(host.path(place), Some(65534), Some(65534)).unwrap();
-        let line = fails_with(77, &mut host.command(&["install", "--force"]));
-        assert!(line.contains(message), "{line}");
-        assert_eq!(victim.path().metadata().unwrap().len(), 0);
-        assert!(!host.path("usr/local/bin/etcdproxy").exists(), "nothing was changed");
-    }
-}
-
-/// A script in a mount namespace of its own, with a version installed in `$ROOT` and a newer one, `$BIN`, at hand.
-fn with_mounts(host: &Host, script: &str) -> Command {
-    succeeds(&mut host.with(&three_programs::binary(), &["install"]));
-    let mut command = command("unshare".as_ref(), ["--mount", "sh", "-c", script]);
-    command.env("ROOT", host.0.path()).env("BIN", binary());
-    command
-}
-
-#[test]
-fn a_full_disk_leaves_the_version_that_runs_needs_root() {
-    let host = Host::new();
-    // Room for another etcdproxy, but not for another etcd.
-    let script = "
-        exec 3>/dev/null; set -e; cp -a $ROOT/opt /tmp/$$
-        mount -t tmpfs -o size=$(($(du -sm /tmp/$$ | cut -f1) + 20))m x $ROOT/opt; cp -a /tmp/$$/. $ROOT/opt; rm -r /tmp/$$
-        set +e; $BIN install --root $ROOT >&3; code=$?
-        $ROOT/opt/etcdproxy/current/bin/etcd --version >&3 || exit 9
-        cd $ROOT/opt/etcdproxy; set -- versions/*/; test $# = 1 || exit 8; ls -AR . | grep -q tmp && exit 7
-        current/bin/etcdproxy verify --root $ROOT >&3 || exit 6
-        exit $code";
-    let line = fails_with(73, &mut with_mounts(&host, script));
-    assert!(line.contains("no space left") && line.contains("/opt/etcdproxy/versions/"), "{line}");
-}
-
-#[test]
-fn a_read_only_prefix_and_one_mounted_noexec_needs_root() {
-    let host = Host::new();
-    let script = "mount --bind -o ro $ROOT/opt $ROOT/opt && mount -o remount,bind,ro $ROOT/opt && exec $BIN install --root $ROOT";
-    let line = fails_with(73, &mut with_mounts(&host, script));
-    assert!(line.contains("opt/etcdproxy") && line.contains("the file system is read-only"), "{line}");
-    let script = "mount -t tmpfs -o noexec x $ROOT/opt && exec $BIN install --root $ROOT";
-    let line = fails_with(77, &mut with_mounts(&host, script));
-    assert!(line.contains("opt/etcdproxy is on a file system mounted noexec"), "{line}");
-}
-
-#[test]
-fn without_permission_it_says_so_needs_root() {
-    let host = Host::new();
-    let copy = host.path("etcdproxy");
-    fs::copy(binary(), &copy).unwrap();
-    let mut nobody = command("setpriv".as_ref(), ["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    let line = fails_with(77, nobody.arg(&copy).args(["install", "--root"]).arg(host.0.path()));
-    assert!(line.contains("no permission to write") && line.contains("--user needs none"), "{line}");
 }
 
 #[test]
@@ -809,12 +756,89 @@ fn invalid_locations_are_errors() {
     for (args, problem) in [
         (
             &["install", "--prefix", "/opt/a b"][..],
-            "--prefix: \"/opt/a b\" has a part that a unit of systemd cannot have",
+            "--prefix: \"/opt/a b\" contains something that a systemd unit cannot",
         ),
-        (&["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" has a part"),
-        (&["install", "--user"], "--user: the environment has no HOME"),
+        (&["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
+        (&["install", "--user"], "--user: HOME is not set"),
     ] {
         let line = fails_with(78, &mut command(&binary(), args));
         assert!(line.contains(problem), "{line}");
+    }
+}
+
+mod needs_root {
+    use std::fs;
+    use std::os::unix::fs::{lchown, symlink};
+    use std::process::Command;
+
+    use super::{Host, UNIT};
+    use crate::support::{as_user, binary, command, fails_with, succeeds, write_program};
+    use crate::three_programs;
+
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn files_of_another_user_are_refused() {
+        let victim = tempfile::NamedTempFile::new().unwrap();
+        for (path, message) in [
+            ("usr/local/bin/etcd", "usr/local/bin/etcd belongs to uid 65534"),
+            ("opt/etcdproxy", "opt/etcdproxy belongs to uid 65534"),
+            (UNIT, "etcdproxy.service belongs to uid 65534"),
+            ("etc/etcdproxy", "etc/etcdproxy belongs to uid 65534"),
+        ] {
+            let host = Host::new();
+            symlink(victim.path(), host.path(path)).unwrap();
+            lchown(host.path(path), Some(65534), Some(65534)).unwrap();
+            let line = fails_with(77, &mut host.command(&["install", "--force"]));
+            assert!(line.contains(message), "{line}");
+            assert_eq!(victim.path().metadata().unwrap().len(), 0);
+            assert!(!host.path("usr/local/bin/etcdproxy").exists(), "nothing was changed");
+        }
+    }
+
+    /// A script in its own mount namespace. A version is installed in `$ROOT`, and `$BIN` is another one.
+    fn with_mounts(host: &Host, script: &str) -> Command {
+        succeeds(&mut host.with(&three_programs::binary(), &["install"]));
+        let mut command = command("unshare".as_ref(), ["--mount", "sh", "-c", script]);
+        command.env("ROOT", host.0.path()).env("BIN", binary());
+        command
+    }
+
+    #[test]
+    #[ignore = "needs root and a build with three programs: run ./scripts/test.sh as root"]
+    fn a_full_disk_leaves_the_current_version_intact() {
+        let host = Host::new();
+        // There is room for another etcdproxy, but not for another etcd.
+        let script = "
+            exec 3>/dev/null; set -e; cp -a $ROOT/opt /tmp/$$
+            mount -t tmpfs -o size=$(($(du -sm /tmp/$$ | cut -f1) + 20))m x $ROOT/opt; cp -a /tmp/$$/. $ROOT/opt; rm -r /tmp/$$
+            set +e; $BIN install --root $ROOT >&3; code=$?
+            $ROOT/opt/etcdproxy/current/bin/etcd --version >&3 || exit 9
+            cd $ROOT/opt/etcdproxy; set -- versions/*/; test $# = 1 || exit 8; ls -AR . | grep -q tmp && exit 7
+            current/bin/etcdproxy verify --root $ROOT >&3 || exit 6
+            exit $code";
+        let line = fails_with(73, &mut with_mounts(&host, script));
+        assert!(line.contains("no space left") && line.contains("/opt/etcdproxy/versions/"), "{line}");
+    }
+
+    #[test]
+    #[ignore = "needs root and a build with three programs: run ./scripts/test.sh as root"]
+    fn a_read_only_or_noexec_prefix_is_an_error() {
+        let host = Host::new();
+        let script = "mount --bind -o ro $ROOT/opt $ROOT/opt && mount -o remount,bind,ro $ROOT/opt && exec $BIN install --root $ROOT";
+        let line = fails_with(73, &mut with_mounts(&host, script));
+        assert!(line.contains("opt/etcdproxy") && line.contains("the file system is read-only"), "{line}");
+        let script = "mount -t tmpfs -o noexec x $ROOT/opt && exec $BIN install --root $ROOT";
+        let line = fails_with(77, &mut with_mounts(&host, script));
+        assert!(line.contains("opt/etcdproxy is on a file system mounted noexec"), "{line}");
+    }
+
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn an_install_without_permission_is_an_error() {
+        let host = Host::new();
+        let copy = host.path("etcdproxy");
+        write_program(&copy, &fs::read(binary()).unwrap());
+        let line = fails_with(77, as_user(65534, &copy).args(["install", "--root"]).arg(host.0.path()));
+        assert!(line.contains(": permission denied: ") && line.contains("--user needs none"), "{line}");
     }
 }

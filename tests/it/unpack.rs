@@ -38,7 +38,7 @@ fn the_unpacked_file_is_upstreams() {
     assert_eq!(sha256(&etcd), listed_sha256());
     assert_eq!(fs::metadata(&etcd).unwrap().permissions().mode() & 0o7777, 0o755);
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o755);
-    assert_eq!(unpack(), (0, format!("{} (was there)\n", etcd.display()), String::new()));
+    assert_eq!(unpack(), (0, format!("{} (already there)\n", etcd.display()), String::new()));
     assert_eq!(names(&target), ["etcd"]);
 }
 
@@ -108,7 +108,7 @@ fn verify_finds_a_truncated_file_and_the_next_start_replaces_it() {
     let (code, stdout, _) = verify();
     assert_eq!(code, 1);
     let line = stdout.lines().last().unwrap();
-    assert!(line.starts_with(&format!("DIFFERS {}: it has 1000 bytes, not ", file.display())), "{line}");
+    assert!(line.starts_with(&format!("MISMATCH {}: it has 1000 bytes, not ", file.display())), "{line}");
     assert_eq!(finish(&mut etcd_version(&etcd, &unpack_dir)).0, 0);
     assert_eq!(verify().0, 0);
 }
@@ -127,7 +127,7 @@ fn verify_finds_a_modified_and_a_missing_file() {
     assert_eq!(code, 1);
     assert!(stdout.lines().last().unwrap().contains("/etcd: its sha256 is "), "{stdout}");
     fs::remove_file(&etcd).unwrap();
-    assert!(verify().1.ends_with("/etcd: it is missing\n"));
+    assert_eq!(verify().1.lines().last().unwrap(), format!("MISSING  {}", etcd.display()));
 }
 
 /// The position, in the binary, of the zstd frame with which the embedded etcd begins.
@@ -161,7 +161,7 @@ fn damaged_bytes_in_the_payload_are_never_written_out() {
     assert!(!target.exists());
     let (code, stdout, _) = finish(&mut command(&copy, ["verify"]));
     assert_eq!(code, 1);
-    assert!(stdout.starts_with("DIFFERS etcd "), "{stdout}");
+    assert!(stdout.starts_with("MISMATCH etcd "), "{stdout}");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_file_in_place_of_the_directory_is_an_error() {
     assert_eq!(
         line,
         format!(
-            "etcdproxy: error: cannot write {}/x/etcd: what should be its directory is a file: name another directory",
+            "etcdproxy: error: cannot write {}/x/etcd: a file is where its directory should be: choose another directory",
             file.display()
         )
     );
@@ -235,7 +235,7 @@ mod needs_root {
     #[ignore = "needs root: run ./scripts/test.sh as root"]
     fn a_full_disk_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let problem = format!("no space left: {} MB needed, 4 MB free: name another directory", megabytes());
+        let problem = format!("no space left: {} MB needed, 4 MB free: choose another directory", megabytes());
         let error = error_on_tmpfs(73, dir.path(), "size=4m", "a/b");
         assert_eq!(error, format!("cannot write {}/a/b/etcd: {problem}\n", dir.path().display()));
     }
@@ -244,7 +244,7 @@ mod needs_root {
     #[ignore = "needs root: run ./scripts/test.sh as root"]
     fn a_noexec_mount_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let problem = "is on a file system mounted noexec, so nothing can be run from it: name another directory";
+        let problem = "is on a file system mounted noexec, so nothing can be run from it: choose another directory";
         let error = error_on_tmpfs(77, dir.path(), "noexec", "a");
         assert_eq!(error, format!("{}/a {problem}\n", dir.path().display()));
     }
@@ -270,7 +270,7 @@ mod needs_root {
     #[ignore = "needs root: run ./scripts/test.sh as root"]
     fn a_read_only_mount_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let problem = "the file system is read-only: name another directory";
+        let problem = "the file system is read-only: choose another directory";
         let error = error_on_tmpfs(73, dir.path(), "ro", "a");
         assert_eq!(error, format!("cannot write {}/a/etcd: {problem}\n", dir.path().display()));
     }
@@ -282,8 +282,8 @@ mod needs_root {
         let copy = copy_for_all_users(&dir);
         let target = dir.path().join("a");
         let line = fails_with(77, &mut as_nobody(&copy, &["unpack", target.to_str().unwrap()]));
-        let problem = "permission denied: name another directory";
-        assert_eq!(line, format!("etcdproxy: error: no permission to write {}/etcd: {problem}", target.display()));
+        let problem = "permission denied: choose another directory";
+        assert_eq!(line, format!("etcdproxy: error: cannot write {}/etcd: {problem}", target.display()));
     }
 
     #[test]
@@ -304,8 +304,8 @@ mod needs_root {
         let is_refused = || {
             chown(&theirs, Some(12345), None).unwrap();
             let line = fails_with(77, &mut start());
-            let problem = "belongs to uid 12345, who could replace what is run from it: \
-                           let ETCDPROXY_UNPACK_DIR name another directory";
+            let problem = "belongs to uid 12345, who could replace the programs in it: \
+                           set ETCDPROXY_UNPACK_DIR to another directory";
             assert_eq!(line, format!("etcdproxy: error: {} {problem}", theirs.display()));
         };
         is_refused();

@@ -9,8 +9,8 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::yaml::quoted;
-use crate::fs as file;
-use crate::release::{Label, Labelled, Release, VERSION, is_carried};
+use crate::fs::atomic;
+use crate::release::{Label, LabelledProgram, Release, VERSION, has_payload, own_label};
 
 /// What the scripts in `bin` call in a zip for both architectures.
 const CHOOSE: &str = include_str!("../../../assets/choose.sh");
@@ -51,7 +51,7 @@ struct Binary<'a> {
 /// If this binary is a launcher, the name of the stack is invalid, the binary for an architecture is missing, or the
 /// file cannot be written.
 pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
-    if !is_carried() {
+    if !has_payload() {
         bail!("this is the small launcher, which has no etcd inside: package with the whole etcdproxy");
     }
     let binaries = binaries(&task, release)?;
@@ -61,7 +61,7 @@ pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     }
     let suffix = if stack.is_empty() { String::new() } else { format!("-{stack}") };
     let path = task.output.unwrap_or_else(|| format!("etcdproxy_buildpack-cached{suffix}-v{VERSION}.zip").into());
-    file::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
+    atomic::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
     Ok(path)
 }
 
@@ -72,7 +72,7 @@ fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>
     let arch = task.arch.unwrap_or(this);
     let mut binaries = Vec::new();
     if arch != missing {
-        binaries.push(Binary { path: task.exe, label: Label::own()? });
+        binaries.push(Binary { path: task.exe, label: own_label()? });
     }
     match task.other {
         Some(_) if arch == this => {
@@ -89,7 +89,7 @@ fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>
 /// The label of the binary for the other architecture, if both are of the same release.
 fn other(path: &Path, missing: &str) -> Result<Label> {
     let label = Label::read(path).with_context(|| format!("--other: {} cannot be used", path.display()))?;
-    let own = Label::own()?;
+    let own = own_label()?;
     if label.arch != missing {
         bail!("--other: {} is for {}: name the etcdproxy for {missing}", path.display(), label.arch);
     }
@@ -148,8 +148,9 @@ fn fill(zip: &mut File, binaries: &[Binary<'_>], stack: &str) -> Result<()> {
 fn manifest(stack: &str, binaries: &[Binary<'_>]) -> String {
     let stack = if stack.is_empty() { String::new() } else { format!("stack: {}\n", quoted(stack)) };
     let dependency = |Binary { label, .. }: &Binary<'_>| {
-        let program =
-            |program: &Labelled| format!("  - name: {}\n    sha256: {}\n", program.name, quoted(&program.sha256));
+        let program = |program: &LabelledProgram| {
+            format!("  - name: {}\n    sha256: {}\n", program.name, quoted(&program.sha256))
+        };
         let programs: String = label.programs.iter().map(program).collect();
         format!(
             "- name: etcd\n  version: {}\n  arch: {}\n  cf_stacks: [cflinuxfs3, cflinuxfs4, cflinuxfs5]\n  \

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use super::yaml::quoted;
 use crate::buildpack::options::{Declare, Options, Unpack};
 use crate::buildpack::process::Sidecar;
-use crate::fs as file;
+use crate::fs::{WriteError, atomic, dirs};
 use crate::release::{PROGRAM_NAMES, Program, Release, VERSION, unpack_fresh, write_launcher};
 
 /// Name of the launcher in `deps/IDX/bin`.
@@ -56,7 +56,7 @@ pub(crate) fn supply(
     writeln!(out, "-----> Etcdproxy Buildpack version {VERSION}")?;
     let dir = task.deps.join(task.index);
     let bin = dir.join("bin");
-    file::make_dir(&bin)?;
+    dirs::ensure(&bin)?;
     let without_etcd = options.mode.filter(|mode| !mode.capabilities().runs_etcd);
     let programs = if let Some(mode) = without_etcd {
         writeln!(out, "-----> Supplying the {mode}, which needs no etcd")?;
@@ -74,7 +74,7 @@ pub(crate) fn supply(
     };
 
     let mut written = vec![write(&dir, "config.yml", &config(release, programs))?];
-    file::make_dir(&dir.join("profile.d"))?;
+    dirs::ensure(&dir.join("profile.d"))?;
     written.push(write(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
     written.extend(declare(task, options, out)?);
     if options.debug {
@@ -103,7 +103,7 @@ fn install(task: &Supply<'_>, options: &Options, release: &'static Release, bin:
 /// Writes the whole binary, and links to it with the names of the programs that it unpacks at the first start.
 fn pack_in(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
     let mut whole = fs::File::open(exe).with_context(|| format!("cannot read {}", exe.display()))?;
-    file::replace(&bin.join(LAUNCHER), 0o755, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
+    atomic::replace(&bin.join(LAUNCHER), 0o755, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
     for program in programs {
         let link = bin.join(program.name);
         let _ = fs::remove_file(&link);
@@ -128,15 +128,15 @@ fn declare(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result
             writeln!(out, "       Declaring the sidecar {} for {process_types}: {why}.", sidecar.name)?;
             writeln!(out, "       If the manifest has an etcd sidecar of its own, set BP_ETCDPROXY_SIDECAR=false.")?;
             let text = launch(&sidecar);
-            let put = |dir: PathBuf| file::make_dir(&dir).and_then(|()| write(&dir, "launch.yml", &text));
+            let put = |dir: PathBuf| dirs::ensure(&dir).and_then(|()| write(&dir, "launch.yml", &text));
             Ok(task.launch_dirs().into_iter().map(put).collect::<Result<_, _>>()?)
         }
     }
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, file::Error> {
+fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, WriteError> {
     let path = dir.join(name);
-    file::replace(&path, 0o644, |file| file.write_all(text.as_bytes()))?;
+    atomic::replace(&path, 0o644, |file| file.write_all(text.as_bytes()))?;
     Ok(path)
 }
 

@@ -17,7 +17,7 @@ use crate::os::process::{self, ExecError, describe};
 use crate::os::sys;
 use crate::proxy::backend::{Backend, Error};
 use crate::proxy::claim::ListenError;
-use crate::release::Found;
+use crate::release::Executable;
 use crate::settings::ListenAddr;
 
 /// The pause before a restart doubles from the first to the longest.
@@ -38,7 +38,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// etcd's proxy under supervision. Dropping it ends the process.
 pub(crate) struct EtcdChild {
     launch: Launch,
-    etcd: Found,
+    etcd: Executable,
     addr: ListenAddr,
     output: Output,
     state: State,
@@ -73,7 +73,7 @@ impl EtcdChild {
     /// When it cannot be executed.
     pub(in crate::proxy) fn start(
         launch: Launch,
-        etcd: Found,
+        etcd: Executable,
         addr: &ListenAddr,
         output: Output,
     ) -> Result<Self, ExecError> {

@@ -1,0 +1,140 @@
+//! One compressed piece of the payload.
+
+use std::ops::Range;
+
+use sha2::{Digest as _, Sha256};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
+
+/// Where a compressed piece is, and what it unpacks to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its bytes in the payload.
+    pub packed: Range<usize>,
+    /// Bytes when unpacked.
+    pub size: usize,
+    /// Of the unpacked bytes.
+    pub sha256: [u8; 32],
+}
+
+/// Unpacks frames, one at a time, and uses its memory again for the next.
+pub struct Unpacker {
+    zstd: DCtx<'static>,
+    plain: Vec<u8>,
+}
+
+/// Compresses the bytes of one frame. Whoever unpacks them needs the same `prefix`.
+///
+/// # Errors
+/// What zstd says, which is its fault or that of `level`: from 1, fast, to 22, strong.
+pub fn compress(plain: &[u8], prefix: &[u8], level: i32) -> Result<Vec<u8>, &'static str> {
+    let mut zstd = CCtx::create();
+    zstd.set_parameter(CParameter::CompressionLevel(level)).map_err(get_error_name)?;
+    // The table has the size and the checksum, and the table is what is trusted.
+    zstd.set_parameter(CParameter::ContentSizeFlag(false)).map_err(get_error_name)?;
+    if !prefix.is_empty() {
+        let reach = (usize::BITS - (prefix.len() + plain.len()).leading_zeros()).max(10);
+        zstd.set_parameter(CParameter::WindowLog(reach)).map_err(get_error_name)?;
+        zstd.set_parameter(CParameter::EnableLongDistanceMatching(true)).map_err(get_error_name)?;
+        zstd.ref_prefix(prefix).map_err(get_error_name)?;
+    }
+    let mut packed = Vec::with_capacity(compress_bound(plain.len()));
+    zstd.compress2(&mut packed, plain).map_err(get_error_name)?;
+    Ok(packed)
+}
+
+impl Frame {
+    /// The frame of these bytes, once they are compressed and stand at `packed`.
+    #[must_use]
+    pub fn new(packed: Range<usize>, plain: &[u8]) -> Self {
+        Self { packed, size: plain.len(), sha256: Sha256::digest(plain).into() }
+    }
+}
+
+impl Unpacker {
+    /// An unpacker that has no memory yet.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "there is no use for a default")]
+    pub fn new() -> Self {
+        Self { zstd: DCtx::create(), plain: Vec::new() }
+    }
+
+    /// The unpacked bytes of a frame, after their size and sha256 were checked. `packed` is its part of the payload.
+    ///
+    /// # Errors
+    /// How the bytes are damaged.
+    pub fn unpack(&mut self, frame: &Frame, packed: &[u8], prefix: &[u8]) -> Result<&[u8], &'static str> {
+        self.plain.clear();
+        self.plain.reserve_exact(frame.size);
+        self.zstd.decompress_using_dict(&mut self.plain, packed, prefix).map_err(get_error_name)?;
+        if self.plain.len() != frame.size || Sha256::digest(&self.plain)[..] != frame.sha256 {
+            return Err("wrong sha256");
+        }
+        Ok(&self.plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that are hard to compress, and the same ones for the same seed.
+    fn noise(seed: u32, length: usize) -> Vec<u8> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    }
+
+    fn pack(plain: &[u8], prefix: &[u8]) -> (Frame, Vec<u8>) {
+        let packed = compress(plain, prefix, 3).unwrap();
+        (Frame::new(0..packed.len(), plain), packed)
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        let mut unpacker = Unpacker::new();
+        for plain in [noise(1, 100_000), vec![7; 300_000], Vec::new()] {
+            let (frame, packed) = pack(&plain, &[]);
+            assert_eq!(unpacker.unpack(&frame, &packed, &[]), Ok(&*plain));
+        }
+    }
+
+    #[test]
+    fn a_prefix_makes_what_is_like_it_small_and_is_needed_to_unpack() {
+        let prefix = noise(1, 200_000);
+        let plain = [&prefix[100_000..], b"and a little more"].concat();
+        let (frame, packed) = pack(&plain, &prefix);
+        assert!(packed.len() < 1000, "{}", packed.len());
+
+        let mut unpacker = Unpacker::new();
+        assert_eq!(unpacker.unpack(&frame, &packed, &prefix), Ok(&*plain));
+        assert!(unpacker.unpack(&frame, &packed, &[]).is_err());
+        assert!(unpacker.unpack(&frame, &packed, &noise(2, 200_000)).is_err());
+        assert_eq!(unpacker.unpack(&frame, &packed, &prefix), Ok(&*plain), "an error leaves nothing behind");
+    }
+
+    #[test]
+    fn damage_is_found() {
+        let plain = noise(1, 1000);
+        let (frame, packed) = pack(&plain, &[]);
+        let mut unpacker = Unpacker::new();
+        assert!(unpacker.unpack(&frame, &packed[..packed.len() - 1], &[]).is_err(), "cut short");
+
+        let mut flipped = packed.clone();
+        flipped[500] ^= 1;
+        assert_eq!(unpacker.unpack(&frame, &flipped, &[]), Err("wrong sha256"));
+
+        let other = Frame { size: frame.size + 1, ..frame.clone() };
+        assert_eq!(unpacker.unpack(&other, &packed, &[]), Err("wrong sha256"));
+        let other = Frame { size: frame.size - 1, ..frame };
+        assert!(unpacker.unpack(&other, &packed, &[]).is_err(), "more than the table says is not even unpacked");
+    }
+
+    #[test]
+    fn the_same_bytes_give_the_same_frame() {
+        let (prefix, plain) = (noise(1, 50_000), noise(2, 50_000));
+        assert_eq!(pack(&plain, &prefix), pack(&plain, &prefix));
+    }
+}

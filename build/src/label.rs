@@ -1,0 +1,126 @@
+//! What an etcdproxy tells one that cannot run it, because it is for another architecture.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// An etcdproxy and the etcd inside it: one JSON object, somewhere in every binary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// The version of etcdproxy. Its key is the first, and marks the object.
+    #[serde(rename = "etcdproxy-label")]
+    pub etcdproxy: String,
+    /// The version of etcd.
+    pub etcd: String,
+    /// `amd64` or `arm64`.
+    pub arch: String,
+    /// The programs inside.
+    pub programs: Vec<LabelledProgram>,
+}
+
+/// A program of etcd, on a [`Label`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelledProgram {
+    /// One of [`PROGRAM_NAMES`](crate::PROGRAM_NAMES).
+    pub name: String,
+    /// Of the unpacked program, in lower-case hex.
+    pub sha256: String,
+}
+
+/// Why a file cannot be taken for another architecture's etcdproxy.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum LabelError {
+    #[error("cannot read it: {0}")]
+    CannotRead(#[from] io::Error),
+    #[error("it is no etcdproxy")]
+    NoEtcdproxy,
+    #[error("it is cut short, or a small launcher, which has no etcd inside")]
+    NotWhole,
+}
+
+const FIRST_KEY: &[u8] = br#"{"etcdproxy-label":"#;
+
+impl Label {
+    /// The label of the etcdproxy in a file.
+    ///
+    /// # Errors
+    /// When the file is not a whole etcdproxy.
+    pub fn read(path: &Path) -> Result<Self, LabelError> {
+        Self::find(&fs::read(path)?)
+    }
+
+    fn find(binary: &[u8]) -> Result<Self, LabelError> {
+        // 64-bit, little-endian
+        if !binary.starts_with(b"\x7fELF\x02\x01") {
+            return Err(LabelError::NoEtcdproxy);
+        }
+        let parse = |at| serde_json::Deserializer::from_slice(&binary[at..]).into_iter().next()?.ok();
+        let label = (0..binary.len())
+            .filter(|at| binary[*at..].starts_with(FIRST_KEY))
+            .find_map(parse)
+            .ok_or(LabelError::NoEtcdproxy)?;
+        if end_of_sections(binary) == Some(binary.len() as u64) { Ok(label) } else { Err(LabelError::NotWhole) }
+    }
+}
+
+/// Where the table of sections ends. The linker puts it last; a launcher has none.
+/// <https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html>
+fn end_of_sections(elf: &[u8]) -> Option<u64> {
+    let half = |at: usize| Some(u64::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
+    u64::from_le_bytes(*elf.get(40..)?.first_chunk()?).checked_add(half(58)? * half(60)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label() -> Label {
+        let program = |name: &str| LabelledProgram { name: name.to_owned(), sha256: "7a0c".to_owned() };
+        Label {
+            etcdproxy: "0.1.0".to_owned(),
+            etcd: "3.7.2".to_owned(),
+            arch: "arm64".to_owned(),
+            programs: vec![program("etcd"), program("etcdctl")],
+        }
+    }
+
+    /// An ELF header, these bytes, and a table of one section.
+    fn binary(content: &[u8]) -> Vec<u8> {
+        let mut elf = vec![0; 64];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[40..48].copy_from_slice(&(64 + content.len() as u64).to_le_bytes());
+        elf[58] = 64;
+        elf[60] = 1;
+        [&elf, content, &[0; 64]].concat()
+    }
+
+    #[test]
+    fn a_label_is_found_in_a_binary() {
+        let json = serde_json::to_string(&label()).unwrap();
+        assert!(json.as_bytes().starts_with(FIRST_KEY), "{json}");
+        for before in ["", "\0\0", r#"{"etcdproxy-label":"#, r#"{"etcdproxy-label":{"etcdproxy-label":"1"}"#] {
+            let binary = binary(format!("{before}{json}and more").as_bytes());
+            assert_eq!(Label::find(&binary).unwrap(), label(), "{before}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_a_whole_etcdproxy() {
+        let json = serde_json::to_vec(&label()).unwrap();
+        assert!(matches!(Label::find(&json), Err(LabelError::NoEtcdproxy)), "no program");
+        assert!(matches!(Label::find(&binary(b"another program")), Err(LabelError::NoEtcdproxy)));
+        assert!(matches!(Label::find(b"\x7fELF\x02\x01"), Err(LabelError::NoEtcdproxy)));
+
+        let whole = binary(&json);
+        assert!(matches!(Label::find(&whole[..whole.len() - 1]), Err(LabelError::NotWhole)));
+        let mut launcher = whole;
+        launcher[40..48].fill(0);
+        launcher[60] = 0;
+        assert!(matches!(Label::find(&launcher), Err(LabelError::NotWhole)));
+        let missing = Label::read(Path::new("/no/such/file")).unwrap_err();
+        assert_eq!(missing.to_string(), "cannot read it: No such file or directory (os error 2)");
+    }
+}

@@ -1,0 +1,156 @@
+//! The tables by which the binary finds what is in its payload.
+//!
+//! The build writes each as the Rust source of its value, and the binary includes that: a start has nothing to parse.
+
+use std::ops::Range;
+
+use crate::Frame;
+
+/// An etcd release in the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release<'a> {
+    /// Upstream's version, without the `v`.
+    pub version: &'a str,
+    /// `amd64` or `arm64`, as upstream names them.
+    pub arch: &'a str,
+    /// Where the build took it from, in words.
+    pub origin: &'a str,
+    /// Version and content hash: the same programs have the same id.
+    pub id: &'a str,
+    /// `etcd` first, then `etcdctl` and `etcdutl` when the release has them.
+    pub programs: &'a [Program<'a>],
+}
+
+/// One program of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program<'a> {
+    /// One of [`PROGRAM_NAMES`](crate::PROGRAM_NAMES).
+    pub name: &'a str,
+    /// Unpacked size in bytes.
+    pub size: u64,
+    /// sha256 of the unpacked program, in lower-case hex.
+    pub sha256: &'a str,
+    /// Its pieces, in order.
+    pub frames: &'a [Frame],
+}
+
+/// All texts in one frame, and which part of the unpacked bytes is which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents<'a> {
+    /// The last of the payload.
+    pub frame: Frame,
+    /// Bill of materials, `CycloneDX` 1.6.
+    pub cyclonedx: Range<usize>,
+    /// Bill of materials, SPDX 2.3.
+    pub spdx: Range<usize>,
+    /// Licence texts.
+    pub licenses: Range<usize>,
+    /// Completions and manual pages, by name.
+    pub help: &'a [(&'a str, Range<usize>)],
+}
+
+impl Release<'_> {
+    /// Whether this etcd is at least as new as `minimum` (major, minor, patch).
+    #[must_use]
+    pub fn is_at_least(&self, minimum: [u32; 3]) -> bool {
+        let mut numbers = self.version.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+        [(); 3].map(|()| numbers.next().unwrap_or(0)) >= minimum
+    }
+}
+
+// Each names all fields, so that none can be forgotten. `Debug` writes strings, numbers, ranges, tuples and arrays as Rust.
+
+impl Release<'_> {
+    /// The expression that makes this value.
+    #[must_use]
+    pub fn to_rust(&self) -> String {
+        let Self { version, arch, origin, id, programs } = self;
+        let programs: String = programs.iter().map(|program| format!("{},\n", program.to_rust())).collect();
+        format!(
+            "Release {{ version: {version:?}, arch: {arch:?}, origin: {origin:?}, id: {id:?}, programs: &[\n{programs}] }}"
+        )
+    }
+}
+
+impl Program<'_> {
+    fn to_rust(&self) -> String {
+        let Self { name, size, sha256, frames } = self;
+        format!("Program {{ name: {name:?}, size: {size}, sha256: {sha256:?}, frames: &{frames:?} }}")
+    }
+}
+
+impl Documents<'_> {
+    /// The expression that makes this value.
+    #[must_use]
+    pub fn to_rust(&self) -> String {
+        let Self { frame, cyclonedx, spdx, licenses, help } = self;
+        format!(
+            "Documents {{ frame: {frame:?}, cyclonedx: {cyclonedx:?}, spdx: {spdx:?}, licenses: {licenses:?}, \
+             help: &{help:?} }}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A value, and its source without white space.
+    macro_rules! with_source {
+        ($value:expr) => {
+            ($value, without_space(stringify!($value)))
+        };
+    }
+
+    fn without_space(source: &str) -> String {
+        source.split_whitespace().collect()
+    }
+
+    #[test]
+    fn the_source_of_a_table_is_that_of_its_value() {
+        let (release, source) = with_source!(Release {
+            version: "3.7.2",
+            arch: "amd64",
+            origin: "the tarball \"a\\b\"",
+            id: "3.7.2-421b83d15f6673b0",
+            programs: &[
+                Program {
+                    name: "etcd",
+                    size: 12,
+                    sha256: "7a0c",
+                    frames: &[
+                        Frame { packed: 0..5, size: 7, sha256: [255; 32] },
+                        Frame { packed: 5..9, size: 5, sha256: [0; 32] }
+                    ]
+                },
+                Program { name: "etcdctl", size: 0, sha256: "", frames: &[] },
+            ]
+        });
+        let arrays = |source: String| {
+            let array = |byte: &str| format!("[{}]", [byte; 32].join(","));
+            source.replace("[255;32]", &array("255")).replace("[0;32]", &array("0"))
+        };
+        assert_eq!(without_space(&release.to_rust()), arrays(source));
+
+        let (documents, source) = with_source!(Documents {
+            frame: Frame { packed: 9..11, size: 6, sha256: [0; 32] },
+            cyclonedx: 0..1,
+            spdx: 1..2,
+            licenses: 2..3,
+            help: &[("man/etcdproxy.1", 3..4), ("completions/bash", 4..6)]
+        });
+        assert_eq!(without_space(&documents.to_rust()), arrays(source));
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        let is_at_least = |version, minimum| {
+            Release { version, arch: "amd64", origin: "", id: "", programs: &[] }.is_at_least(minimum)
+        };
+        assert!(is_at_least("3.10.0", [3, 9, 9]));
+        assert!(is_at_least("3.4.0", [3, 4, 0]));
+        assert!(is_at_least("3.4.0-rc.1", [3, 4, 0]));
+        assert!(!is_at_least("3.3.27", [3, 4, 0]));
+        assert!(!is_at_least("unknown", [0, 0, 1]));
+    }
+}

@@ -1,0 +1,80 @@
+//! Why a file cannot be written.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::statvfs;
+
+/// A file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {path}: {reason}: {remedy}")]
+pub(crate) struct WriteError {
+    path: PathBuf,
+    reason: String,
+    remedy: &'static str,
+    kind: ErrorKind,
+}
+
+impl WriteError {
+    /// Explains why writing `path` failed. `need` is the number of bytes that it needs, if known.
+    pub(crate) fn new(path: &Path, err: &io::Error, remedy: &'static str, need: Option<u64>) -> Self {
+        // The kind, not the number: tempfile's errors have no number.
+        let reason = match err.kind() {
+            ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(path, need),
+            ErrorKind::NotFound => "its directory does not exist".to_owned(),
+            ErrorKind::NotADirectory => "a file is where its directory should be".to_owned(),
+            _ => err.to_string(),
+        };
+        Self { path: path.to_owned(), reason, remedy, kind: err.kind() }
+    }
+
+    /// Whether a permission is missing.
+    pub(crate) fn is_permission_denied(&self) -> bool {
+        self.kind == ErrorKind::PermissionDenied
+    }
+}
+
+fn no_space(path: &Path, need: Option<u64>) -> String {
+    let Some(need) = need else { return "no space left".to_owned() };
+    let need = need.div_ceil(1_000_000);
+    let existing = path.ancestors().skip(1).find(|dir| dir.exists());
+    match existing.map(statvfs) {
+        Some(Ok(stat)) => {
+            let free = stat.blocks_available() * stat.fragment_size() / 1_000_000;
+            format!("no space left: {need} MB needed, {free} MB free")
+        }
+        _ => format!("no space left: {need} MB needed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_says_what_happened_where_and_what_to_do() {
+        let message = |kind: ErrorKind, need| {
+            WriteError::new(Path::new("/proc/x"), &kind.into(), "choose another directory", need).to_string()
+        };
+        for (kind, reason) in [
+            (ErrorKind::PermissionDenied, "permission denied"),
+            (ErrorKind::ReadOnlyFilesystem, "the file system is read-only"),
+            (ErrorKind::NotFound, "its directory does not exist"),
+            (ErrorKind::StorageFull, "no space left"),
+        ] {
+            assert_eq!(message(kind, None), format!("cannot write /proc/x: {reason}: choose another directory"));
+        }
+        // /proc never has free space.
+        let full = message(ErrorKind::StorageFull, Some(1_000_001));
+        assert_eq!(full, "cannot write /proc/x: no space left: 2 MB needed, 0 MB free: choose another directory");
+    }
+
+    #[test]
+    fn a_missing_permission_can_be_told_from_other_errors() {
+        let is_permission = |kind: ErrorKind| WriteError::new(Path::new("/x"), &kind.into(), "", None);
+        assert!(is_permission(ErrorKind::PermissionDenied).is_permission_denied());
+        assert!(!is_permission(ErrorKind::StorageFull).is_permission_denied());
+    }
+}

@@ -1,0 +1,18 @@
+//! From what is wanted (`goal`) and what is there (`snapshot`) to the steps between them (`planner`). Only taking the
+//! snapshot touches the disk, and nothing here changes it.
+
+mod goal;
+pub(super) mod install;
+mod planner;
+pub(super) mod prune;
+pub(super) mod rollback;
+#[cfg(test)]
+mod simulation;
+mod snapshot;
+mod step;
+pub(super) mod uninstall;
+
+pub(crate) use goal::Source;
+pub(super) use goal::backup_of;
+pub(super) use step::Plan;
+pub(crate) use step::Step;

@@ -1,0 +1,253 @@
+//! Compares what is wanted with what was found. Pure: this does not look at the disk.
+
+use std::path::{Path, PathBuf};
+
+use super::goal::{Goal, Item, Rule, backup_of, beside};
+use super::snapshot::Snapshot;
+use super::step::{Plan, Step};
+use crate::install::error::Error;
+use crate::install::file_state::FileState;
+use crate::install::receipt::{Entry, Receipt};
+
+/// The way from what was found to a goal.
+#[derive(Debug)]
+pub(super) struct Planner<'a> {
+    goal: &'a Goal<'a>,
+    snapshot: Snapshot,
+    steps: Vec<Step>,
+    notes: Vec<String>,
+    /// What is ours at the end.
+    entries: Vec<Entry>,
+    /// What is no longer ours at the end, but may be there until then.
+    leaving: Vec<Entry>,
+}
+
+impl<'a> Planner<'a> {
+    /// # Errors
+    /// For anything in the way that is not ours to replace.
+    pub(super) fn compare(goal: &'a Goal<'a>, snapshot: Snapshot) -> Result<Self, Error> {
+        let notes = goal.notes.clone();
+        let mut planner = Self { goal, snapshot, steps: Vec::new(), notes, entries: Vec::new(), leaving: Vec::new() };
+        for entry in &goal.kept {
+            planner.keep(entry)?;
+        }
+        for item in &goal.items {
+            planner.want(item.clone())?;
+        }
+        planner.remove_rest()?;
+        Ok(planner)
+    }
+
+    pub(super) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// The path as users see it.
+    pub(super) fn shown(&self, path: &Path) -> String {
+        self.goal.layout.real(path).display().to_string()
+    }
+
+    /// What was found at the path.
+    pub(super) fn state(&mut self, path: &Path) -> Result<Option<FileState>, Error> {
+        self.snapshot.state(path)
+    }
+
+    /// Whether anything stays. That means files: directories stay only because of files.
+    pub(super) fn leaves_something(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// The plan. `after` is the receipt at the end, still without its entries; `None` if nothing is left.
+    pub(super) fn finish(self, after: Option<Receipt>) -> Plan {
+        let before = self.goal.receipt;
+        let mut during = after.clone().unwrap_or_else(|| before.clone());
+        // Until the end, what was installed is still installed, and what was current may still be.
+        during.versions.clone_from(&before.versions);
+        let new = after.iter().flat_map(|after| &after.versions);
+        during.versions.extend(new.filter(|new| before.version(&new.name).is_none()).cloned());
+        during.current.clone_from(&before.current);
+        during.previous.clone_from(&before.previous);
+        during.old_bin_dirs.clone_from(&before.old_bin_dirs);
+        during.old_bin_dirs.push(before.bin_dir.clone());
+        during.entries = self.entries.iter().chain(&self.leaving).cloned().collect();
+        let settled = |entry: Entry| Entry { previous: Vec::new(), ..entry };
+        let mut entries: Vec<Entry> = self.entries.into_iter().map(settled).collect();
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let after = after.map(|after| Receipt { entries, old_bin_dirs: Vec::new(), ..after });
+        let is_recorded = after.as_ref() == Some(before);
+        Plan { steps: self.steps, notes: self.notes, before: before.clone(), during, after, is_recorded }
+    }
+
+    /// Keeps the entry unchanged; after an interrupted run it may still hold the old content.
+    fn keep(&mut self, entry: &Entry) -> Result<(), Error> {
+        let mut entry = entry.clone();
+        if !entry.previous.is_empty()
+            && let Some(found) = self.state(&entry.path)?
+            && entry.is(&found)
+        {
+            entry.state = found;
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Makes the path what it must be.
+    fn want(&mut self, item: Item) -> Result<(), Error> {
+        let entry = self.goal.receipt.entry(&item.path).cloned();
+        let found = self.state(&item.path)?;
+        let mut new = entry.clone().unwrap_or_else(|| Entry::new(item.path.clone(), item.state.clone()));
+        if found.as_ref() == Some(&item.state) {
+            new.state = item.state;
+            self.entries.push(new);
+            return Ok(());
+        }
+        let is_ours = |found: &FileState| entry.as_ref().is_some_and(|entry| entry.is(found));
+        let path = self.goal.layout.real(&item.path);
+        match &found {
+            None => {}
+            Some(FileState::Directory) => return Err(Error::IsDirectory { path }),
+            Some(found) if item.rule == Rule::Replace || is_ours(found) => {}
+            Some(_) if item.rule == Rule::Keep => return self.want_beside(item, entry),
+            Some(_) if self.goal.force => {
+                let backup = backup_of(&item.path);
+                if self.state(&backup)?.is_some() {
+                    return Err(Error::BackupExists { path, backup: self.goal.layout.real(&backup) });
+                }
+                self.steps.push(Step::Save { path: item.path.clone(), to: backup.clone() });
+                self.note(format!("{} is kept as {}", path.display(), self.shown(&backup)));
+                new.backup = Some(backup);
+            }
+            Some(_) if entry.is_some() => return Err(Error::Changed { backup: backup_of(&path), path }),
+            Some(FileState::Link { target }) => {
+                let what = format!("a link to {}", target.display());
+                return Err(Error::Foreign { backup: backup_of(&path), path, what });
+            }
+            Some(FileState::File { .. }) => {
+                return Err(Error::Foreign { backup: backup_of(&path), path, what: "a file".to_owned() });
+            }
+        }
+        if new.state != item.state {
+            let previous = std::mem::replace(&mut new.state, item.state.clone());
+            new.previous.push(previous);
+        }
+        self.want_directories(&item.path)?;
+        self.put(item);
+        self.entries.push(new);
+        Ok(())
+    }
+
+    fn put(&mut self, item: Item) {
+        let path = item.path;
+        self.steps.push(match item.state {
+            FileState::Directory => Step::Directory { path },
+            FileState::Link { target } => Step::Link { path, target },
+            FileState::File { sha256, mode } => Step::Write { path, sha256, mode, source: item.source },
+        });
+    }
+
+    /// Leaves the user's own file, and writes ours beside it, unless that was done before.
+    fn want_beside(&mut self, item: Item, entry: Option<Entry>) -> Result<(), Error> {
+        let receipt = self.goal.receipt;
+        let beside = beside(&item.path);
+        let is_known = |path: &Path| receipt.entry(path).is_some_and(|entry| entry.state == item.state);
+        let was_offered = is_known(&item.path) || is_known(&beside);
+        self.entries.extend(entry);
+        if was_offered {
+            self.entries.extend(receipt.entry(&beside).cloned());
+            return Ok(());
+        }
+        let (theirs, ours) = (self.shown(&item.path), self.shown(&beside));
+        let is_ours = |found: &FileState| receipt.entry(&beside).is_some_and(|entry| entry.is(found));
+        if self.state(&beside)?.is_some_and(|found| found != item.state && !is_ours(&found)) {
+            self.note(format!("{theirs} and {ours} are yours and stay"));
+            return Ok(());
+        }
+        self.note(format!("{theirs} is yours and stays: the current defaults are in {ours}"));
+        self.want(Item { path: beside, rule: Rule::Replace, ..item })
+    }
+
+    /// Creates the directories of the path that are missing, which makes them ours.
+    fn want_directories(&mut self, path: &Path) -> Result<(), Error> {
+        let dirs: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
+        for dir in dirs.into_iter().rev() {
+            let is_known = |entries: &[Entry]| entries.iter().any(|entry| entry.path == dir);
+            if is_known(&self.entries) {
+                continue;
+            }
+            let was_ours = is_known(&self.goal.receipt.entries) || self.goal.created.contains(&dir);
+            let exists = self.snapshot.has_directory(&dir)?;
+            if !exists {
+                self.steps.push(Step::Directory { path: dir.clone() });
+            }
+            if was_ours || !exists {
+                self.entries.push(Entry::new(dir, FileState::Directory));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was ours and is not wanted. What was changed since stays, unless all is purged.
+    fn remove_rest(&mut self) -> Result<(), Error> {
+        let receipt = self.goal.receipt;
+        let is_wanted = |planner: &Self, path: &Path| planner.entries.iter().any(|entry| entry.path == path);
+        // In reverse: links before what they lead to.
+        let (mut directories, files): (Vec<&Entry>, Vec<&Entry>) =
+            receipt.entries.iter().rev().partition(|entry| entry.state == FileState::Directory);
+        for entry in files {
+            if !is_wanted(self, &entry.path) {
+                self.remove(entry)?;
+            }
+        }
+        directories.sort_by(|a, b| b.path.cmp(&a.path));
+        let own = (!self.entries.is_empty()).then(|| self.goal.layout.receipt());
+        for entry in directories {
+            if is_wanted(self, &entry.path) {
+                continue;
+            }
+            let mut staying = self.entries.iter().map(|entry| &entry.path).chain(&own);
+            if staying.any(|path| path.starts_with(&entry.path)) {
+                self.entries.push(entry.clone());
+                continue;
+            }
+            if self.snapshot.has_directory(&entry.path)? {
+                self.steps.push(Step::RemoveDirectory { path: entry.path.clone() });
+            }
+            self.leaving.push(entry.clone());
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, entry: &Entry) -> Result<(), Error> {
+        let found = self.state(&entry.path)?;
+        let backup = match &entry.backup {
+            Some(backup) => self.state(backup)?.map(|_| backup.clone()),
+            None => None,
+        };
+        let path = self.shown(&entry.path);
+        match &found {
+            None => {}
+            Some(FileState::Directory) => self.note(format!("kept: {path} is now a directory")),
+            Some(found) if entry.is(found) || (self.goal.purge && entry.backup.is_none()) => {
+                self.steps.push(Step::Remove { path: entry.path.clone() });
+            }
+            // The user's own file, restored by a run that was interrupted.
+            Some(_) if entry.backup.is_some() && backup.is_none() => {}
+            Some(_) => {
+                self.note(format!("kept, because it was changed after it was installed: {path}"));
+                if let Some(backup) = backup {
+                    self.note(format!("kept: {}", self.shown(&backup)));
+                }
+                // It remains ours, for a later purge and for another install.
+                let stays = self.goal.layout.is_of_service(&entry.path);
+                let entries = if stays { &mut self.entries } else { &mut self.leaving };
+                entries.push(entry.clone());
+                return Ok(());
+            }
+        }
+        if let Some(from) = backup {
+            self.steps.push(Step::Restore { path: entry.path.clone(), from });
+        }
+        self.leaving.push(entry.clone());
+        Ok(())
+    }
+}

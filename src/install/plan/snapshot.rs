@@ -1,0 +1,96 @@
+//! A look at everything that a plan depends on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::goal::{Goal, Rule, backup_of, beside};
+use crate::fs::dirs;
+use crate::install::error::Error;
+use crate::install::file_state::FileState;
+use crate::install::guard;
+
+/// What is at the paths that a goal concerns. An error counts only if the plan depends on that path.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    states: BTreeMap<PathBuf, Result<Option<FileState>, Error>>,
+    directories: BTreeMap<PathBuf, Result<bool, Error>>,
+}
+
+impl Snapshot {
+    /// Looks at the disk.
+    pub(super) fn take(goal: &Goal<'_>) -> Self {
+        let layout = goal.layout;
+        let look = |path: &Path| {
+            let exists = guard::check(layout, dirs::parent(path))?;
+            if exists { FileState::read(&layout.real(path), layout.uid) } else { Ok(None) }
+        };
+        Self::with(goal, look, |dir| guard::check_path(layout, dir))
+    }
+
+    /// Asks `look` about every path that the plan may depend on, and `has_directory` about every directory.
+    pub(super) fn with(
+        goal: &Goal<'_>,
+        look: impl Fn(&Path) -> Result<Option<FileState>, Error>,
+        has_directory: impl Fn(&Path) -> Result<bool, Error>,
+    ) -> Self {
+        let states = goal.paths().into_iter().map(|path| (path.clone(), look(&path))).collect();
+        let directories = goal.directories().into_iter().map(|dir| (dir.clone(), has_directory(&dir))).collect();
+        Self { states, directories }
+    }
+
+    /// What is at the path.
+    pub(super) fn state(&mut self, path: &Path) -> Result<Option<FileState>, Error> {
+        get(&mut self.states, path)
+    }
+
+    /// Whether the directory exists.
+    pub(super) fn has_directory(&mut self, dir: &Path) -> Result<bool, Error> {
+        get(&mut self.directories, dir)
+    }
+}
+
+/// A copy of a result, or the error itself, which ends the planning.
+fn get<T: Clone>(found: &mut BTreeMap<PathBuf, Result<T, Error>>, path: &Path) -> Result<T, Error> {
+    if let Some(Ok(value)) = found.get(path) {
+        return Ok(value.clone());
+    }
+    let never_looked_at = || Err(Error::CannotRead { path: path.to_owned(), cause: io::ErrorKind::Other.into() });
+    found.remove(path).unwrap_or_else(never_looked_at)
+}
+
+impl Goal<'_> {
+    /// The files and links that a plan for this goal may depend on.
+    fn paths(&self) -> Vec<PathBuf> {
+        let mut paths = vec![self.layout.config()];
+        for item in &self.items {
+            paths.push(item.path.clone());
+            if item.rule == Rule::Keep {
+                paths.push(beside(&item.path));
+            }
+            if self.force {
+                paths.push(backup_of(&item.path));
+            }
+        }
+        // Kept versions are not looked at: reading all of them would take long.
+        paths.extend(self.kept.iter().filter(|entry| !entry.previous.is_empty()).map(|entry| entry.path.clone()));
+        let files = self.receipt.entries.iter().filter(|entry| entry.state != FileState::Directory);
+        for entry in files.filter(|entry| !self.wants(&entry.path)) {
+            paths.push(entry.path.clone());
+            paths.extend(entry.backup.clone());
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+
+    /// The directories that a plan for this goal may depend on.
+    fn directories(&self) -> Vec<PathBuf> {
+        let above = self.items.iter().flat_map(|item| item.path.ancestors().skip(1)).map(Path::to_owned);
+        let entries = self.receipt.entries.iter().filter(|entry| entry.state == FileState::Directory);
+        let mut directories: Vec<PathBuf> = above.chain(entries.map(|entry| entry.path.clone())).collect();
+        directories.sort_unstable();
+        directories.dedup();
+        directories
+    }
+}

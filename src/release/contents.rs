@@ -1,0 +1,21 @@
+//! What this binary contains, as `build.rs` recorded it.
+
+use etcdproxy_payload::{Documents, Frame, Label};
+
+pub(crate) type Release = etcdproxy_payload::Release<'static>;
+pub(crate) type Program = etcdproxy_payload::Program<'static>;
+
+/// Version of etcdproxy, and so of the buildpack.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The release this binary was built with.
+#[allow(clippy::unreadable_literal, reason = "generated")]
+pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));
+
+#[allow(clippy::unreadable_literal, reason = "generated")]
+pub(super) static DOCUMENTS: Documents<'static> = include!(concat!(env!("OUT_DIR"), "/documents.rs"));
+
+/// The label of this binary.
+pub(crate) fn own_label() -> serde_json::Result<Label> {
+    serde_json::from_slice(include_bytes!(concat!(env!("OUT_DIR"), "/label.json")))
+}

@@ -1,0 +1,42 @@
+//! The texts inside this binary: bills of materials, licences, completions and manual pages.
+
+use super::contents::DOCUMENTS;
+use super::error::Error;
+use super::payload::{self, DecodeError};
+
+/// A text that tells what this binary is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Document {
+    /// Bill of materials, `CycloneDX` 1.6.
+    CycloneDx,
+    /// Bill of materials, SPDX 2.3.
+    Spdx,
+    Licenses,
+}
+
+/// The document, checked.
+pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
+    let (what, part) = match document {
+        Document::CycloneDx => ("bill of materials", &DOCUMENTS.cyclonedx),
+        Document::Spdx => ("bill of materials", &DOCUMENTS.spdx),
+        Document::Licenses => ("licence texts", &DOCUMENTS.licenses),
+    };
+    Ok(all_documents(what)?[part.clone()].to_owned())
+}
+
+/// The completions or manual pages in `dir` with that name; all of them if `name` is empty.
+pub(crate) fn help(dir: &str, name: &str) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    let all = all_documents("help text")?;
+    let files = DOCUMENTS.help.iter().filter_map(|(path, part)| Some((path.strip_prefix(dir)?, part)));
+    let wanted = files.filter(|(file, _)| name.is_empty() || *file == name);
+    Ok(wanted.map(|(file, part)| (file, all[part.clone()].to_owned())).collect())
+}
+
+/// All of them, in one piece; an error calls them `what`.
+fn all_documents(what: &'static str) -> Result<Vec<u8>, Error> {
+    payload::decode_frame(&DOCUMENTS.frame).map_err(|err| match err {
+        DecodeError::Absent => Error::NoDocument { what },
+        DecodeError::Damaged(detail) => Error::Damaged { name: what, detail },
+        DecodeError::Sink(err) => Error::Damaged { name: what, detail: err.to_string() },
+    })
+}

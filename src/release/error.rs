@@ -1,0 +1,86 @@
+//! What can go wrong between this binary and a program on disk.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+
+use super::contents::Program;
+use super::payload::DecodeError;
+use crate::fs::WriteError;
+
+/// Why a program, or a document, does not come out of this binary.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("this build carries {has}, not {name}: build with ETCD_RELEASE_TARBALL set to the official etcd tarball")]
+    NotCarried { name: String, has: String },
+
+    #[error(
+        "this is the small launcher, which has no {name} inside: put it back beside {name}, or use the full etcdproxy"
+    )]
+    Launcher { name: &'static str },
+
+    #[error("this is the small launcher, which has no {what} inside: use the full etcdproxy")]
+    NoDocument { what: &'static str },
+
+    #[error("cannot make the small launcher from this binary: {detail}")]
+    NoLauncher { detail: String },
+
+    #[error("the {name} inside this binary is damaged ({detail}): copy or download etcdproxy again")]
+    Damaged { name: &'static str, detail: String },
+
+    #[error("{path} exists and is not {name} {version} ({difference}): move it away, or choose another directory")]
+    Occupied { path: PathBuf, name: &'static str, version: &'static str, difference: Difference },
+
+    #[error(transparent)]
+    Write(#[from] WriteError),
+
+    #[error("{path} belongs to uid {owner}, who could replace the programs in it: {remedy}")]
+    WrongOwner { path: PathBuf, owner: u32, remedy: &'static str },
+
+    #[error("{path} is on a file system mounted noexec, so nothing can be run from it: {remedy}")]
+    NoExec { path: PathBuf, remedy: &'static str },
+
+    #[error("cannot read {path}: {cause}")]
+    CannotRead { path: PathBuf, cause: io::Error },
+
+    #[error(
+        "cannot keep {name} in memory: {cause}: \
+         set ETCDPROXY_UNPACK_DIR to a directory that etcdproxy can write to and run programs from"
+    )]
+    NoMemory { name: &'static str, cause: io::Error },
+}
+
+impl Error {
+    pub(super) fn of_decode(program: &Program, err: DecodeError, sink: impl FnOnce(io::Error) -> Self) -> Self {
+        match err {
+            DecodeError::Absent => Self::Launcher { name: program.name },
+            DecodeError::Damaged(detail) => Self::Damaged { name: program.name, detail },
+            DecodeError::Sink(err) => sink(err),
+        }
+    }
+}
+
+/// How a file differs from what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Difference {
+    Missing,
+    /// What is wrong, as in `it has 4 bytes, not 5`.
+    Mismatch(String),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "it is missing",
+            Self::Mismatch(what) => what,
+        })
+    }
+}
+
+impl Serialize for Difference {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
