@@ -52,14 +52,14 @@ else
     echo "== SKIPPED: scripts/integration.sh and scripts/service.sh need root"
 fi
 
-echo "== tests"
-# Tests that need root have needs_root in their names. Without root, they are skipped and counted as such.
+echo "== tests, including those that a plain cargo test ignores"
+# Without root, the tests in modules called needs_root are skipped, and counted as such.
 [ "$(id -u)" = 0 ] || skip="$skip needs_root"
 if cargo nextest --version >/dev/null 2>&1; then
     filter=
     for name in $skip; do filter="$filter${filter:+ and }not test($name)"; done
     [ -z "$filter" ] || set -- "$@" -E "$filter"
-    exec cargo nextest run --locked "$@"
+    exec cargo nextest run --locked --run-ignored all "$@"
 fi
 for name in $skip; do set -- "$@" --skip "$name"; done
-exec cargo test --locked -- --test-threads=2 "$@"
+exec cargo test --locked --no-fail-fast -- --include-ignored --test-threads=2 "$@"

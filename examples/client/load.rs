@@ -1,4 +1,4 @@
-//! A steady client: a put and a get every 20 ms and one watch, which remember what they saw, and when.
+//! A steady load: a put and a get every 20 ms, and a watch. It records what it sees, and when.
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock means that a task has panicked")]
 
@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
-const EVERY: Duration = Duration::from_millis(20);
-const DEADLINE: Duration = Duration::from_secs(2);
-/// How long, at the end, the watch may take to deliver what was written, and the cluster to tell what it has.
-const CATCH_UP: Duration = Duration::from_secs(15);
+const INTERVAL: Duration = Duration::from_millis(20);
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the watch may take, at the end, to deliver all writes, and the cluster to return all keys.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What one kind of call went through.
+/// The results of one kind of call.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     successes: Vec<Instant>,
@@ -34,7 +34,7 @@ impl Calls {
         self.successes.len()
     }
 
-    /// The longest time without a success, from the start to the end: who never succeeds again has a gap, too.
+    /// The longest time without a success. The time before the first and after the last one counts, too.
     fn longest_gap(&self, Span { started, ended, .. }: &Span) -> Duration {
         let from = std::iter::once(started).chain(&self.successes);
         let to = self.successes.iter().chain([ended]);
@@ -52,11 +52,11 @@ impl Calls {
     }
 }
 
-/// From when to when the load ran.
+/// When the load started and ended.
 #[derive(Debug)]
 struct Span {
     started: Instant,
-    started_by_the_clock: SystemTime,
+    started_at: SystemTime,
     ended: Instant,
 }
 
@@ -71,14 +71,14 @@ struct Seen {
     stale_reads: u64,
 }
 
-/// What a whole run went through.
+/// The results of a whole run.
 #[derive(Debug)]
 pub(crate) struct Report {
     span: Span,
     pub(crate) puts: Calls,
     pub(crate) gets: Calls,
     pub(crate) events: Calls,
-    /// Writes that etcd acknowledged and that were not there at the end.
+    /// Writes that etcd acknowledged but did not return at the end.
     pub(crate) lost_writes: usize,
     /// Acknowledged writes that the watch did not deliver.
     pub(crate) lost_events: usize,
@@ -93,12 +93,12 @@ impl Report {
         self.lost_writes == 0 && self.lost_events == 0 && self.stale_reads == 0
     }
 
-    /// For programs: what the text says, and the time of each success. All times are in seconds; `started` counts
-    /// from 1970, the others from `started`.
+    /// The same as the text, and the time of each success, for programs. Times are in seconds: `started` since 1970,
+    /// the others since `started`.
     pub(crate) fn json(&self) -> Value {
-        let Span { started, started_by_the_clock, ended } = &self.span;
+        let Span { started, started_at, ended } = &self.span;
         json!({
-            "started": started_by_the_clock.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            "started": started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             "ended": (*ended - *started).as_secs_f64(),
             "puts": self.puts.json(&self.span),
             "gets": self.gets.json(&self.span),
@@ -137,10 +137,9 @@ pub(crate) struct Load {
     watcher: JoinHandle<()>,
 }
 
-/// Connects as an application would: short deadlines, and it stays on its address, or on its several
-/// (`ADDR,ADDR,…`).
+/// Connects as an application would: with short timeouts, and to the given addresses only (`ADDR,ADDR,…`).
 pub(crate) async fn connect(endpoints: &str) -> Result<Client, Error> {
-    let options = ConnectOptions::new().with_connect_timeout(DEADLINE).with_timeout(DEADLINE);
+    let options = ConnectOptions::new().with_connect_timeout(TIMEOUT).with_timeout(TIMEOUT);
     Client::connect(split(endpoints), Some(options)).await
 }
 
@@ -149,10 +148,10 @@ fn split(endpoints: &str) -> Vec<&str> {
 }
 
 impl Load {
-    /// Begins to write below `prefix` through `endpoints`.
+    /// Starts to write below `prefix`, through `endpoints`.
     pub(crate) async fn start(endpoints: &str, prefix: &str) -> Result<Self, Error> {
         let client = connect(endpoints).await?;
-        // A watch lives as long as it may: its client has no deadline.
+        // A watch may live forever, so its client has no timeout.
         let watching = Client::connect(split(endpoints), None).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = watch::Sender::new(false);
@@ -171,7 +170,7 @@ impl Load {
         self.seen.lock().unwrap().puts.done()
     }
 
-    /// What was done so far, for programs.
+    /// The number of successful calls so far, for programs.
     pub(crate) fn done_json(&self) -> Value {
         let seen = self.seen.lock().unwrap();
         json!({ "puts": seen.puts.done(), "gets": seen.gets.done(), "events": seen.events.done() })
@@ -183,9 +182,9 @@ impl Load {
         for task in &mut self.tasks {
             let _ = task.await;
         }
-        let (started, started_by_the_clock) = self.started;
-        let span = Span { started, started_by_the_clock, ended: Instant::now() };
-        let deadline = Instant::now() + CATCH_UP;
+        let (started, started_at) = self.started;
+        let span = Span { started, started_at, ended: Instant::now() };
+        let deadline = Instant::now() + CATCH_UP_TIMEOUT;
         let behind = || {
             let seen = self.seen.lock().unwrap();
             seen.acknowledged.difference(&seen.watched).count()
@@ -211,16 +210,16 @@ impl Load {
         })
     }
 
-    /// All keys. Of several addresses some may be dead: it asks again.
+    /// All keys. Asks again after an error, because some of several addresses may be dead.
     async fn read_back(&self) -> Result<GetResponse, Error> {
-        let deadline = Instant::now() + CATCH_UP;
+        let deadline = Instant::now() + CATCH_UP_TIMEOUT;
         loop {
             let options = GetOptions::new().with_prefix().with_keys_only();
             let read = self.client.kv_client().get(self.prefix.as_str(), Some(options)).await;
             if read.is_ok() || Instant::now() > deadline {
                 return read;
             }
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 }
@@ -233,24 +232,24 @@ fn number(key: &[u8], prefix: &str) -> Option<u64> {
     std::str::from_utf8(key).ok()?.strip_prefix(prefix)?.parse().ok()
 }
 
-/// One call every 20 ms. The turns that a slow call misses are left out: no burst of calls follows it.
-fn turns() -> Interval {
-    let mut turns = tokio::time::interval(EVERY);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    turns
+/// The times of the calls. Those that a slow call misses are skipped, so that no burst of calls follows it.
+fn ticks() -> Interval {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 async fn put_all(client: Client, prefix: String, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
     let mut kv = client.kv_client();
-    let mut turns = turns();
+    let mut ticks = ticks();
     for n in 0.. {
-        turns.tick().await;
+        ticks.tick().await;
         if *stop.borrow() {
             return;
         }
-        let done = tokio::time::timeout(DEADLINE, kv.put(key(&prefix, n), n.to_string(), None)).await;
+        let result = tokio::time::timeout(TIMEOUT, kv.put(key(&prefix, n), n.to_string(), None)).await;
         let mut seen = seen.lock().unwrap();
-        if matches!(done, Ok(Ok(_))) {
+        if matches!(result, Ok(Ok(_))) {
             seen.puts.success();
             seen.acknowledged.insert(n);
         } else {
@@ -261,13 +260,13 @@ async fn put_all(client: Client, prefix: String, seen: Arc<Mutex<Seen>>, stop: w
 
 async fn get_all(client: Client, prefix: String, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
     let mut kv = client.kv_client();
-    let mut turns = turns();
+    let mut ticks = ticks();
     while !*stop.borrow() {
-        turns.tick().await;
+        ticks.tick().await;
         let last = seen.lock().unwrap().acknowledged.last().copied();
-        let done = tokio::time::timeout(DEADLINE, kv.get(key(&prefix, last.unwrap_or(0)), None)).await;
+        let result = tokio::time::timeout(TIMEOUT, kv.get(key(&prefix, last.unwrap_or(0)), None)).await;
         let mut seen = seen.lock().unwrap();
-        if let Ok(Ok(answer)) = done {
+        if let Ok(Ok(answer)) = result {
             seen.gets.success();
             seen.stale_reads += u64::from(last.is_some() && answer.kvs().is_empty());
         } else {
@@ -276,7 +275,7 @@ async fn get_all(client: Client, prefix: String, seen: Arc<Mutex<Seen>>, stop: w
     }
 }
 
-/// Watches from `revision` on; when the stream breaks, from after the last event, as etcd's own clients do.
+/// Watches from `revision` on. When the stream breaks, it continues after the last event, as etcd's own clients do.
 async fn watch_all(client: Client, prefix: String, mut revision: i64, seen: Arc<Mutex<Seen>>) {
     loop {
         let options = WatchOptions::new().with_prefix().with_start_revision(revision);
@@ -295,6 +294,6 @@ async fn watch_all(client: Client, prefix: String, mut revision: i64, seen: Arc<
             }
         }
         seen.lock().unwrap().watch_resumed += 1;
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -1,8 +1,9 @@
-//! The application's side of the demonstration: a real gRPC client that knows one address (or, to compare, several).
+//! The application's side: a real gRPC client that knows one address, or, for comparisons, several.
 //!
 //! `client load ADDR,…` writes, reads and watches until its standard input ends, then reports what was lost.
-//! With `--json` each line of output is JSON: what was done so far, ten times a second, and at the end the report.
-//! `client bench ADDR,… --clients N --seconds S --call put|get [--ca FILE]` measures calls; `--ca` is for `https`.
+//! With `--json`, each line of output is JSON: ten times a second the calls so far, and at the end the report.
+//! `client bench ADDR,… --clients N --seconds S --call put|get [--ca FILE]` measures throughput and latency; `--ca` is
+//! for `https`.
 //! `client leader ADDR,ADDR,…` prints the number (from 1) of the member that leads, and
 //! `client make-leader NUMBER ADDR,ADDR,…` makes that member lead.
 
@@ -22,7 +23,7 @@ use load::Load;
 async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match args[..] {
+    let result = match args[..] {
         ["load", addrs] => load(addrs, false).await,
         ["load", "--json", addrs] => load(addrs, true).await,
         ["bench", ref args @ ..] => bench(args).await,
@@ -36,7 +37,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    done.unwrap_or_else(|err| {
+    result.unwrap_or_else(|err| {
         eprintln!("client: {err}");
         ExitCode::FAILURE
     })
@@ -80,8 +81,8 @@ async fn leader(addrs: &str) -> Result<ExitCode, Error> {
 
 async fn make_leader(number: &str, addrs: &str) -> Result<ExitCode, Error> {
     let (leads, leader) = find_leader(addrs).await?;
-    let heir = addrs.split(',').zip(1..).find(|(_, n)| n.to_string() == number);
-    let (addr, n) = heir.ok_or_else(|| Error::InvalidArgs(format!("there is no member {number} in {addrs}")))?;
+    let next = addrs.split(',').zip(1..).find(|(_, n)| n.to_string() == number);
+    let (addr, n) = next.ok_or_else(|| Error::InvalidArgs(format!("there is no member {number} in {addrs}")))?;
     if n != leads {
         let status = load::connect(addr).await?.maintenance_client().status().await?;
         let id = status.header().map_or(0, ResponseHeader::member_id);

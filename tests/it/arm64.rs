@@ -16,7 +16,7 @@ fn arm64_binary() -> PathBuf {
     path_from_test_script("ETCDPROXY_TEST_ARM64")
 }
 
-/// Runs a program that is for arm64, or starts others that are.
+/// Runs a program for arm64, or one that starts programs for arm64.
 fn as_arm64<I: IntoIterator<Item: AsRef<OsStr>>>(program: &Path, args: I) -> Command {
     let mut command = command(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/as_arm64.sh").as_ref(), [program]);
     command.args(args);

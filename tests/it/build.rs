@@ -178,7 +178,7 @@ fn a_tarball_that_the_user_vouches_for_is_embedded_with_all_its_programs() {
 }
 
 #[test]
-fn a_tarball_that_the_manifest_vouches_for_must_contain_the_etcd_of_the_manifest() {
+fn a_tarball_in_the_manifest_must_contain_the_etcd_in_the_manifest() {
     let (build, sha256) = Build::new().with_tarball(&top_directory(), &["etcd"]);
     let path = build.dir.path().join("manifest.yml");
     let mut manifest = String::new();
@@ -193,7 +193,7 @@ fn a_tarball_that_the_manifest_vouches_for_must_contain_the_etcd_of_the_manifest
 }
 
 #[test]
-fn a_tarball_that_the_user_vouches_for_must_contain_the_etcd_of_the_manifest_if_it_is_the_same_version() {
+fn even_a_tarball_that_the_user_vouches_for_must_match_the_manifest_if_its_version_does() {
     let (build, sha256) = Build::new().with_tarball(&top_directory(), &["etcd"]);
     is_not_the_manifests_etcd(&build.env("ETCD_RELEASE_SHA256", &sha256).fails());
 }

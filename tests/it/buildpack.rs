@@ -313,7 +313,7 @@ fn the_binary_for_the_other_architecture_must_be_given_and_of_the_same_release()
     assert!(!dir.path().join("x.zip").exists());
 }
 
-/// A `run` whose port opens/// Runs a proxy without a cluster: its port opens all the same.
+/// Runs a proxy without a cluster. Its port opens anyway.
 fn run(addr: &str) -> Process {
     let mut command = etcdproxy(["run", "--endpoints", &unique_addr(), "--listen-addr", addr]);
     Process::start(command.stderr(Stdio::piped()))

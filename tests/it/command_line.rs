@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::support::{binary, command, etcdproxy, fails_with, finish, succeeds};
 
 #[test]
-fn help_texts_and_error_messages() {
+fn help_texts_and_error_messages_match_the_files_in_tests_cmd() {
     let cases = trycmd::TestCases::new();
     cases.register_bin("etcdproxy", binary());
     cases.env("ETCDPROXY_UNPACK_DIR", "/no/such/dir").env("COLUMNS", "100");
@@ -80,7 +80,7 @@ fn groff_warnings(page: &str) -> String {
 }
 
 #[test]
-fn the_manual_page_refers_to_those_of_the_commands() {
+fn the_main_manual_page_refers_to_the_page_of_each_command() {
     let page = succeeds(&mut etcdproxy(["man"]));
     for name in shown_commands() {
         assert!(page.contains(&format!("etcdproxy\\-{name}(1)")), "{name}:\n{page}");

@@ -20,6 +20,14 @@ fn run(endpoints: &str, addr: &str, drain: &str) -> Command {
     command
 }
 
+/// A proxy through which the cluster answers, and its address.
+fn start(cluster: &Cluster, drain: &str) -> (Process, String) {
+    let addr = unique_addr();
+    let proxy = Process::start(&mut run(&cluster.endpoints(), &addr, drain));
+    wait_ready(&addr);
+    (proxy, addr)
+}
+
 /// The etcd that a proxy supervises.
 fn etcd_of(proxy: &Process) -> u32 {
     child_of(proxy.pid(), "etcd")
@@ -34,9 +42,7 @@ fn kill_etcd_of(proxy: &Process) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_sigterm_the_proxy_serves_until_its_client_disconnects() {
     let cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
-    wait_ready(&addr);
+    let (mut proxy, addr) = start(&cluster, "60s");
     let client = load::connect(&addr).await.unwrap();
     let mut kv = client.kv_client();
     kv.put("key", "before", None).await.unwrap();
@@ -57,9 +63,7 @@ async fn after_sigterm_the_proxy_serves_until_its_client_disconnects() {
 async fn a_client_that_stays_is_cut_off_when_the_time_is_up_or_a_second_signal_arrives() {
     let cluster = Cluster::start(1);
     for (drain, second_signal) in [("1s", false), ("60s", true)] {
-        let addr = unique_addr();
-        let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, drain));
-        wait_ready(&addr);
+        let (mut proxy, addr) = start(&cluster, drain);
         let client = load::connect(&addr).await.unwrap();
         client.kv_client().put("key", "value", None).await.unwrap();
         let etcd = etcd_of(&proxy);
@@ -77,9 +81,7 @@ async fn a_client_that_stays_is_cut_off_when_the_time_is_up_or_a_second_signal_a
 #[test]
 fn etcd_is_restarted_when_it_ends_and_never_outlives_the_proxy() {
     let cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
-    wait_ready(&addr);
+    let (mut proxy, addr) = start(&cluster, "0s");
     for _ in 0..3 {
         let dead = kill_etcd_of(&proxy);
         eventually("another etcd runs", || etcd_of(&proxy) != dead);
@@ -126,9 +128,7 @@ fn etcd_is_not_restarted_when_it_rejects_a_setting_after_opening_its_port() {
 #[test]
 fn an_earlier_health_check_does_not_delay_the_end() {
     let cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "60s"));
-    wait_ready(&addr);
+    let (mut proxy, addr) = start(&cluster, "60s");
     let mut client = std::net::TcpStream::connect(&addr).unwrap();
     client.write_all(b"GET /proxy/health HTTP/1.0\r\n\r\n").unwrap();
     client.read_to_end(&mut Vec::new()).unwrap();
@@ -189,9 +189,7 @@ fn a_normal_start_logs_one_line_and_a_lasting_failure_is_logged_once() {
 #[test]
 fn the_return_of_an_endpoint_is_logged() {
     let mut cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let mut proxy = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
-    wait_ready(&addr);
+    let (mut proxy, addr) = start(&cluster, "0s");
     cluster.kill_member(0);
     fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
     cluster.start_member(0);
@@ -232,9 +230,7 @@ fn logs_can_be_json_or_unchanged() {
 #[test]
 fn a_second_proxy_stands_by_and_takes_over() {
     let cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let mut first = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
-    wait_ready(&addr);
+    let (mut first, addr) = start(&cluster, "0s");
     let mut second = Process::start(&mut run(&cluster.endpoints(), &addr, "0s"));
     std::thread::sleep(Duration::from_millis(500));
     assert!(second.is_running());

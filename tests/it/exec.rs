@@ -11,7 +11,7 @@ use crate::support::{
     unique_addr, unique_host, wait_ready,
 };
 
-/// `exec`; its command follows.
+/// `exec`, still without its command.
 fn exec(endpoints: &str, addr: &str) -> Command {
     etcdproxy(["exec", "--endpoints", endpoints, "--listen-addr", addr, "--"])
 }
@@ -45,7 +45,7 @@ fn signals_reach_the_command_while_the_proxy_keeps_serving() {
 }
 
 #[test]
-fn signals_with_which_users_control_servers_go_to_the_command() {
+fn usr1_usr2_quit_and_int_go_to_the_command() {
     let cluster = Cluster::start(1);
     let addr = unique_addr();
     let dir = tempfile::tempdir().unwrap();

@@ -6,10 +6,11 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -26,9 +27,7 @@ const UNIT: &str = "etc/systemd/system/etcdproxy.service";
 
 impl Host {
     fn new() -> Self {
-        // In memory, because a disk may be slow, and no test cuts the power.
-        let shm = Path::new("/dev/shm");
-        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
+        let dir = scratch_dir();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let host = Self(dir);
         for dir in DIRS {
@@ -83,6 +82,15 @@ impl Host {
     }
 }
 
+/// In memory, if it has room for several installations: a disk may be slow, and no test cuts the power.
+fn scratch_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let is_suitable = statvfs(memory).is_ok_and(|fs| {
+        fs.blocks_available() * fs.fragment_size() > 4_000_000_000 && !fs.flags().contains(FsFlags::ST_NOEXEC)
+    });
+    if is_suitable { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 type Tree = BTreeMap<String, String>;
 
 /// The mode of every path below `dir`, and its content or target.
@@ -93,7 +101,7 @@ fn tree(dir: &Path) -> Tree {
         for entry in fs::read_dir(next).unwrap() {
             let path = entry.unwrap().path();
             let meta = path.symlink_metadata().unwrap();
-            let what = if meta.is_symlink() {
+            let content = if meta.is_symlink() {
                 fs::read_link(&path).unwrap().display().to_string()
             } else if meta.is_dir() {
                 dirs.push(path.clone());
@@ -103,17 +111,17 @@ fn tree(dir: &Path) -> Tree {
             } else {
                 sha256(&path)
             };
-            tree.insert(path.strip_prefix(dir).unwrap().display().to_string(), format!("{:o} {what}", meta.mode()));
+            tree.insert(path.strip_prefix(dir).unwrap().display().to_string(), format!("{:o} {content}", meta.mode()));
         }
     }
     tree
 }
 
-/// Remembers the hash of each file: many trees share their files.
+/// The sha256 of a file. Hashes each file once, because many trees share their files.
 fn sha256(path: &Path) -> String {
     static SEEN: Mutex<BTreeMap<(u64, u64, i64, i64), String>> = Mutex::new(BTreeMap::new());
     let meta = path.metadata().unwrap();
-    let mut seen = SEEN.lock().unwrap();
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     let file = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
     seen.entry(file).or_insert_with(|| support::sha256(path)).clone()
 }
@@ -174,8 +182,11 @@ fn a_dry_run_lists_what_install_does_and_uninstall_undoes_it() {
     assert_eq!(listed.lines().count(), new.len() - 1, "everything except the receipt: {listed}");
     host.run(&["uninstall"]);
     assert_eq!(host.tree(), before);
-    let told = host.run(&["uninstall"]);
-    assert!(told.starts_with("nothing to do\nnote: nothing is installed in") && told.contains("--prefix"), "{told}");
+    let output = host.run(&["uninstall"]);
+    assert!(
+        output.starts_with("nothing to do\nnote: nothing is installed in") && output.contains("--prefix"),
+        "{output}"
+    );
     let json: Value = serde_json::from_str(&host.run(&["uninstall", "--dry-run=json"])).unwrap();
     assert!(json["steps"].as_array().unwrap().is_empty(), "{json:#}");
     for verb in ["rollback", "verify"] {
@@ -202,21 +213,21 @@ fn every_printed_path_includes_the_root() {
     let host = Host::new();
     let root = host.path("").display().to_string();
     fs::write(host.path("usr/local/bin/etcd"), "mine").unwrap();
-    let mut said = host.run(&["install", "--force", "--dry-run"]) + &host.run(&["install", "--force"]);
+    let mut printed = host.run(&["install", "--force", "--dry-run"]) + &host.run(&["install", "--force"]);
     fs::write(host.path(ENV), "ETCDPROXY_METRICS_ADDR=127.0.0.1:4002\n").unwrap();
-    said += &host.run(&["install"]);
+    printed += &host.run(&["install"]);
     // The unpacked etcd belongs to this host, not to that root.
     succeeds(&mut command(&link(&host.path("opt"), "etcd"), ["--version"]));
-    said += &host.run(&["verify"]);
+    printed += &host.run(&["verify"]);
     fs::write(host.path(UNIT), "").unwrap();
-    said += &host.run(&["uninstall"]);
-    said += &host.run(&["uninstall", "--purge"]);
-    said += &host.run(&["uninstall"]);
+    printed += &host.run(&["uninstall"]);
+    printed += &host.run(&["uninstall", "--purge"]);
+    printed += &host.run(&["uninstall"]);
     fs::create_dir(host.path("etc/etcdproxy")).unwrap();
     fs::write(host.path(ENV), "").unwrap();
-    said += &host.run(&["install", "--force"]);
-    said += &host.run(&["uninstall"]);
-    for line in said.lines() {
+    printed += &host.run(&["install", "--force"]);
+    printed += &host.run(&["uninstall"]);
+    for line in printed.lines() {
         let is_not_a_target = |word: &&str| !line.contains(&format!("-> {word}"));
         let paths = line.split([' ', ':']).filter(|word| word.starts_with('/')).filter(is_not_a_target);
         paths.for_each(|path| assert!(path.starts_with(&root), "{line}"));
@@ -224,19 +235,19 @@ fn every_printed_path_includes_the_root() {
 }
 
 #[test]
-fn install_reports_that_it_makes_no_service_unless_that_was_requested() {
+fn install_explains_a_missing_service_unless_none_was_requested() {
     let host = Host::new();
     fs::remove_file(host.path("usr/lib/systemd/systemd")).unwrap();
     let problem = "\nnote: no service is installed, because there is no systemd: --systemd installs one anyway\n";
     for args in [&["install", "--dry-run"][..], &["install"]] {
-        let told = host.run(args);
-        assert!(told.contains(problem), "{told}");
+        let output = host.run(args);
+        assert!(output.contains(problem), "{output}");
     }
     assert!(!host.path(UNIT).exists());
-    let told = host.run(&["install", "--no-systemd"]);
-    assert!(!told.contains("no service"), "{told}");
-    let told = host.run(&["install", "--systemd"]);
-    assert!(!told.contains("no service is installed") && host.path(UNIT).exists(), "{told}");
+    let output = host.run(&["install", "--no-systemd"]);
+    assert!(!output.contains("no service"), "{output}");
+    let output = host.run(&["install", "--systemd"]);
+    assert!(!output.contains("no service is installed") && host.path(UNIT).exists(), "{output}");
 }
 
 #[test]
@@ -245,23 +256,23 @@ fn the_receipt_lists_each_path_with_its_hash_and_mode() {
     host.run(&["install"]);
     let receipt = host.receipt();
     let entries = receipt["entries"].as_array().unwrap();
-    for (path, what) in host.tree() {
+    for (path, state) in host.tree() {
         let entry = entries.iter().find(|entry| entry["path"] == format!("/{path}"));
         if DIRS.iter().any(|dir| dir.starts_with(&path))
             || path.ends_with("systemd/systemd")
-            || what.contains("receipt")
+            || state.contains("receipt")
         {
             assert!(entry.is_none(), "{path} is not ours");
             continue;
         }
         let entry = entry.unwrap_or_else(|| panic!("{path} is not in {receipt:#}"));
         assert!(entry["before"].is_null());
-        let found = match entry["kind"].as_str().unwrap() {
+        let listed = match entry["kind"].as_str().unwrap() {
             "file" => format!("10{} {}", entry["mode"].as_str().unwrap(), entry["sha256"].as_str().unwrap()),
             "link" => format!("120777 {}", entry["target"].as_str().unwrap()),
             _ => "40755 directory".to_owned(),
         };
-        assert_eq!(found, what, "{path}");
+        assert_eq!(listed, state, "{path}");
     }
 }
 
@@ -376,11 +387,11 @@ fn the_users_settings_and_a_modified_unit_are_not_overwritten() {
     fs::create_dir(host.path("etc/etcdproxy")).unwrap();
     fs::write(host.path(ENV), mine).unwrap();
     let before = host.tree();
-    let told = host.run(&["install"]);
+    let output = host.run(&["install"]);
     let new = host.path(ENV).with_extension("env.new");
     assert!(
-        told.contains(&format!("etcdproxy.env is yours and stays: the current defaults are in {}", new.display())),
-        "{told}"
+        output.contains(&format!("etcdproxy.env is yours and stays: the current defaults are in {}", new.display())),
+        "{output}"
     );
     assert_eq!(fs::read_to_string(host.path(ENV)).unwrap(), mine);
     assert!(fs::read_to_string(host.path("etc/etcdproxy/etcdproxy.env.new")).unwrap().contains("#ETCDPROXY_CACERT"));
@@ -394,20 +405,20 @@ fn the_users_settings_and_a_modified_unit_are_not_overwritten() {
     assert!(differs.len() == 1 && differs[0].contains("etcdproxy.service: its sha256 is"), "{differs:?}");
     let line = fails_with(73, &mut host.command(&["install"]));
     assert!(line.contains("etcdproxy.service was changed after it was installed"), "{line}");
-    let told = host.run(&["uninstall"]);
+    let output = host.run(&["uninstall"]);
     assert!(
-        told.contains(&format!("kept, because it was changed after it was installed: {}", host.path(UNIT).display()))
+        output.contains(&format!("kept, because it was changed after it was installed: {}", host.path(UNIT).display()))
     );
     let theirs = format!("kept, because install did not write it: {}", host.path(ENV).display());
-    assert!(told.contains(&theirs), "{told}");
+    assert!(output.contains(&theirs), "{output}");
     for is_left in [true, false] {
-        let told = host.run(&["uninstall", "--purge"]);
-        assert!(told.contains(&theirs) && told.contains("nothing is installed") != is_left, "{told}");
+        let output = host.run(&["uninstall", "--purge"]);
+        assert!(output.contains(&theirs) && output.contains("nothing is installed") != is_left, "{output}");
         assert_eq!(host.tree(), before);
     }
 }
 
-/// etcdproxy recognizes what uninstall has kept as its own, whatever commands follow.
+/// Whatever commands follow, etcdproxy still recognizes the settings that uninstall kept.
 #[test]
 fn settings_that_uninstall_keeps_can_be_purged_later() {
     for between in
@@ -418,8 +429,8 @@ fn settings_that_uninstall_keeps_can_be_purged_later() {
         host.run(&["install"]);
         let mine = "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n";
         fs::write(host.path(ENV), mine).unwrap();
-        let told = host.run(&["uninstall"]);
-        assert!(told.contains("kept for a later install or uninstall --purge: "), "{told}");
+        let output = host.run(&["uninstall"]);
+        assert!(output.contains("kept for a later install or uninstall --purge: "), "{output}");
         assert!(!host.path("opt/etcdproxy/versions").exists() && !host.path(UNIT).exists());
         let line = fails_with(1, &mut host.command(&["rollback"]));
         assert!(line.contains("nothing is installed in"), "{line}");
@@ -443,9 +454,9 @@ fn uninstall_keeps_modified_settings_unless_it_purges() {
         fs::write(host.path(ENV), "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n").unwrap();
         let verified = host.run(&["verify"]);
         assert!(verified.contains("etcdproxy.env, changed by you\n"), "{verified}");
-        let told = host.run(args);
+        let output = host.run(args);
         let kept = format!("kept, because it was changed after it was installed: {}", host.path(ENV).display());
-        assert_eq!(told.contains(&kept), is_left, "{told}");
+        assert_eq!(output.contains(&kept), is_left, "{output}");
         assert_eq!(host.path(ENV).exists(), is_left);
         assert_eq!(host.tree() == before, !is_left);
     }
@@ -488,8 +499,11 @@ fn the_sandbox_allows_what_the_settings_need() {
     let line = fails_with(78, &mut host.command(&["install"]));
     assert!(line.contains("etcdproxy.env: ETCDPROXY_LISTEN_ADDR: \"4001\" has no port"), "{line}");
     fs::write(host.path(ENV), "ETCDPROXY_KEY='-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n'\n").unwrap();
-    let told = host.run(&["install"]);
-    assert!(told.contains("holds a private key and everybody can read it") && !told.contains("c2VjcmV0"), "{told}");
+    let output = host.run(&["install"]);
+    assert!(
+        output.contains("holds a private key and everybody can read it") && !output.contains("c2VjcmV0"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -509,8 +523,8 @@ fn versions_come_and_go_but_a_running_one_is_never_removed() {
     let second = host.current();
     assert_ne!(first, second);
     assert!(host.path("usr/local/bin/etcdutl").symlink_metadata().is_err(), "this version has none");
-    let told = host.run(&["prune", "--keep", "1"]);
-    assert!(told.contains(&format!("{first} is kept: process ")), "{told}");
+    let output = host.run(&["prune", "--keep", "1"]);
+    assert!(output.contains(&format!("{first} is kept: process ")), "{output}");
     assert!(dev.is_running());
 
     assert!(host.run(&["rollback"]).ends_with(&format!("{first} is current\n")));
@@ -726,7 +740,7 @@ fn directories_that_others_can_write_are_refused() {
 
 #[test]
 fn an_install_for_one_user_stays_in_their_home() {
-    // Everybody can write to /tmp, so the home is not there.
+    // The home is not below /tmp, where everybody can write.
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let home = home.path().canonicalize().unwrap();
     let run = |args: &[&str]| {
@@ -734,8 +748,8 @@ fn an_install_for_one_user_stays_in_their_home() {
         command.env("HOME", &home).env_remove("ETCDPROXY_UNPACK_DIR");
         command
     };
-    let told = succeeds(&mut run(&["install", "--user", "--systemd", "--enable"]));
-    assert!(told.contains(&format!("note: {}/.local/bin is not in PATH", home.display())), "{told}");
+    let output = succeeds(&mut run(&["install", "--user", "--systemd", "--enable"]));
+    assert!(output.contains(&format!("note: {}/.local/bin is not in PATH", home.display())), "{output}");
     let unit = fs::read_to_string(home.join(".config/systemd/user/etcdproxy.service")).unwrap();
     assert!(unit.contains(&format!("ExecStart={}/.local/opt/etcdproxy/current/bin/etcdproxy run", home.display())));
     assert!(unit.contains("WantedBy=default.target") && !unit.contains("DynamicUser"), "{unit}");

@@ -1,6 +1,6 @@
 //! `etcdproxy run`, and links to the binary.
 //!
-//! Most of these proxies have no cluster: their port opens all the same.
+//! Most proxies here have no cluster. Their port opens anyway.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, Permission};
@@ -48,10 +48,25 @@ pub(crate) fn etcdproxy<I: IntoIterator<Item: AsRef<OsStr>>>(args: I) -> Command
 
 /// Any program, with a clean environment.
 pub(crate) fn command<I: IntoIterator<Item: AsRef<OsStr>>>(program: &Path, args: I) -> Command {
+    stop_ignoring_signals();
     let mut command = Command::new(program);
     command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("ETCDPROXY_UNPACK_DIR", unpack_dir());
     command
+}
+
+/// After `nohup`, and in the background of a shell, this process ignores some signals, and so would its children. With a
+/// handler that does nothing, it still ignores them, but its children do not.
+fn stop_ignoring_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let ignored = procfs::process::Process::myself().unwrap().status().unwrap().sigign;
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT].map(|signal| signal as i32) {
+            if ignored & (1 << (signal - 1)) != 0 {
+                signal_hook::flag::register(signal, Arc::default()).unwrap();
+            }
+        }
+    });
 }
 
 /// A program that runs as this user and group.
@@ -122,8 +137,8 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The moment to kill a process in round `round` of 200. The moments are spread over its whole run and a little
-/// longer, in an order unlike that of the process's own steps.
+/// When to kill a process in round `round` of 200. Over all rounds, the moments cover its whole run and a little more,
+/// in a shuffled order.
 pub(crate) fn moment(round: u32, whole: Duration) -> Duration {
     whole.mul_f64(f64::from(round * 73 % 200) / 180.0)
 }
@@ -243,7 +258,7 @@ pub(crate) fn free_addr(host: &str) -> String {
     free_addrs(host, 1).remove(0)
 }
 
-/// Several free ports. All are held until there are enough, so each is another.
+/// Several free ports. All are held until there are enough, so they differ.
 ///
 /// The sockets do not listen: with `SO_REUSEADDR`, the next program gets the port even while a child that another test
 /// has just started still holds a copy of the socket.

@@ -22,6 +22,14 @@ fn tunnel(endpoints: &str, addr: &str) -> Command {
     command
 }
 
+/// A tunnel through which the cluster answers, and its address.
+fn start(cluster: &Cluster) -> (Process, String) {
+    let addr = unique_addr();
+    let process = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
+    wait_ready(&addr);
+    (process, addr)
+}
+
 /// What a client of HTTP/2 sends first: the preface and empty SETTINGS.
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -49,14 +57,14 @@ fn metric(addr: &str, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("{name}: {answer}")).parse().unwrap()
 }
 
-/// A process in `/proc`: one line of its status, in kB.
+/// A field of `/proc/PID/status`, in kB.
 fn memory_kb(process: &Process, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Others may be able to reach the metrics who must not reach the cluster.
+/// The metrics may be open to people who must not reach the cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_port_for_metrics_does_not_lead_to_the_cluster() {
     let cluster = Cluster::start(1);
@@ -77,9 +85,7 @@ async fn the_port_for_metrics_does_not_lead_to_the_cluster() {
 /// Three members, a tunnel to them, its address, and a load that goes through it.
 async fn under_load() -> (Cluster, Process, String, Load) {
     let cluster = Cluster::start(3);
-    let addr = unique_addr();
-    let tunnel = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
-    wait_ready(&addr);
+    let (tunnel, addr) = start(&cluster);
     let load = Load::start(&addr, "/load/").await.unwrap();
     makes_progress(&load).await;
     (cluster, tunnel, addr, load)
@@ -128,7 +134,7 @@ async fn nothing_is_lost_when_all_members_are_down_for_a_while() {
     assert!(report.nothing_lost(), "{report}\n{}", tunnel.into_log());
 }
 
-/// A cluster whose clients are users: the common names of their certificates.
+/// A cluster that identifies users by the common name in their certificate.
 struct Site {
     host: String,
     authority: Authority,
@@ -144,7 +150,7 @@ impl Site {
         Self { host, authority, cluster }
     }
 
-    /// Starts the proxy with a client certificate, in the mode that this selects. Returns its address, too.
+    /// Starts the proxy with a client certificate, which decides the mode. Also returns its address.
     fn proxy_for(&self, client: &Pair) -> (Process, String) {
         let addr = free_addr(&self.host);
         let mut command = etcdproxy(["run", "--endpoints", &self.cluster.endpoints(), "--listen-addr", &addr]);
@@ -296,9 +302,7 @@ fn a_web_server_is_not_a_member() {
 #[test]
 fn connections_leave_no_file_and_no_memory_behind() {
     let cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let tunnel = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
-    wait_ready(&addr);
+    let (tunnel, addr) = start(&cluster);
     let files = || std::fs::read_dir(format!("/proc/{}/fd", tunnel.pid())).unwrap().count();
     let memory = || memory_kb(&tunnel, "VmRSS");
     let open_and_close = |count| {
@@ -331,9 +335,7 @@ fn connections_leave_no_file_and_no_memory_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_slows_nobody_down_and_uses_no_memory() {
     let cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let tunnel = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
-    wait_ready(&addr);
+    let (tunnel, addr) = start(&cluster);
     let client = load::connect(&addr).await.unwrap();
     client.kv_client().put("large", vec![b'x'; 1_000_000], None).await.unwrap();
     // Responses of 1 MB each that the client never reads. With JSON, one connection can ask for many.
@@ -373,9 +375,7 @@ fn at_its_limit_of_open_files_the_tunnel_refuses_connections_but_still_reports_h
 #[test]
 fn the_tunnel_drains_and_then_the_tunnel_that_stood_by_serves() {
     let cluster = Cluster::start(1);
-    let addr = unique_addr();
-    let mut first = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
-    wait_ready(&addr);
+    let (mut first, addr) = start(&cluster);
     let mut second = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
     std::thread::sleep(Duration::from_millis(300));
     assert!(second.is_running());
