@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::CommandFactory as _;
-use etcdproxy_payload::pack::{Arch, EtcdSource, Inventory, Manifest, Packed, Product, TARBALL, TARBALL_SHA256, help};
+use etcdproxy_payload::pack::{
+    Arch, EtcdSource, FAST, Inventory, Manifest, Packed, Product, SMALL, TARBALL, TARBALL_SHA256, help,
+};
 
 /// What `cli.rs` uses of the program's `settings`.
 #[path = "src/settings"]
@@ -75,8 +77,7 @@ fn pack() -> Result<()> {
         println!("cargo::warning={warning}");
     }
     let help = help::texts(&cli::Cli::command(), &choices(), PRODUCT.version)?;
-    // The strongest level costs seconds per build: a debug build does not wait for it.
-    let level = if var("PROFILE") == "release" { 22 } else { 3 };
+    let level = if var("PROFILE") == "release" { SMALL } else { FAST };
     let out = PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     Packed::new(PRODUCT.version, &source, &inventory, &help, level)?.write(&out)
 }

@@ -409,10 +409,20 @@ impl Verb for Health {
     const TAKES: fn(Setting) -> bool = Wait::TAKES;
 }
 
-/// The settings that the verb takes, with the names of their flags.
-fn flags<V: Verb>() -> impl Iterator<Item = (Setting, &'static str)> {
-    let settings = Setting::ALL.iter().filter(|setting| (V::TAKES)(**setting));
+/// The settings that a verb takes, with the names of their flags.
+fn flags(takes: fn(Setting) -> bool) -> impl Iterator<Item = (Setting, &'static str)> {
+    let settings = Setting::ALL.iter().filter(move |setting| takes(**setting));
     settings.filter_map(|setting| Some((*setting, setting.flag().strip_prefix("--")?)))
+}
+
+/// Not generic, because generic code is compiled once for each verb.
+fn augment(command: clap::Command, takes: fn(Setting) -> bool) -> clap::Command {
+    command.args(flags(takes).map(arg))
+}
+
+fn given(matches: &ArgMatches, takes: fn(Setting) -> bool) -> Vec<(Setting, OsString)> {
+    let given = |(setting, name)| Some((setting, matches.get_one::<OsString>(name)?.clone()));
+    flags(takes).filter_map(given).collect()
 }
 
 fn arg((setting, name): (Setting, &'static str)) -> Arg {
@@ -429,7 +439,7 @@ fn arg((setting, name): (Setting, &'static str)) -> Arg {
 
 impl<V: Verb> Args for Flags<V> {
     fn augment_args(command: clap::Command) -> clap::Command {
-        command.args(flags::<V>().map(arg))
+        augment(command, V::TAKES)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -439,8 +449,7 @@ impl<V: Verb> Args for Flags<V> {
 
 impl<V: Verb> FromArgMatches for Flags<V> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = |(setting, name)| Some((setting, matches.get_one::<OsString>(name)?.clone()));
-        Ok(Self(flags::<V>().filter_map(given).collect(), PhantomData))
+        Ok(Self(given(matches, V::TAKES), PhantomData))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -474,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_flag_is_given_to_its_setting() {
-        for (setting, name) in flags::<Run>() {
+        for (setting, name) in flags(Run::TAKES) {
             let args = ["etcdproxy", "run", &format!("--{name}"), "a b"];
             let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("{args:?}") };
             assert_eq!(run.settings.0, [(setting, "a b".into())]);

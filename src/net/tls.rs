@@ -13,25 +13,34 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::settings::Tls;
+use crate::settings::{Identity, Tls};
 
 /// The configuration of a gRPC client of etcd.
 ///
 /// # Errors
 /// When ring does not know the kind of the client certificate's key.
 pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
     let authorities = match &tls.ca {
         Some(ca) => ca.certificates().unwrap_or_default(), // checked by the settings
         None => rustls_native_certs::load_native_certs().certs,
     };
+    config(authorities, tls.identity.as_ref())
+}
+
+/// Enough to learn whether a server speaks TLS: it trusts nobody.
+pub(super) fn config_without_trust() -> Result<ClientConfig, String> {
+    config(Vec::new(), None)
+}
+
+fn config(authorities: Vec<CertificateDer<'static>>, identity: Option<&Identity>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Verifier::new(authorities, &provider));
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|err| err.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match &tls.identity {
+    let mut config = match identity {
         // rustls' own way parses the certificate and refuses X.509 version 1, which etcd accepts.
         Some(identity) => {
             let chain = identity.cert.certificates().map_err(|err| err.to_string())?;
@@ -48,13 +57,6 @@ pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     // A resumed session would hide that a member has a new certificate.
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-/// Enough to learn whether a server speaks TLS: it trusts nobody.
-pub(super) fn config_without_trust() -> Result<ClientConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// webpki's checks, with two changes: a server's own certificate may be among the authorities, as Go allows, and an

@@ -34,6 +34,4 @@ pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;
 pub(crate) use sources::{ClusterSource, Sources};
 pub(crate) use table::{Kind, SECRETS, Setting, invalid};
-#[cfg(test)]
-pub(crate) use tls::Identity;
-pub(crate) use tls::{Pem, Tls};
+pub(crate) use tls::{Identity, Pem, Tls};

@@ -87,8 +87,13 @@ pub struct Packed {
     label: String,
 }
 
+/// zstd's level for a payload that is shipped: the strongest one.
+pub const SMALL: i32 = 22;
+/// zstd's level for a debug build, which must not wait for seconds.
+pub const FAST: i32 = 3;
+
 impl Packed {
-    /// Compresses all of it. `help` has a name and a text for each page; `level` is zstd's, from 1 to 22.
+    /// Compresses all of it. `help` has a name and a text for each page; `level` is [`SMALL`] or [`FAST`].
     pub fn new(
         etcdproxy: &str,
         source: &EtcdSource,
@@ -230,7 +235,7 @@ mod tests {
             warnings: Vec::new(),
         };
         let help = [("man/etcdproxy.1".to_owned(), ".TH".to_owned())];
-        Packed::new("0.1.0", source, &inventory, &help, 3).unwrap()
+        Packed::new("0.1.0", source, &inventory, &help, FAST).unwrap()
     }
 
     /// Unlike at each place, but much the same in all programs.

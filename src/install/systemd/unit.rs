@@ -7,8 +7,8 @@ use crate::settings::{Needs, Setting};
 
 /// For etcdproxy under systemd, as systemd.unit(5) and systemd.exec(5) describe it.
 const SERVICE: &str = include_str!("../../../assets/etcdproxy.service");
-/// What only the system's manager can do.
-const SYSTEM: &str = include_str!("../../../assets/system.conf");
+/// The sandbox that only the system's manager can set up.
+const SANDBOX: &str = include_str!("../../../assets/sandbox.conf");
 
 /// The unit for a service with these needs.
 pub(in crate::install) fn unit(layout: &Layout, needs: &Needs) -> String {
@@ -16,14 +16,14 @@ pub(in crate::install) fn unit(layout: &Layout, needs: &Needs) -> String {
     families.extend(needs.ipv4.then_some("AF_INET"));
     families.extend(needs.ipv6.then_some("AF_INET6"));
     let ports: Vec<String> = needs.ports.iter().map(|port| format!("SocketBindAllow=tcp:{port}")).collect();
-    let system = if layout.user { String::new() } else { SYSTEM.replace("@PORTS@", &ports.join("\n")) };
+    let system = if layout.user { String::new() } else { SANDBOX.replace("@PORTS@", &ports.join("\n")) };
     let target = if layout.user { "default.target" } else { "multi-user.target" };
     SERVICE
         .replace("@USER@", layout.user_option())
         .replace("@CONFIG@", &text(&layout.config()))
         .replace("@PROGRAM@", &text(&layout.current_program("etcdproxy")))
         .replace("@FAMILIES@", &families.join(" "))
-        .replace("@SYSTEM@\n", &system)
+        .replace("@SANDBOX@\n", &system)
         .replace("@TARGET@", target)
 }
 
