@@ -141,6 +141,12 @@ fn a_signal_while_it_starts_leaves_nothing_either() {
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait().code(), Some(0));
     assert!(is_empty(&temp));
+
+    let mut process = Process::start(&mut dev(temp.path(), &["--nodes", "3", "--", "sleep", "60"]));
+    eventually("the data directory is there", || !is_empty(&temp));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(143), "a command that did not run has not succeeded");
+    assert!(is_empty(&temp));
 }
 
 #[test]
@@ -174,7 +180,7 @@ fn it_ends_when_it_can_serve_no_more() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(member), Signal::SIGKILL).unwrap();
     assert_eq!(process.wait().code(), Some(1));
     let stderr = process.stderr_text();
-    assert!(stderr.contains("m1 (pid ") && stderr.contains("too few parts are left to serve"), "{stderr}");
+    assert!(stderr.contains("m1 (pid ") && stderr.contains("the proxy or too many members have ended"), "{stderr}");
     assert!(is_empty(&temp));
 }
 
