@@ -235,10 +235,10 @@ fn what_is_wrong_with_an_endpoint_is_said_in_words() {
             let _ = client.read(&mut [0; 100]);
         }
     });
-    assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it does not speak HTTP/2");
+    assert_eq!(verdict(&web_addr, &mut empty()), "the server is not etcd: it does not speak HTTP/2");
 
     let web_addr = format!("http://{}", web_server(host));
-    assert_eq!(verdict(&web_addr, &mut empty()), "what answers is not etcd: it speaks HTTP/2, but not gRPC");
+    assert_eq!(verdict(&web_addr, &mut empty()), "the server is not etcd: it speaks HTTP/2, but not gRPC");
 
     let closed = format!("http://{}", free_addr(host));
     assert_eq!(verdict(&closed, &mut empty()), "the connection is refused: nothing listens there");

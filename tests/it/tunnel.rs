@@ -384,7 +384,7 @@ fn over_its_limit_of_files_it_refuses_and_says_so_and_health_still_answers() {
     drop(clients);
     eventually("there is room again", || open().1);
     let log = log_of(tunnel);
-    let words = "a connection is refused: the tunnel carries at most 20 at once, because ulimit -n is 104: raise it";
+    let words = "a connection is refused: the tunnel serves at most 20 at once, because ulimit -n is 104: raise it";
     assert_eq!(log.matches(words).count(), 1, "{log}");
 }
 
