@@ -1,4 +1,4 @@
-//! One binary that carries etcd.
+//! One binary with etcd inside.
 //!
 //! `argv[0]` or the sub-command picks a role: called as `etcd`, `etcdctl` or `etcdutl` (a link of that name)
 //! it becomes that program; called by any other name it is the command line of `etcdproxy`.
@@ -72,7 +72,7 @@ fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> 
     }
 }
 
-/// As in `etcdproxy list | head -1`: no error.
+/// Whether the reader of stdout has gone, as in `etcdproxy list | head -1`. That is no error.
 fn reader_has_gone(err: &anyhow::Error) -> bool {
     err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -42,7 +42,7 @@ impl Options {
     /// Reads the environment of a staging.
     ///
     /// # Errors
-    /// If a value is invalid, or another version than that of `release` is asked for.
+    /// If a value is invalid, or asks for a version of etcd that `release` is not.
     pub(crate) fn resolve(env: &Env, release: &Release) -> Result<Self, Error> {
         if let Some(wanted) = text(env, "BP_ETCD_VERSION")?
             && !matches(&wanted, release.version)
@@ -51,7 +51,7 @@ impl Options {
             return Err(Error::new(
                 "BP_ETCD_VERSION",
                 format_args!(
-                    "is {wanted}, but this buildpack carries etcd {version}: use the buildpack with that version"
+                    "this buildpack contains etcd {version}, not {wanted}: use the buildpack with that version"
                 ),
             ));
         }
@@ -146,10 +146,8 @@ mod tests {
     #[test]
     fn the_sidecar_is_declared_for_a_known_cluster_unless_the_user_decides() {
         let declared = |vars: &[(&str, &str)]| {
-            let vars: Vec<_> = vars.iter().copied().chain([("X", "")]).collect();
-            let mut all = [("X", ""); 3];
-            all[..vars.len()].copy_from_slice(&vars);
-            matches!(resolve(all).unwrap().declare, Declare::Yes(_))
+            let env: Env = vars.iter().copied().collect();
+            matches!(Options::resolve(&env, &RELEASE).unwrap().declare, Declare::Yes(_))
         };
         let services = r#"{"user-provided":[{"name":"my-etcd"}]}"#;
         assert!(declared(&[("ETCDPROXY_ENDPOINTS", "h:1")]));
@@ -171,7 +169,7 @@ mod tests {
             (
                 "BP_ETCD_VERSION",
                 "3.6.x",
-                "is 3.6.x, but this buildpack carries etcd 3.7.2: use the buildpack with that version",
+                "this buildpack contains etcd 3.7.2, not 3.6.x: use the buildpack with that version",
             ),
         ] {
             assert_eq!(resolve([(name, value)]).unwrap_err(), format!("{name}: {problem}"));

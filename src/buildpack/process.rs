@@ -5,7 +5,7 @@ use super::options::Options;
 /// 2 s less than the platform gives a process between SIGTERM and SIGKILL. The user can change it at launch.
 const DRAIN: &str = "${ETCDPROXY_DRAIN:-8s}";
 
-/// A process, as the platform has to know it.
+/// What the platform needs to know about the process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Sidecar<'a> {
     pub name: &'a str,

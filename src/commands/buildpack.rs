@@ -13,7 +13,7 @@ use crate::commands::exit_code::Code;
 use crate::os::env::Env;
 use crate::release::RELEASE;
 
-/// No: this buildpack only supplies to others.
+/// The answer is always no: this buildpack only supplies etcd to other buildpacks.
 pub(crate) fn detect() -> ExitCode {
     Code::Failed.into()
 }
@@ -24,11 +24,11 @@ pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Resu
     };
     let Some(index) = index.to_str().filter(|index| !index.is_empty() && index.chars().all(|c| c.is_ascii_digit()))
     else {
-        return Ok(usage("supply BUILD_DIR CACHE_DIR DEPS_DIR INDEX (a number, as in 0)"));
+        return Ok(usage("supply BUILD_DIR CACHE_DIR DEPS_DIR INDEX (a number, such as 0)"));
     };
     let deps = Path::new(deps);
     if !deps.is_dir() {
-        bail!("{} is not a directory: DEPS_DIR is the one that the platform makes for the buildpacks", deps.display());
+        bail!("{} is not a directory: DEPS_DIR must be the one that the platform makes for buildpacks", deps.display());
     }
     let options = Options::resolve(env, &RELEASE)?;
     buildpack::supply(&Supply { deps, index, exe: &env.exe }, &options, &RELEASE, out)?;

@@ -9,8 +9,9 @@ use crate::commands::cli;
 use crate::install::{Location, Outcome, Progress, Step, Target};
 use crate::os::env::Env;
 
+/// The output of `--dry-run=json`.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct Plan<'a> {
     steps: &'a [Step],
     notes: &'a [String],
 }
@@ -26,16 +27,16 @@ pub(super) fn target<'a>(location: &cli::Location, dry_run: &cli::DryRun, env: &
     Target { location: location.into(), dry_run: dry_run.dry_run.is_some(), env }
 }
 
-/// Shows the notes; if nothing was done, first what would be. Returns whether it was done.
+/// Prints the notes and, after a dry run, the steps before them. Returns whether the steps were carried out.
 pub(super) fn report(outcome: &Outcome, dry_run: &cli::DryRun, out: &mut impl Write) -> Result<bool> {
     if !outcome.is_done {
         if dry_run.dry_run.as_deref() == Some("json") {
-            let shown = Shown { steps: &outcome.steps, notes: &outcome.notes };
-            writeln!(out, "{}", serde_json::to_string_pretty(&shown)?)?;
+            let plan = Plan { steps: &outcome.steps, notes: &outcome.notes };
+            writeln!(out, "{}", serde_json::to_string_pretty(&plan)?)?;
             return Ok(false);
         }
         for step in &outcome.steps {
-            writeln!(out, "would {}", words(step))?;
+            writeln!(out, "would {}", describe(step))?;
         }
         if outcome.steps.is_empty() {
             writeln!(out, "nothing to do")?;
@@ -47,7 +48,7 @@ pub(super) fn report(outcome: &Outcome, dry_run: &cli::DryRun, out: &mut impl Wr
     Ok(outcome.is_done)
 }
 
-/// Prints a line for each step that is done; on a terminal also for the one being done.
+/// Prints a line for each completed step; on a terminal, also for the current one.
 pub(super) struct Lines<'a, W> {
     out: &'a mut W,
     is_terminal: bool,
@@ -58,7 +59,7 @@ impl<'a, W: Write> Lines<'a, W> {
         Self { out, is_terminal: io::stdout().is_terminal() }
     }
 
-    /// A failure to show it is no reason to leave the work half done.
+    /// Ignores errors, because output that fails must not leave the work half done.
     fn print(&mut self, text: &str, end: &str) {
         let _ = write!(self.out, "{text}{end}").and_then(|()| self.out.flush());
     }
@@ -67,13 +68,13 @@ impl<'a, W: Write> Lines<'a, W> {
 impl<W: Write> Progress for Lines<'_, W> {
     fn begin(&mut self, step: &Step) {
         if self.is_terminal {
-            self.print(&format!("{} …", words(step)), "");
+            self.print(&format!("{} …", describe(step)), "");
         }
     }
 
     fn done(&mut self, step: &Step) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
-        self.print(&format!("{start}{}", words(step)), "\n");
+        self.print(&format!("{start}{}", describe(step)), "\n");
     }
 
     fn note(&mut self, text: &str) {
@@ -81,7 +82,7 @@ impl<W: Write> Progress for Lines<'_, W> {
     }
 }
 
-fn words(step: &Step) -> String {
+fn describe(step: &Step) -> String {
     match step {
         Step::Directory { path } => format!("make {}/", path.display()),
         Step::Write { path, .. } => format!("write {}", path.display()),
@@ -93,7 +94,7 @@ fn words(step: &Step) -> String {
     }
 }
 
-/// The output of commands that change something. If its reader is gone, that is no reason to leave the work half done.
+/// The output of commands that change something. They finish their work even if its reader has gone.
 pub(super) struct IgnoreBrokenPipe<W>(pub W);
 
 impl<W: Write> Write for IgnoreBrokenPipe<W> {

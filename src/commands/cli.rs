@@ -13,7 +13,7 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint,
 
 use crate::settings::{Kind, Setting, duration};
 
-/// One binary that carries etcd: run its gRPC proxy next to an application, unpack it, try it out.
+/// One binary with etcd inside: run its gRPC proxy next to an application, unpack it, try it out.
 #[derive(Debug, Parser)]
 #[command(name = "etcdproxy", version, max_term_width = 100)]
 #[command(after_help = "\
@@ -107,7 +107,7 @@ does not stop it, and needs no endpoints.")]
 pub(crate) struct Exec {
     #[command(flatten)]
     pub settings: Flags<Self>,
-    /// How long to wait for the cluster to answer, as in 500ms, 30s, 2m
+    /// How long to wait for the cluster to answer, for example 500ms, 30s or 2m
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
     /// Command to run
@@ -124,13 +124,13 @@ Examples:
 pub(crate) struct Wait {
     #[command(flatten)]
     pub settings: Flags<Self>,
-    /// How long to wait, as in 500ms, 30s, 2m
+    /// How long to wait, for example 500ms, 30s or 2m
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
     /// Wait only until the port is open
     #[arg(long)]
     pub listening: bool,
-    /// Command to exec when it is ready (same pid)
+    /// Command to exec afterwards (same pid)
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -181,7 +181,7 @@ Examples:
   etcdproxy unpack ./bin
   etcdproxy unpack /opt/etcd/bin")]
 pub(crate) struct Unpack {
-    /// Directory, which is created if it does not exist
+    /// Directory to write to; created if it does not exist
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 }
@@ -330,10 +330,10 @@ Examples:
   etcdproxy package --arch both --other ./etcdproxy-arm64
   cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 99")]
 pub(crate) struct Package {
-    /// Restrict it to one stack; a static binary works on all
+    /// Stack to restrict the buildpack to; without this, it works on all of them
     #[arg(long, value_name = "STACK")]
     pub stack: Option<String>,
-    /// Architecture that it is for [default: the one of this binary]
+    /// Architecture of the buildpack [default: the one of this binary]
     #[arg(long, value_parser = ["amd64", "arm64", "both"])]
     pub arch: Option<String>,
     /// The etcdproxy for the other architecture
@@ -363,7 +363,7 @@ Examples:
   etcdproxy man | man -l -
   etcdproxy man /usr/local/share/man/man1")]
 pub(crate) struct Man {
-    /// Directory, which is created if it does not exist
+    /// Directory to write to; created if it does not exist
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -375,7 +375,7 @@ Examples:
   etcdproxy sbom > etcdproxy.cdx.json
   etcdproxy sbom --format spdx > etcdproxy.spdx.json
 
-The bill is JSON, in CycloneDX 1.6 or SPDX 2.3. It was made when this binary was built: the output is always the same.")]
+The document is JSON, in CycloneDX 1.6 or SPDX 2.3. It was made when this binary was built, so it never changes.")]
 pub(crate) struct Sbom {
     /// Format of the document
     #[arg(long, value_name = "FORMAT", default_value = "cyclonedx", value_parser = ["cyclonedx", "spdx"])]
@@ -387,7 +387,7 @@ pub(crate) struct Sbom {
 #[derive(Debug)]
 pub(crate) struct Flags<V>(pub Vec<(Setting, OsString)>, PhantomData<fn() -> V>);
 
-/// A verb with such flags.
+/// A verb that takes some of the settings as flags.
 pub(crate) trait Verb {
     /// Whether it takes the setting as a flag.
     const TAKES: fn(Setting) -> bool;

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &cli::Install, env: &Env, out: &mut impl Write) -> Resul
         ServiceHint::Nothing => {}
         ServiceHint::Start(command) => writeln!(out, "start the service with: {command}")?,
         ServiceHint::Restart(command) => {
-            writeln!(out, "the service still runs as it was; to change that: {command}")?;
+            writeln!(out, "the running service is unchanged; to update it: {command}")?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use crate::os::env::Env;
 use crate::os::process::exec;
 use crate::release::{PROGRAM_NAMES, Store};
 
-/// The program that `argv[0]` names. `current_exe` would not do: it resolves the link whose name counts.
+/// The program that `argv[0]` names. `current_exe` is no help: it resolves the link, and we need its name.
 pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
     let name = Path::new(arg0).file_name()?;
     PROGRAM_NAMES.into_iter().find(|program| name == *program)

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &cli::Rollback, env: &Env, out: &mut impl Write) -> Resu
         writeln!(out, "{} is current", done.current)?;
     }
     if let Some(command) = done.restart {
-        writeln!(out, "the service still runs as it was; to change that: {command}")?;
+        writeln!(out, "the running service is unchanged; to update it: {command}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows what would be done. The last line is a command for a shell, unless the line before says that it is not.
+/// Shows what would be done. The last line is a shell command, unless the line before says that it does not work.
 fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Write) -> Result<()> {
     let why = settings.mode_reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
     writeln!(out, "# mode {}{why}", settings.run.mode())?;
@@ -64,7 +64,7 @@ fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Writ
     let mut separator = "";
     for word in launch.words() {
         let word = word.to_string_lossy();
-        write!(out, "{separator}{}", shlex::try_quote(&word).context("an argument holds a NUL byte")?)?;
+        write!(out, "{separator}{}", shlex::try_quote(&word).context("an argument contains a NUL byte")?)?;
         separator = " ";
     }
     writeln!(out)?;

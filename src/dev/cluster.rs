@@ -20,7 +20,7 @@ use crate::settings::{Endpoint, ListenAddr};
 
 /// A first start on a busy machine elects a leader within a second or two.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// The last member would try for longer to hand over to the others, which have ended.
+/// The last member would try for longer to hand its leadership over to the others, which have ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a member listens. The data directory keeps it, because a member's peers expect it there after a restart.
@@ -98,26 +98,26 @@ impl Cluster {
         self.members.iter().map(|member| Endpoint::loopback(member.addr.target().1)).collect()
     }
 
-    /// Waits until every part answers. Returns false when `interrupted`, which is asked in between, returns true.
+    /// Waits until every part answers. Calls `interrupted` meanwhile, and returns its signal as soon as there is one.
     ///
     /// # Errors
     /// When a part ends, or is not ready after [`START_TIMEOUT`].
-    pub(crate) fn wait_ready(&mut self, mut interrupted: impl FnMut() -> bool) -> Result<bool> {
+    pub(crate) fn wait_ready(&mut self, interrupted: impl Fn() -> Option<Signal>) -> Result<Option<Signal>> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let mut parts = self.members.iter().chain(&self.proxy);
-            let not_ready = parts.find_map(|part| Some((part.name.clone(), part.missing()?)));
+            let not_ready = parts.find_map(|part| Some((part.name.clone(), part.problem()?)));
             for part in self.members.iter_mut().chain(&mut self.proxy) {
                 if let Some(how) = part.end()? {
                     bail!("{} ended while starting ({how}): {}", part.name, last_line(&part.log));
                 }
             }
-            let Some((name, missing)) = not_ready else { return Ok(true) };
-            if interrupted() {
-                return Ok(false);
+            let Some((name, problem)) = not_ready else { return Ok(None) };
+            if let Some(signal) = interrupted() {
+                return Ok(Some(signal));
             }
             if Instant::now() > deadline {
-                bail!("{name} is not ready after {}: {missing}", humantime::format_duration(START_TIMEOUT));
+                bail!("{name} is not ready after {}: {problem}", humantime::format_duration(START_TIMEOUT));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -174,8 +174,8 @@ impl Drop for Cluster {
 }
 
 impl Part {
-    /// Why it is not ready. Another process may answer at its address.
-    fn missing(&self) -> Option<String> {
+    /// Why it is not ready, if it is not. Something else that answers at its address does not count.
+    fn problem(&self) -> Option<String> {
         if !sockets::seems_to_listen(self.child.id(), &self.addr) {
             return Some(format!("it does not listen on {}", self.addr));
         }

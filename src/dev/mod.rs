@@ -15,14 +15,11 @@ use tempfile::TempDir;
 use self::cluster::{Cluster, free_ports};
 use crate::os::env::Env;
 use crate::os::log::warn_all;
-use crate::os::process::{self, ExecError};
+use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
 use crate::proxy::{self, Launch};
 use crate::release::{RELEASE, Store};
 use crate::settings::{ListenAddr, Setting, Sources};
-
-/// When there is nothing to look at before the next signal.
-const FOREVER: Duration = Duration::from_hours(1);
 
 /// What to start.
 pub(crate) struct Dev {
@@ -53,8 +50,9 @@ pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode>
 
     let mut cluster = Cluster::start(&etcd, dev.nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
     start_proxy(&mut cluster, &addr, &etcd, data.path(), env)?;
-    if !cluster.wait_ready(|| events.ending().is_some())? {
-        return Ok(ExitCode::SUCCESS);
+    if let Some(signal) = cluster.wait_ready(|| events.ending())? {
+        // A command that did not run has not succeeded.
+        return Ok(if dev.command.is_empty() { ExitCode::SUCCESS } else { process::signal_code(signal) });
     }
 
     let Some((program, args)) = dev.command.split_first() else {
@@ -102,7 +100,7 @@ fn watch(cluster: &mut Cluster, events: &Events) -> Result<ExitCode> {
     loop {
         let interval = log_ends(cluster);
         if !cluster.serves() {
-            bail!("too few parts are left to serve");
+            bail!("the proxy or too many members have ended: see the warnings above");
         }
         if events.next(interval).ending().is_some() {
             return Ok(ExitCode::SUCCESS);

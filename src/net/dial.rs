@@ -1,4 +1,4 @@
-//! Connections: to members, with TLS where the endpoint asks for it, and to what listens on this host.
+//! Connections: to members, with TLS where the endpoint asks for it, and to proxies on this host.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,14 +29,14 @@ const STAGGER: Duration = Duration::from_millis(250);
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
 
-/// How long a TLS server may take for its first words before we speak.
+/// How long to wait for a TLS server's SETTINGS before we send anything.
 const SETTINGS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A connection to a member.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
-/// The protocol that TLS is to agree on.
+/// The protocol to agree on in the TLS handshake (ALPN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
@@ -52,7 +52,7 @@ pub(crate) struct Dialer {
     own: ListenAddr,
 }
 
-/// The time for one attempt to use a member, and when it is over.
+/// The time limit of one attempt to use a member.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     timeout: Duration,
@@ -60,12 +60,15 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
+    /// Starts now.
     pub(crate) fn after(timeout: Duration) -> Self {
         Self { timeout, at: Instant::now() + timeout }
     }
 
+    /// Waits for `future`, which is this step of the attempt.
+    ///
     /// # Errors
-    /// When the time is over before `future` is done, which is this step of the attempt.
+    /// When the time is over first.
     pub(crate) async fn step<T>(self, step: Step, future: impl Future<Output = T>) -> Result<T, DialError> {
         timeout_at(self.at, future).await.map_err(|_| DialError::TimedOut(step, self.timeout))
     }
@@ -91,7 +94,8 @@ impl Dialer {
             let stream = self.connect(endpoint, Protocol::Http2, deadline).await?;
             self.ask_for_grpc(stream, endpoint, deadline).await
         };
-        // Where the answer is not understood, the other way to speak often tells more.
+        // If the answer makes no sense, an attempt with TLS instead of without, or without instead of with, often
+        // shows why.
         match (connected.await, endpoint.scheme) {
             (Err(DialError::NotHttp2), Scheme::Http) if self.speaks_tls(endpoint, deadline).await => {
                 Err(DialError::OnlyTls)
@@ -112,14 +116,14 @@ impl Dialer {
         }
     }
 
-    /// Reads the certificates again, whether or not their files seem changed. Blocks while it reads.
+    /// Reads the certificates again, even if their files look unchanged. Blocks while it reads.
     pub(crate) fn reload(&self) {
         if let Some(tls) = &self.tls {
             tls.reload();
         }
     }
 
-    /// How often certificates have been read.
+    /// How many times certificates have been read.
     pub(crate) fn generation(&self) -> u32 {
         self.tls.as_ref().map_or(0, |tls| tls.current().generation)
     }
@@ -143,8 +147,8 @@ impl Dialer {
             Protocol::Http1 => tls.current().http1,
             Protocol::Http2 => tls.current().http2,
         };
-        let shaken = deadline.step(Step::Handshake, handshake(config, host, stream)?).await?;
-        let stream = shaken.map_err(|err| self.error(&err, Scheme::Https))?;
+        let connected = deadline.step(Step::Handshake, handshake(config, host, stream)?).await?;
+        let stream = connected.map_err(|err| self.error(&err, Scheme::Https))?;
         if protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(DialError::NotHttp2);
         }
@@ -182,7 +186,7 @@ impl Dialer {
             if !has_settings {
                 connection.read_settings().await.map_err(error)?;
             }
-            connection.reads_grpc().await.map_err(|err| match error(err) {
+            connection.answers_grpc().await.map_err(|err| match error(err) {
                 DialError::NotHttp2 => DialError::NotGrpc,
                 other => other,
             })
@@ -203,6 +207,7 @@ impl Dialer {
         }
     }
 
+    /// Whether it speaks HTTP/2 without TLS.
     async fn speaks_plain(&self, endpoint: &Endpoint, deadline: Deadline) -> bool {
         let Ok(stream) = self.connect_tcp(endpoint, deadline).await else { return false };
         let mut connection = GrpcConnection::new(stream);
@@ -236,13 +241,13 @@ fn handshake(
     Ok(TlsConnector::from(config).connect(name, stream))
 }
 
-/// Connects to what listens on this host.
+/// Connects to a port of this host.
 pub(super) async fn connect_local(addr: &ListenAddr) -> io::Result<TcpStream> {
     let addrs: Vec<_> = tokio::net::lookup_host(addr.target()).await?.collect();
     race(&addrs).await
 }
 
-/// Tries the addresses in turn: the next when one fails, or when it takes long (RFC 8305). The first connection wins.
+/// Tries the addresses in turn: the next one when an attempt fails or takes long (RFC 8305). The first connection wins.
 async fn race(addrs: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut addrs = addrs.iter().copied();
     let mut attempts = JoinSet::new();
@@ -253,8 +258,8 @@ async fn race(addrs: &[SocketAddr]) -> io::Result<TcpStream> {
             None if attempts.is_empty() => return Err(failure),
             None => {}
         }
-        let patience = if addrs.len() == 0 { Duration::MAX } else { STAGGER };
-        match timeout(patience, attempts.join_next()).await {
+        let wait = if addrs.len() == 0 { Duration::MAX } else { STAGGER };
+        match timeout(wait, attempts.join_next()).await {
             Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
             Ok(Some(Ok(Err(err)))) => failure = err,
             _ => {}

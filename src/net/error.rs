@@ -12,14 +12,14 @@ use crate::os::log::without_errno;
 /// Why a member cannot be used. `Display` gives the sentence for people, [`kind`](Self::kind) the label for metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DialError {
-    /// The resolver's own words.
+    /// With the resolver's own message.
     Unresolved(String),
     Refused,
     /// No progress in this step, within the time given for the whole attempt.
     TimedOut(Step, Duration),
     Unreachable(String),
     NotTls,
-    /// It speaks TLS, and plain HTTP was asked for.
+    /// It speaks TLS, but the endpoint is plain HTTP.
     OnlyTls,
     /// It does not speak HTTP/2, which gRPC needs.
     NotHttp2,
@@ -149,8 +149,8 @@ impl fmt::Display for DialError {
             Self::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
             Self::NotTls => f.write_str("it does not speak TLS: begin the endpoint with http://"),
             Self::OnlyTls => f.write_str("it speaks TLS only: begin the endpoint with https://"),
-            Self::NotHttp2 => f.write_str("what answers is not etcd: it does not speak HTTP/2"),
-            Self::NotGrpc => f.write_str("what answers is not etcd: it speaks HTTP/2, but not gRPC"),
+            Self::NotHttp2 => f.write_str("the server is not etcd: it does not speak HTTP/2"),
+            Self::NotGrpc => f.write_str("the server is not etcd: it speaks HTTP/2, but not gRPC"),
             Self::UnknownAuthority(None) => f.write_str(
                 "its certificate is signed by an authority that is not trusted here: give that authority's \
                  certificate with --cacert or ETCDPROXY_CACERT",

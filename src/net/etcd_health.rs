@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout_at;
 
 use super::dial::connect_local;
 use super::{Connection, block_on, get};
@@ -12,7 +13,7 @@ use crate::settings::ListenAddr;
 /// etcd allows its own check of the cluster 1 s, and answers after that in any case.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The answer of `/health`, as far as there is one.
+/// What we know about the health of a proxy or a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Health {
     /// Something accepts connections.
@@ -38,18 +39,19 @@ impl Health {
     }
 }
 
-/// What listens on the address is not as wanted.
+/// The proxy is not in the wanted state.
 #[derive(Debug, thiserror::Error)]
 #[error("{addr} is not {wanted}{after}: {reason}")]
 pub(crate) struct Unreachable {
     pub addr: ListenAddr,
     pub wanted: &'static str,
-    /// The time that was waited, in words, with a leading space; or nothing.
+    /// How long we waited, as ` after 30s`; empty after a single check.
     pub after: String,
     pub reason: String,
 }
 
-/// Asks once and blocks, for `timeout` at most. etcd itself answers within about 1 s, whether or not the cluster is well.
+/// Asks once and blocks, for `timeout` at most. etcd itself answers within about 1 s, even if the cluster is not
+/// healthy.
 pub(crate) fn check(addr: &ListenAddr, timeout: Duration) -> Health {
     match ask(addr, Some("/health"), timeout) {
         Asked::NotListening(err) => Health::not_listening(&err),
@@ -92,26 +94,27 @@ pub(crate) fn occupant(addr: &ListenAddr) -> Occupant {
     }
 }
 
-/// The outcome of a question.
+/// The outcome of a request.
 enum Asked {
     NotListening(io::Error),
     Silent,
     /// The answer is not HTTP.
     Garbled(io::Error),
-    /// Status and body; empty when there was no question.
+    /// Status and body; 0 and nothing when there was no request.
     Answered((u16, Vec<u8>)),
 }
 
-/// Connects and asks for `path`, if there is one.
+/// Connects and requests `path`, if there is one.
 fn ask(addr: &ListenAddr, path: Option<&str>, timeout: Duration) -> Asked {
     let asked = block_on(async {
-        let mut stream = match tokio::time::timeout(timeout, connect_local(addr)).await {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut stream = match timeout_at(deadline, connect_local(addr)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(err)) => return Asked::NotListening(err),
             Err(_) => return Asked::NotListening(io::ErrorKind::TimedOut.into()),
         };
         let Some(path) = path else { return Asked::Answered((0, Vec::new())) };
-        match tokio::time::timeout(timeout, get(&mut stream, path, Connection::Close)).await {
+        match timeout_at(deadline, get(&mut stream, path, Connection::Close)).await {
             Ok(Ok(answer)) => Asked::Answered(answer),
             Ok(Err(err)) => Asked::Garbled(err),
             Err(_) => Asked::Silent,
@@ -129,10 +132,10 @@ pub(crate) enum Wanted {
     Ready,
 }
 
-/// Waits until what listens on `addr` is as wanted.
+/// Waits until the proxy at `addr` is in the wanted state.
 ///
 /// # Errors
-/// When it is not within `timeout`.
+/// When it does not get there within `timeout`.
 pub(crate) fn wait(addr: &ListenAddr, wanted: Wanted, timeout: Duration) -> Result<(), Unreachable> {
     let mut waiting = Waiting::new(timeout);
     loop {
@@ -140,7 +143,7 @@ pub(crate) fn wait(addr: &ListenAddr, wanted: Wanted, timeout: Duration) -> Resu
             Wanted::Listening => check_listening(addr, timeout),
             Wanted::Ready => check(addr, timeout),
         });
-        let (done, words) = match wanted {
+        let (done, state) = match wanted {
             Wanted::Listening => (health.listening, "listening"),
             Wanted::Ready => (health.ready, "ready"),
         };
@@ -150,7 +153,7 @@ pub(crate) fn wait(addr: &ListenAddr, wanted: Wanted, timeout: Duration) -> Resu
         // A port opens within milliseconds, a cluster comes up within seconds.
         let pause = Duration::from_millis(if health.listening { 100 } else { 10 });
         if pause >= waiting.left() {
-            return Err(waiting.failed(addr, words));
+            return Err(waiting.failed(addr, state));
         }
         std::thread::sleep(pause);
     }
@@ -169,6 +172,7 @@ impl Waiting {
         Self { timeout, deadline: Instant::now() + timeout, last: None }
     }
 
+    /// The time until the deadline.
     pub(crate) fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -177,13 +181,13 @@ impl Waiting {
     pub(crate) fn ask(&mut self, check: impl FnOnce(Duration) -> Health) -> &Health {
         let left = self.left();
         let health = check(left.clamp(Duration::from_millis(100), TIMEOUT));
-        // The last question gets less time than etcd takes to find out what is wrong: an earlier answer is better.
+        // The last request may get less time than etcd needs to find out what is wrong: keep an earlier answer.
         let keep = left < TIMEOUT && !health.ready && health.listening;
         let kept = self.last.take().filter(|last| keep && last.listening);
         self.last.insert(kept.unwrap_or(health))
     }
 
-    /// The error for when the time is over; `wanted` is the state that was waited for.
+    /// The error for when the time is over; `wanted` is the state that we waited for.
     pub(crate) fn failed(self, addr: &ListenAddr, wanted: &'static str) -> Unreachable {
         let after = format!(" after {}", humantime::format_duration(self.timeout));
         let reason = self.last.and_then(|health| health.reason).unwrap_or_default();
@@ -200,7 +204,7 @@ struct Answer {
     reason: String,
 }
 
-/// Whether the reason only means that an unknown user is refused: the cluster is well.
+/// Whether the reason only means that the cluster refuses anonymous users. Such a cluster is healthy.
 pub(crate) fn is_refusal(reason: &str) -> bool {
     ["user name is empty", "permission denied"].iter().any(|refusal| reason.contains(refusal))
 }

@@ -104,7 +104,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn no_answer_is_a_panic(start in 0..3usize, tail: Vec<u8>) {
+        fn no_answer_causes_a_panic(start in 0..3usize, tail: Vec<u8>) {
             let beginnings: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 503 x\r\nContent-Length: 5\r\n\r\n"];
             let bytes = [beginnings[start], &tail].concat();
             if let Parsed::Answer(status, body) | Parsed::UntilEnd(status, body) = parse(&bytes) {

@@ -22,7 +22,7 @@ const CONTENT_TYPE: &str = "application/grpc";
 /// The same in HPACK's Huffman code: 88 bits, so that whatever follows does not change them.
 const CONTENT_TYPE_CODED: &[u8] = b"\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x4d\x65\x64";
 
-/// An HTTP/2 connection to a server, for questions about the server itself.
+/// An HTTP/2 connection to a server, to check the server itself.
 pub(crate) struct GrpcConnection<S> {
     stream: S,
     /// Bytes that were read and not used yet. They survive a read that times out.
@@ -49,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GrpcConnection<S> {
     }
 
     /// Acknowledges the SETTINGS; returns whether the answer to the probe is gRPC.
-    pub(super) async fn reads_grpc(&mut self) -> io::Result<bool> {
+    pub(super) async fn answers_grpc(&mut self) -> io::Result<bool> {
         self.write(SETTINGS_ACK).await?;
         loop {
             let frame = self.next_frame().await?;

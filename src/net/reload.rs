@@ -13,15 +13,15 @@ use rustls::ClientConfig;
 use super::tls::client_config;
 use crate::settings::Tls;
 
-/// How long a connection waits for the look at the files.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a new connection waits for the check of the files.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// One configuration for each protocol that TLS can agree on (ALPN).
 #[derive(Debug, Clone)]
 pub(super) struct Configs {
     pub http1: Arc<ClientConfig>,
     pub http2: Arc<ClientConfig>,
-    /// How often certificates have been read.
+    /// How many times certificates have been read.
     pub generation: u32,
 }
 
@@ -30,8 +30,8 @@ pub(super) struct ReloadingTls {
     settings: Tls,
     current: Mutex<Configs>,
     stamp: Mutex<Stamp>,
-    /// A look at the files is under way.
-    looking: AtomicBool,
+    /// A check of the files is under way.
+    checking: AtomicBool,
 }
 
 /// Of each file: modification time, size, inode.
@@ -42,27 +42,27 @@ impl ReloadingTls {
     /// When the certificates cannot be used: the setting and the problem, in words.
     pub(super) fn new(settings: &Tls) -> Result<Self, String> {
         let (current, stamp) = (Mutex::new(load(settings, 1)?), Mutex::new(stamp(settings)));
-        Ok(Self { settings: settings.clone(), current, stamp, looking: AtomicBool::new(false) })
+        Ok(Self { settings: settings.clone(), current, stamp, checking: AtomicBool::new(false) })
     }
 
     pub(super) fn current(&self) -> Configs {
         lock(&self.current).clone()
     }
 
-    /// Reads files that have changed. Waits for that only for a moment; one look at a time is under way.
+    /// Reads the files if they have changed, and waits for that only for a moment. There is one check at a time.
     pub(super) async fn refresh(self: &Arc<Self>) {
-        if self.looking.swap(true, Ordering::Acquire) {
+        if self.checking.swap(true, Ordering::Acquire) {
             return;
         }
         let this = Arc::clone(self);
-        let look = tokio::task::spawn_blocking(move || {
+        let check = tokio::task::spawn_blocking(move || {
             let is_changed = *lock(&this.stamp) != stamp(&this.settings);
             if is_changed {
                 this.reload();
             }
-            this.looking.store(false, Ordering::Release);
+            this.checking.store(false, Ordering::Release);
         });
-        let _ = tokio::time::timeout(LOOK_TIMEOUT, look).await;
+        let _ = tokio::time::timeout(CHECK_TIMEOUT, check).await;
     }
 
     /// Reads the certificates again. Certificates that cannot be used, as in the middle of a renewal, change nothing.

@@ -10,6 +10,7 @@ use procfs::process::{FDTarget, Process, all_processes};
 use super::etcd_health::check_listening;
 use crate::settings::ListenAddr;
 
+/// How long an attempt to connect may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The process that listens on `addr`.
@@ -33,12 +34,12 @@ pub(crate) struct Listener {
     pub is_etcd: bool,
 }
 
-/// Whether it is the process `pid` that listens on `addr`.
+/// Whether the process `pid` listens on `addr`.
 fn listens(pid: u32, addr: &ListenAddr) -> Option<bool> {
     holds(&Process::new(pid.try_into().ok()?).ok()?, &listening(addr)?)
 }
 
-/// The same; where `/proc` is hidden, whether anybody listens there.
+/// Whether the process `pid` listens on `addr`; where `/proc` is hidden, whether any process does.
 pub(crate) fn seems_to_listen(pid: u32, addr: &ListenAddr) -> bool {
     listens(pid, addr).unwrap_or_else(|| check_listening(addr, TIMEOUT).listening)
 }
@@ -106,7 +107,7 @@ mod tests {
         client.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         assert_eq!(clients(&addr, own), Some(1));
         let of_its_own = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert_eq!(clients(&addr, own), Some(1), "who is connected to itself is no client");
+        assert_eq!(clients(&addr, own), Some(1), "a process is not its own client");
         drop((of_its_own, client.stdin.take()));
         client.wait().unwrap();
         drop([listener_socket.accept().unwrap(), listener_socket.accept().unwrap()]);

@@ -18,7 +18,7 @@ use crate::settings::{Identity, Tls};
 /// The configuration of a gRPC client of etcd.
 ///
 /// # Errors
-/// When ring does not know the kind of the client certificate's key.
+/// When the client certificate or its key cannot be used: the setting and the problem, in words.
 pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     let authorities = match &tls.ca {
         Some(ca) => ca.certificates().unwrap_or_default(), // checked by the settings

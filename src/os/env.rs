@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Env {
     vars: BTreeMap<OsString, OsString>,
-    /// The path of this executable, with symbolic links resolved. Empty when the system does not tell it.
+    /// The path of this executable, with symbolic links resolved. Empty if it is unknown.
     pub exe: PathBuf,
     /// The effective user id.
     pub uid: u32,
@@ -27,6 +27,7 @@ pub(crate) fn open_own_exe() -> io::Result<File> {
 }
 
 impl Env {
+    /// The environment of this process.
     pub(crate) fn of_process() -> Self {
         Self {
             vars: std::env::vars_os().collect(),
@@ -41,7 +42,7 @@ impl Env {
 
     /// Whether `PATH` contains the directory.
     pub(crate) fn has_in_path(&self, dir: &Path) -> bool {
-        self.get("PATH").is_some_and(|path| std::env::split_paths(path).any(|one| one == dir))
+        self.get("PATH").is_some_and(|path| std::env::split_paths(path).any(|entry| entry == dir))
     }
 
     /// The variable's value. An empty value counts as not set, because a manifest can only unset a variable that way.
@@ -61,7 +62,7 @@ impl Env {
     }
 }
 
-/// Only variables. The last value of each one wins.
+/// Variables only, without a path or a user. The last value of each one wins.
 impl<S: Into<OsString>> FromIterator<(S, S)> for Env {
     fn from_iter<I: IntoIterator<Item = (S, S)>>(vars: I) -> Self {
         let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();

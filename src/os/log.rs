@@ -1,4 +1,4 @@
-//! What the program writes while it runs: one line each, on stderr. The backend of the `log` crate.
+//! The program's own log: one line per message, on stderr. The backend of the `log` crate.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::json;
 
-/// How lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Format {
@@ -18,7 +18,7 @@ pub(crate) enum Format {
     Text,
     /// One object per line, with the keys of etcd's own log: `level`, `ts`, `msg`.
     Json,
-    /// As text; etcd's own lines are not touched.
+    /// As text; etcd's own lines stay unchanged.
     Raw,
 }
 
@@ -78,7 +78,7 @@ impl Log for Stderr {
             Level::Warn => ("warn", "warning: "),
             Level::Info | Level::Debug | Level::Trace => ("info", ""),
         };
-        // Names and other programs' words may bring line ends along.
+        // Names and other programs' messages may contain line ends.
         let text = record.args().to_string().replace('\n', " ");
         if format() == Format::Json {
             let ts = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
@@ -91,12 +91,13 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
-/// The line as it is. One write, so that lines of several threads do not mix. A closed stderr does not end the program.
+/// Writes the line unchanged, and in one piece, so that lines of several threads do not mix. A closed stderr does not
+/// end the program.
 pub(crate) fn verbatim(line: &str) {
     let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
-/// A system error's text without its number.
+/// The text of a system error, without its number and without the resolver's prefix.
 pub(crate) fn without_errno(err: &std::io::Error) -> String {
     let text = err.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

@@ -13,6 +13,9 @@ use nix::unistd::Pid;
 
 use super::signals::{Event, Events};
 
+/// When `tend` has nothing to do before the next signal (see [`run_to_end`]).
+pub(crate) const FOREVER: Duration = Duration::from_hours(1);
+
 /// The program that could not be executed, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot run {}: {cause}{}", path.display(), remedy(cause))]
@@ -35,21 +38,21 @@ fn remedy(err: &io::Error) -> &'static str {
     }
 }
 
-/// Replaces this process by `command`, which sees itself called `name`. The pid stays. Returns only on failure.
+/// Replaces this process with `command`, whose `argv[0]` is `name`. The pid stays the same. Returns only on failure.
 pub(crate) fn exec(mut command: Command, name: &str) -> ExecError {
     let cause = command.arg0(name).exec();
     ExecError::new(command.get_program(), cause)
 }
 
-/// Replaces this process by the user's command, looked up on `PATH`. Returns only on failure.
+/// Replaces this process with the user's command, looked up on `PATH`. Returns only on failure.
 pub(crate) fn exec_command(command: &[OsString]) -> ExecError {
     let (program, args) = command.split_first().map_or((OsString::new(), &[][..]), |(p, args)| (p.clone(), args));
     let cause = Command::new(&program).args(args).exec();
     ExecError::new(program, cause)
 }
 
-/// Waits for the end of `command` and passes signals on to it. Calls `tend` in between, which returns how long it can
-/// wait for its next call.
+/// Waits for the end of `command` and passes signals on to it. Meanwhile it calls `tend`, which returns the time until
+/// its next call at the latest.
 pub(crate) fn run_to_end(
     mut command: Child,
     events: &Events,

@@ -25,11 +25,11 @@ pub(crate) const FOR_COMMANDS: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
-/// A reason to look.
+/// Why a waiting supervisor wakes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A child has ended, or the time is over.
-    Look,
+    Wake,
     Signal {
         signal: Signal,
         /// A terminal has sent it to the whole foreground process group, children included.
@@ -47,7 +47,7 @@ impl Event {
     }
 }
 
-/// The signals that reach this process from its creation on.
+/// Receives the signals that reach this process.
 #[derive(Debug)]
 pub(crate) struct Events(Receiver<Event>);
 
@@ -56,8 +56,8 @@ impl Events {
     /// (from `nohup`, for example).
     pub(crate) fn new(wanted: &[Signal]) -> io::Result<Self> {
         let ignored = Process::myself().and_then(|process| process.stat()).map_or(0, |stat| stat.sigignore);
-        let heard = wanted.iter().map(|signal| *signal as i32).filter(|signal| ignored & (1 << (signal - 1)) == 0);
-        let mut signals = SignalsInfo::<WithOrigin>::new(heard.chain([Signal::SIGCHLD as i32]))?;
+        let caught = wanted.iter().map(|signal| *signal as i32).filter(|signal| ignored & (1 << (signal - 1)) == 0);
+        let mut signals = SignalsInfo::<WithOrigin>::new(caught.chain([Signal::SIGCHLD as i32]))?;
         let (sender, receiver) = mpsc::channel();
         thread::Builder::new().spawn(move || {
             for event in signals.forever().filter_map(|origin| event(&origin)) {
@@ -69,16 +69,16 @@ impl Events {
         Ok(Self(receiver))
     }
 
-    /// The next event; [`Event::Look`] when none comes within `timeout`.
+    /// The next event; [`Event::Wake`] when none comes within `timeout`.
     pub(crate) fn next(&self, timeout: Duration) -> Event {
         match self.0.recv_timeout(timeout) {
             Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) => Event::Look,
+            Err(RecvTimeoutError::Timeout) => Event::Wake,
             Err(RecvTimeoutError::Disconnected) => Event::Signal { signal: Signal::SIGTERM, to_all: false },
         }
     }
 
-    /// The first ending signal that has come already. Earlier events are dropped.
+    /// The first ending signal that has already arrived. Drops the events before it.
     pub(crate) fn ending(&self) -> Option<Signal> {
         self.0.try_iter().find_map(Event::ending)
     }
@@ -87,5 +87,5 @@ impl Events {
 fn event(origin: &Origin) -> Option<Event> {
     let signal = Signal::try_from(origin.signal).ok()?;
     let to_all = origin.cause == Cause::Kernel;
-    Some(if signal == Signal::SIGCHLD { Event::Look } else { Event::Signal { signal, to_all } })
+    Some(if signal == Signal::SIGCHLD { Event::Wake } else { Event::Signal { signal, to_all } })
 }

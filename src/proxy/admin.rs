@@ -1,4 +1,4 @@
-//! Answers to questions about the proxy itself: its health, and its metrics.
+//! Answers requests for the health and the metrics of the proxy itself.
 
 use std::time::Duration;
 
@@ -29,13 +29,14 @@ pub(super) fn health(members: &Members) -> String {
     response(status, "application/json", &json!({"health": health, "reason": reason}).to_string())
 }
 
+/// Answers `/metrics`.
 pub(super) fn metrics(metrics: &Metrics, members: &Members) -> String {
     response("200 OK", "text/plain; version=0.0.4", &metrics.render(members))
 }
 
-/// The metrics port serves nothing else.
+/// Answers any other request to the metrics port.
 pub(super) fn not_found() -> String {
-    response("404 Not Found", "text/plain", "only /metrics and /health are here\n")
+    response("404 Not Found", "text/plain", "this port serves only /metrics and /health\n")
 }
 
 /// Sends the answer and closes the connection.

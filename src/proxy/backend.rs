@@ -1,4 +1,4 @@
-//! What carries the application's connections, as its supervisor sees it.
+//! A backend, which forwards the application's connections, as its supervisor sees it.
 
 use std::io;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::claim::ListenError;
 use crate::os::process::ExecError;
 
-/// Carries the application's connections, and needs a supervisor. Dropping it ends it.
+/// Forwards the application's connections, and needs a supervisor. Dropping it ends it.
 pub(crate) trait Backend {
     /// Keeps it running. Call it again when a child has ended, and after the returned time at the latest.
     ///
@@ -24,7 +24,7 @@ pub(crate) trait Backend {
     fn reload(&mut self) -> bool;
 }
 
-/// Why another start of the backend is of no use.
+/// Why the backend cannot run, so that restarting it would not help.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("etcd does not start ({how}): {last_words}: change the setting, or the flags after --")]

@@ -17,10 +17,10 @@ use crate::net::sockets::{self, Listener};
 use crate::os::sys;
 use crate::settings::ListenAddr;
 
-/// A proxy that dies while it is asked looks like another program for this long.
+/// A proxy that ends while we ask it looks like another program for this long.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Why nothing can listen on an address.
+/// Why the proxy cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
     #[error(
@@ -58,8 +58,8 @@ impl ListenError {
     }
 }
 
-/// The right to serve an address, as long as this lives. Without a socket, where the system has no abstract ones, the
-/// port itself decides.
+/// The right to serve an address, as long as this lives. Without a socket (not every system has abstract ones) the port
+/// itself decides.
 #[derive(Debug)]
 pub(crate) struct Claim(Option<UnixDatagram>);
 
@@ -75,7 +75,7 @@ impl Claim {
 /// Claims `addr` for a caller that can neither stand by nor use another proxy.
 ///
 /// # Errors
-/// When anything listens on it already, or nothing can.
+/// When something already listens on it, or it is not an address of this host.
 pub(crate) fn claim(addr: &ListenAddr) -> Result<Claim, ListenError> {
     match try_claim(addr)? {
         Attempt::Ours(claim) => Ok(claim),
@@ -94,7 +94,7 @@ pub(crate) enum Attempt {
 /// Claims `addr` if no other proxy serves it.
 ///
 /// # Errors
-/// When another program listens on it, or nothing can.
+/// When another program listens on it, or it is not an address of this host.
 pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, ListenError> {
     if !is_local(addr) {
         return Err(ListenError::NotLocal(addr.clone()));

@@ -1,4 +1,4 @@
-//! Tells from its first bytes what a connection is: gRPC, HTTP/1.1, or a question to the proxy itself.
+//! Tells from its first bytes what a connection is: gRPC, HTTP/1.1, or a request to the proxy itself.
 
 /// The first bytes of every HTTP/2 client (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -6,7 +6,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The HTTP/1.1 methods of etcd's JSON gateway and of probes.
 const METHODS: [&[u8]; 7] = [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH "];
 
-/// A longer request line goes to the member, in bytes.
+/// In bytes. A connection with a longer request line goes to the member.
 pub(super) const MAX_REQUEST_LINE: usize = 1024;
 
 /// What a connection is.
@@ -82,7 +82,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// However the bytes are cut, the answer is the same, and it comes in time.
+        /// However the bytes are split, the decision is the same, and it comes in time.
         #[test]
         fn more_bytes_never_change_a_decision(start in 0..9usize, tail: Vec<u8>) {
             let beginnings: [&[u8]; 9] = [

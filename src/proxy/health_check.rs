@@ -1,4 +1,4 @@
-//! Asks a member every second how it is.
+//! Checks the health of a member every second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const PINGS: u32 = 60;
 /// A connection serves this many checks at most.
 const CHECKS_PER_CONNECTION: u32 = 10;
 
-/// Checks the member for ever and reports the results to `members`.
+/// Checks the member forever and reports the results to `members`.
 pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, dialer: Arc<Dialer>) {
     let mut check = HealthCheck { member, dialer, kept: None, age: 0, generation: 0, pings: 0 };
     let mut ticks = interval(INTERVAL);
@@ -37,7 +37,7 @@ struct HealthCheck {
     kept: Option<Kept>,
     /// How many checks the kept connection has served.
     age: u32,
-    /// Of the certificates that the kept connection was made with.
+    /// The generation of the certificates that the kept connection was made with.
     generation: u32,
     /// How many more checks are pings instead of `/health`.
     pings: u32,
@@ -51,14 +51,14 @@ enum Kept {
 
 enum Answer {
     Healthy,
-    /// And why.
+    /// With the reason.
     Unhealthy(String),
     /// This port does not serve `/health`.
     NotOffered,
 }
 
 impl HealthCheck {
-    /// An old connection must not go on to work where new ones fail: with other certificates, on either side.
+    /// An old connection must not keep working where new ones fail because certificates changed, on either side.
     fn drop_old_connection(&mut self) {
         let generation = self.dialer.generation();
         self.age += 1;
@@ -118,7 +118,7 @@ impl HealthCheck {
     }
 }
 
-/// One question on a connection that stays open; `None` when the answer is not HTTP/1.1.
+/// One request on a connection that stays open; `None` when the answer is not HTTP/1.1.
 async fn get_health(stream: &mut Box<dyn Stream>) -> Option<Answer> {
     Some(match get(stream, "/health", Connection::KeepAlive).await.ok()? {
         (status @ (200 | 503), body) => {

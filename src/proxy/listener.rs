@@ -28,8 +28,8 @@ pub(super) fn listen(addr: &ListenAddr) -> io::Result<StdTcpListener> {
     Ok(listener)
 }
 
-/// Accepts connections for ever and passes each to `serve`.
-pub(super) async fn accept(listener: TcpListener, trouble: &Throttle, serve: impl Fn(TcpStream)) {
+/// Accepts connections forever and passes each to `serve`.
+pub(super) async fn accept(listener: TcpListener, warnings: &Throttle, serve: impl Fn(TcpStream)) {
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.accept().await {
@@ -39,7 +39,7 @@ pub(super) async fn accept(listener: TcpListener, trouble: &Throttle, serve: imp
             }
             Err(err) => {
                 // Out of files or memory: open connections go on, and their ends give some back.
-                trouble.warn(format_args!("cannot accept a connection: {}", without_errno(&err)));
+                warnings.warn(format_args!("cannot accept a connection: {}", without_errno(&err)));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -55,7 +55,7 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// As many clients as there are files for, two to a client. Raises the soft limit of files first.
+    /// As many clients as there are files for, two per client. Raises the soft limit of files first.
     pub(super) fn of_this_process() -> Self {
         let (mut soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
         let wanted = (2 * MAX_CLIENTS as u64 + OTHER_FILES).min(hard);

@@ -1,4 +1,4 @@
-//! The cluster's members: how each is, which comes next, and whose connections are cut.
+//! The cluster's members: the state of each, which one is next, and whose connections are cut.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ pub(super) struct Member {
     state: Mutex<State>,
     /// A change cuts the connections that watch it.
     cut: watch::Sender<()>,
-    /// Connections now.
+    /// Open connections.
     pub open: AtomicUsize,
     pub counters: Counters,
 }
@@ -32,20 +32,20 @@ pub(super) struct Counters {
     pub failovers: AtomicU64,
 }
 
-/// How a member is, as far as is known.
+/// The state of a member, as far as we know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Unknown,
     Up {
-        /// When the last question with a good answer was asked.
+        /// When the last check that it passed was sent.
         asked: Instant,
     },
     Down {
         why: String,
-        /// When the first question without a good answer was asked.
+        /// When the first check that it failed was sent.
         since: Instant,
-        /// Its connections have been cut.
-        left: bool,
+        /// Its connections have been cut in favour of other members.
+        failed_over: bool,
     },
 }
 
@@ -78,21 +78,22 @@ impl Member {
 enum Change {
     CameUp,
     WentDown,
-    /// With this many connections.
-    Left(usize),
+    /// This many connections were cut in favour of other members.
+    FailedOver(usize),
 }
 
 /// All members.
 #[derive(Debug)]
 pub(super) struct Members {
     pub list: Vec<Arc<Member>>,
+    /// Grows with each connection, so that members of equal rank take turns.
     turn: AtomicUsize,
 }
 
 impl Members {
     /// The members in `failing` are known to be down.
     pub(super) fn new(endpoints: &[Endpoint], failing: &[Endpoint]) -> Self {
-        let down = || State::Down { why: "it could not be used".to_owned(), since: Instant::now(), left: false };
+        let down = || State::Down { why: "it could not be used".to_owned(), since: Instant::now(), failed_over: false };
         let state = |endpoint: &Endpoint| if failing.contains(endpoint) { down() } else { State::Unknown };
         let member = |endpoint: &Endpoint| Arc::new(Member::new(endpoint.clone(), state(endpoint)));
         Self { list: endpoints.iter().map(member).collect(), turn: AtomicUsize::new(0) }
@@ -111,7 +112,7 @@ impl Members {
         Err(if known.is_empty() { "no member has answered yet".to_owned() } else { known.join("; ") })
     }
 
-    /// Records the answer to a question that `member` was asked at `asked`, and logs what that changes.
+    /// Records the answer to a check of `member` that was sent at `asked`, and logs what it changes.
     pub(super) fn report(&self, member: &Arc<Member>, asked: Instant, answer: Result<(), String>) {
         let why = answer.as_ref().err().cloned().unwrap_or_default();
         for (member, change) in self.record(member, asked, answer) {
@@ -119,8 +120,8 @@ impl Members {
             match change {
                 Change::CameUp => log::info!("{endpoint} is up"),
                 Change::WentDown => log::warn!("{endpoint} is down: {why}"),
-                Change::Left(0) => {}
-                Change::Left(connections) => {
+                Change::FailedOver(0) => {}
+                Change::FailedOver(connections) => {
                     log::warn!("{endpoint}: other members take over its connections; cut now: {connections}");
                 }
             }
@@ -137,24 +138,24 @@ impl Members {
             }
             (Err(why), State::Down { why: last, .. }) => *last = why,
             (Err(why), state) => {
-                *state = State::Down { why, since: asked, left: false };
+                *state = State::Down { why, since: asked, failed_over: false };
                 changes.push((Arc::clone(member), Change::WentDown));
             }
         }
-        // A member's connections are cut only for a member that was well after this one failed.
-        let well = |member: &Arc<Member>| match *member.state() {
+        // A member's connections are cut only if another member passed a check after this one failed.
+        let last_success = |member: &Arc<Member>| match *member.state() {
             State::Up { asked } => Some(asked),
             _ => None,
         };
-        let newest = self.list.iter().filter_map(well).max();
+        let newest = self.list.iter().filter_map(last_success).max();
         for member in &self.list {
-            if let State::Down { since, left, .. } = &mut *member.state()
-                && !*left
+            if let State::Down { since, failed_over, .. } = &mut *member.state()
+                && !*failed_over
                 && newest.is_some_and(|asked| asked > *since)
             {
-                *left = true;
+                *failed_over = true;
                 member.counters.failovers.fetch_add(1, Ordering::Relaxed);
-                changes.push((Arc::clone(member), Change::Left(member.open.load(Ordering::Relaxed))));
+                changes.push((Arc::clone(member), Change::FailedOver(member.open.load(Ordering::Relaxed))));
                 member.cut.send_replace(());
             }
         }
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_left_as_soon_as_another_was_well_after_it_failed() {
+    fn connections_fail_over_as_soon_as_another_member_passes_a_later_check() {
         let three = Three::new();
         assert_eq!(three.0.health().unwrap_err(), "no member has answered yet");
         assert_eq!(three.report(0, 0, Ok(())), [(0, Change::CameUp)]);
@@ -222,7 +223,7 @@ mod tests {
         let cut = three.0.list[0].cut();
         assert_eq!(three.report(0, 2, silent()), [(0, Change::WentDown)], "1 may be no better");
         assert!(!cut.has_changed().unwrap());
-        assert_eq!(three.report(1, 3, Ok(())), [(0, Change::Left(7))]);
+        assert_eq!(three.report(1, 3, Ok(())), [(0, Change::FailedOver(7))]);
         assert!(cut.has_changed().unwrap());
         assert_eq!(three.report(0, 3, silent()), []);
         assert_eq!(three.report(0, 4, Ok(())), [(0, Change::CameUp)]);
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_left_when_nobody_is_better() {
+    fn nothing_fails_over_while_no_member_is_better() {
         let three = Three::new();
         for n in 0..3 {
             three.report(n, 0, Ok(()));
@@ -240,7 +241,10 @@ mod tests {
         }
         let reason = "http://127.0.0.1:1: silent; http://127.0.0.1:2: silent; http://127.0.0.1:3: silent";
         assert_eq!(three.0.health().unwrap_err(), reason);
-        assert_eq!(three.report(2, 5, Ok(())), [(2, Change::CameUp), (0, Change::Left(0)), (1, Change::Left(0))]);
+        assert_eq!(
+            three.report(2, 5, Ok(())),
+            [(2, Change::CameUp), (0, Change::FailedOver(0)), (1, Change::FailedOver(0))]
+        );
     }
 
     #[test]

@@ -19,10 +19,12 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
+    /// Counts a failed connection to a member; `kind` is that of its `DialError`.
     pub(super) fn connect_failure(&self, kind: &'static str) {
         *self.connect_failures.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
     }
 
+    /// The text that Prometheus reads.
     pub(super) fn render(&self, members: &Members) -> String {
         let mut text = Text::default();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The sidecar: carries the application's connections to the cluster, by etcd's own gRPC proxy or by the tunnel.
+//! The sidecar: forwards the application's connections to the cluster, with etcd's own gRPC proxy or the tunnel.
 
 mod admin;
 mod backend;

@@ -23,10 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The result for one endpoint.
 pub(super) type Tried = (Endpoint, Result<(), DialError>);
 
-/// Why there is no start.
+/// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The user wants no start in this case.
+    /// Only if the preflight is strict.
     #[error("no endpoint can be used: {}", .0.join("; "))]
     NoneUsable(Vec<String>),
     #[error("--endpoints: {0}: {own}", own = DialError::OwnAddress)]
@@ -35,7 +35,7 @@ pub(crate) enum Error {
     Thread(#[from] io::Error),
 }
 
-/// What follows from the trials.
+/// What to do after the trials.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Start. The log already says that these endpoints cannot be used.
@@ -44,8 +44,8 @@ pub(super) enum Verdict {
     Interrupted(Signal),
 }
 
-/// Tries all endpoints at once, in a thread. The results come as they are known, each within 2 s; there are none when
-/// the preflight is off.
+/// Tries all endpoints at once, in a thread. Sends each result as soon as it is known, within 2 s; none when the
+/// preflight is off.
 ///
 /// # Errors
 /// When the system allows no more threads.
@@ -85,7 +85,7 @@ async fn try_all(settings: Settings, results: Sender<Tried>) {
 /// Waits for the first usable endpoint, or until none is left to wait for, and logs what is wrong with the others.
 ///
 /// # Errors
-/// When none is usable and the user wants no start in this case.
+/// When none is usable and the preflight is strict, or an endpoint is the proxy's own address.
 pub(super) fn wait(results: &Receiver<Tried>, events: Option<&Events>, mode: Preflight) -> Result<Verdict, Error> {
     let mut tried = Vec::new();
     while mode != Preflight::Off && !tried.last().is_some_and(|(_, result): &Tried| result.is_ok()) {
@@ -99,7 +99,7 @@ pub(super) fn wait(results: &Receiver<Tried>, events: Option<&Events>, mode: Pre
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    // Results that are there already cost no time.
+    // Results that have already arrived cost no time.
     tried.extend(results.try_iter());
     let Judgement { failing, problems, usable } = judge(tried, mode)?;
     warn_all(&problems);
@@ -157,7 +157,7 @@ pub(super) fn report_rest(results: Receiver<Tried>, report: impl Fn(&Endpoint, &
             }
         }
     };
-    let _ = thread::Builder::new().spawn(report); // without a thread, etcd's own log still says it
+    let _ = thread::Builder::new().spawn(report); // without a thread, etcd's own log still shows them
 }
 
 #[cfg(test)]
@@ -183,7 +183,7 @@ mod tests {
         assert!(!judged.usable && judged.failing.len() == 2);
         let error = judge(results(), Preflight::Strict).unwrap_err().to_string();
         assert!(error.starts_with("no endpoint can be used: http://127.0.0.1:1: the connection is refused"), "{error}");
-        assert!(error.contains("; http://127.0.0.1:2: what answers is not etcd"), "{error}");
+        assert!(error.contains("; http://127.0.0.1:2: the server is not etcd"), "{error}");
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_address_is_never_an_endpoint() {
+    fn the_proxys_own_address_is_never_an_endpoint() {
         let error = judge(tried([Ok(()), Err(DialError::OwnAddress)]), Preflight::Warn).unwrap_err();
         assert!(matches!(error, Error::OwnAddress(endpoint) if endpoint == Endpoint::loopback(2)));
     }

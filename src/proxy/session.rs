@@ -1,4 +1,4 @@
-//! One life of the sidecar: claims the address, tries the endpoints, starts the backend and stays with it.
+//! One run of the sidecar: claims the address, tries the endpoints, starts the backend and stays with it.
 
 use std::ffi::OsString;
 use std::sync::mpsc::Receiver;
@@ -20,17 +20,17 @@ use crate::os::signals::{ENDING, Events};
 use crate::release::{Executable, RELEASE, Store};
 use crate::settings::{Endpoint, ListenAddr, Preflight, Run, Settings};
 
-/// How often a proxy that stands by looks whether the port is free.
+/// How often a proxy that stands by checks whether the port is free.
 const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Carries connections until a signal ends it, or becomes etcd. `extra` are flags for etcd.
+/// Forwards connections until a signal ends it, or execs etcd. `extra` are flags for etcd.
 ///
 /// # Errors
 /// When a setting cannot work, or nothing can be started.
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
     match settings.run {
         Run::ExecEtcd => exec_etcd(settings, extra, env),
-        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => stay(settings, drain, extra, env),
+        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => run_supervised(settings, drain, extra, env),
     }
 }
 
@@ -48,7 +48,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
 }
 
 /// Starts the backend and supervises it.
-fn stay(settings: &Settings, drain: Duration, extra: &[OsString], env: &Env) -> Result<()> {
+fn run_supervised(settings: &Settings, drain: Duration, extra: &[OsString], env: &Env) -> Result<()> {
     let events = Events::new(&ENDING).context("cannot receive signals")?;
     let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
     let mut prepared = Prepared::new(settings, extra, env, preflight_mode(settings, env))?;
@@ -117,7 +117,7 @@ impl Prepared {
     /// Waits for the first usable endpoint. Returns the signal that comes before that, if one does.
     ///
     /// # Errors
-    /// When no endpoint can be used and the user wants no start then.
+    /// When no endpoint can be used and the preflight is strict, or one is the proxy's own address.
     pub(super) fn wait(&mut self, events: Option<&Events>) -> Result<Option<Signal>> {
         Ok(match preflight::wait(&self.results, events, self.preflight)? {
             Verdict::Start(failing) => {
@@ -147,15 +147,36 @@ impl Prepared {
     }
 }
 
-/// The preflight as the user wants it; off where etcd may use an HTTP proxy, which the preflight cannot.
+/// The preflight that the user chose; off if etcd may use an HTTP proxy, which the preflight cannot.
 pub(super) fn preflight_mode(settings: &Settings, env: &Env) -> Preflight {
     let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
     let proxy = proxies.into_iter().find(|name| env.get(name).is_some());
+    let may_use_one = settings.use_http_proxy && settings.run.mode().capabilities().runs_etcd;
     match proxy {
-        Some(proxy) if settings.use_http_proxy && settings.preflight != Preflight::Off => {
+        Some(proxy) if may_use_one && settings.preflight != Preflight::Off => {
             log::info!("the endpoints are not tried: etcd may reach them through {proxy}");
             Preflight::Off
         }
         _ => settings.preflight,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Setting, Sources};
+
+    #[test]
+    fn only_an_etcd_that_may_use_an_http_proxy_has_no_preflight() {
+        for (mode, use_http_proxy, expected) in [
+            ("grpc-proxy", "true", Preflight::Off),
+            ("grpc-proxy", "false", Preflight::Warn),
+            ("tunnel", "true", Preflight::Warn),
+        ] {
+            let flags = [(Setting::Endpoints, "h:1"), (Setting::Mode, mode), (Setting::UseHttpProxy, use_http_proxy)];
+            let sources = Sources::new(flags.map(|(setting, text)| (setting, text.into())), &Env::default());
+            let env = Env::from([("HTTPS_PROXY", "http://p:1")]);
+            assert_eq!(preflight_mode(&sources.resolve().unwrap(), &env), expected, "{mode} {use_http_proxy}");
+        }
     }
 }

@@ -14,7 +14,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Supervises a backend until a signal ends it, after a drain of at most `drain`. A second signal ends it at once.
 ///
 /// # Errors
-/// When another start is of no use.
+/// When restarting the backend would not help.
 pub(crate) fn supervise(backend: &mut dyn Backend, drain: Duration, events: &Events) -> Result<(), Error> {
     let mut ready = false;
     loop {

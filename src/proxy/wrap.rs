@@ -1,4 +1,5 @@
-//! A command of the user's with the proxy beside it: proxy up, cluster ready, command, proxy down.
+//! Runs the user's command with the proxy beside it: starts the proxy, waits for the cluster, runs the command, stops
+//! the proxy.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -13,7 +14,7 @@ use super::claim::{Attempt, Claim, try_claim};
 use super::session::{Prepared, preflight_mode};
 use crate::net::etcd_health::{self, Waiting};
 use crate::os::env::Env;
-use crate::os::process::{self, ExecError};
+use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{Events, FOR_COMMANDS};
 use crate::os::sys;
 use crate::settings::{self, ListenAddr, Preflight, Setting, Settings};
@@ -22,13 +23,11 @@ use crate::settings::{self, ListenAddr, Preflight, Setting, Settings};
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often to check that another process's proxy still listens.
 const LISTENING_INTERVAL: Duration = Duration::from_secs(1);
-/// When there is nothing to tend.
-const FOREVER: Duration = Duration::from_hours(1);
 
 /// What to run, and with which proxy.
 pub(crate) struct Wrap {
     pub addr: ListenAddr,
-    /// Only a proxy that is started here needs them to be good.
+    /// They need to be valid only if a proxy is started here.
     pub settings: Result<Settings, settings::Error>,
     /// How long to wait for the cluster at most.
     pub timeout: Duration,
@@ -44,33 +43,33 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let file_limit = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
     let waiting = Waiting::new(wrap.timeout);
-    let mut beside = Beside { addr: wrap.addr, settings: wrap.settings, backend: None, claim: None, env };
-    if let Attempt::Ours(claim) = try_claim(&beside.addr)? {
-        let settings = beside.settings.clone()?;
+    let mut sidecar = Sidecar { addr: wrap.addr, settings: wrap.settings, backend: None, claim: None, env };
+    if let Attempt::Ours(claim) = try_claim(&sidecar.addr)? {
+        let settings = sidecar.settings.clone()?;
         let mut prepared = Prepared::new(&settings, &[], env, preflight_mode(&settings, env))?;
         if let Some(signal) = prepared.wait(Some(&events))? {
             return Ok(process::signal_code(signal));
         }
-        beside.backend = Some(prepared.start(&settings)?);
-        beside.claim = Some(claim);
+        sidecar.backend = Some(prepared.start(&settings)?);
+        sidecar.claim = Some(claim);
     } else {
-        log::info!("another etcd proxy serves {}: it is used with its own settings", beside.addr);
+        log::info!("another etcd proxy serves {}: it is used with its own settings", sidecar.addr);
     }
-    if let Some(signal) = beside.wait_ready(waiting, &events)? {
+    if let Some(signal) = sidecar.wait_ready(waiting, &events)? {
         return Ok(process::signal_code(signal));
     }
     let (program, args) = wrap.command.split_first().context("no command")?;
-    let addr = beside.addr.to_string();
+    let addr = sidecar.addr.to_string();
     let mut command = Command::new(program);
     command.args(args).env(Setting::ListenAddr.variable(), &addr).env("ETCDCTL_ENDPOINTS", &addr);
     sys::with_file_limit(&mut command, file_limit);
     let command = command.spawn().map_err(|cause| ExecError::new(program, cause))?;
-    let status = process::run_to_end(command, &events, || beside.tend_or_log())?;
+    let status = process::run_to_end(command, &events, || sidecar.tend_or_log())?;
     Ok(process::exit_code(status))
 }
 
-/// The proxy beside the command: started here, unless another is there.
-struct Beside<'a> {
+/// The proxy beside the command: started here, unless another one already serves the address.
+struct Sidecar<'a> {
     addr: ListenAddr,
     settings: Result<Settings, settings::Error>,
     backend: Option<Box<dyn Backend>>,
@@ -78,8 +77,8 @@ struct Beside<'a> {
     env: &'a Env,
 }
 
-impl Beside<'_> {
-    /// Makes sure that there is a proxy: ours, or another as long as that lives.
+impl Sidecar<'_> {
+    /// Makes sure that there is a proxy: ours, or another one as long as it runs.
     fn tend(&mut self) -> Result<Duration> {
         let addr = &self.addr;
         if let Some(backend) = &mut self.backend {

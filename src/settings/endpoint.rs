@@ -16,7 +16,7 @@ pub(crate) enum Scheme {
 
 impl Scheme {
     /// The scheme of an endpoint without one: https if certificates are configured.
-    pub(super) fn usual(tls: bool) -> Self {
+    pub(super) fn default_for(tls: bool) -> Self {
         if tls { Self::Https } else { Self::Http }
     }
 }
@@ -107,11 +107,9 @@ pub(super) fn parse_list(text: &str, default: Scheme) -> Result<Vec<Endpoint>, S
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     // Checked before an error shows any of the text: a password can be before an @, and it can contain commas.
     if parts().any(|part| part.contains('@') && !part.starts_with("unix:")) {
-        return Err(
-            "an endpoint has a user name or password (something before an @): remove it, the application logs \
-                    in itself"
-                .to_owned(),
-        );
+        return Err("an endpoint has a user name or password (something before an @): remove it, because the \
+             application itself logs in"
+            .to_owned());
     }
     let endpoints = parts().map(|part| Endpoint::parse(part, default)).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = endpoints.first() else {

@@ -18,7 +18,7 @@ const CHECKED: [(&str, Setting); 5] = [
 /// Checks the flags that are passed on to etcd.
 ///
 /// # Errors
-/// If the mode does not run etcd, for a flag that has one of our own, and for a word that etcd would ignore.
+/// If the mode does not run etcd, if etcdproxy has its own flag for something, or if etcd would ignore a word.
 pub(crate) fn check_etcd_flags(flags: &[OsString], mode: Mode) -> Result<(), Error> {
     let error = |flag: &OsString, problem: String| Error::new(format!("-- {}", flag.display()), problem);
     let Some(first) = flags.first() else { return Ok(()) };

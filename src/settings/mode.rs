@@ -26,8 +26,8 @@ pub(crate) struct Capabilities {
     pub common_names: bool,
     /// Watches keep working for clients that log in with a password.
     pub passwords: bool,
-    /// Least memory that it works with, in MB.
-    pub least_memory: u32,
+    /// Minimum memory that it works with, in MB.
+    pub min_memory: u32,
 }
 
 impl Mode {
@@ -38,14 +38,14 @@ impl Mode {
                 namespaces: true,
                 common_names: false,
                 passwords: false,
-                least_memory: 32, // 26 when idle
+                min_memory: 32, // 26 when idle
             },
             Self::Tunnel => Capabilities {
                 runs_etcd: false,
                 namespaces: false,
                 common_names: true,
                 passwords: true,
-                least_memory: 8, // 4 when idle
+                min_memory: 8, // 4 when idle
             },
         }
     }
@@ -60,8 +60,8 @@ impl Mode {
         }
     }
 
-    /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly. If it does not, the reason
-    /// comes with the mode.
+    /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly; otherwise another one,
+    /// with the reason.
     pub(super) fn auto(common_name: Option<&str>, password: bool, namespace: bool) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
         let can = first.capabilities();
@@ -81,9 +81,9 @@ impl Mode {
     /// Reads an amount of memory in MB that is enough for this mode.
     ///
     /// # Errors
-    /// If `text` is no amount, or it is too little.
+    /// If `text` is not an amount, or too small a one.
     pub(crate) fn memory(self, text: &str) -> Result<u32, String> {
-        let least = self.capabilities().least_memory;
+        let least = self.capabilities().min_memory;
         let number: Option<u32> = text.strip_suffix('M').unwrap_or(text).parse().ok();
         match number {
             Some(mb) if mb >= least => Ok(mb),
@@ -117,7 +117,7 @@ pub(crate) enum Run {
 const TUNNEL_DRAIN: Duration = Duration::from_secs(8);
 
 impl Run {
-    /// `drain` as it was given: `None` if it was not, and `Some(None)` for `off`.
+    /// `drain` as the user gave it: `None` if not at all, and `Some(None)` for `off`.
     #[allow(clippy::option_option, reason = "not given and off are not the same")]
     pub(super) fn new(mode: Mode, drain: Option<Option<Duration>>) -> Self {
         match mode {

@@ -12,14 +12,14 @@ use super::sources::Sources;
 use super::table::Setting;
 use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
 
-/// What `run` works with.
+/// The checked settings of `run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// At least one; all with the same scheme.
     pub endpoints: Vec<Endpoint>,
     pub listen_addr: ListenAddr,
     pub run: Run,
-    /// Why `auto` chose another mode than the usual one.
+    /// Why `auto` did not choose etcd's grpc-proxy.
     pub mode_reason: Option<String>,
     /// Name of the service binding that is used.
     pub binding: Option<String>,
@@ -29,7 +29,7 @@ pub(crate) struct Settings {
     /// Where Prometheus metrics are served besides the listen address.
     pub metrics_addr: Option<ListenAddr>,
     pub preflight: Preflight,
-    /// What the proxy may use, in MiB.
+    /// Memory that the proxy may use, in MiB.
     pub memory: Option<u32>,
     /// Whether etcd may reach the cluster through the HTTP proxy of the environment.
     pub use_http_proxy: bool,
@@ -125,7 +125,7 @@ impl Sources {
             return Err(Error::new("endpoints", problem));
         };
         let endpoints =
-            endpoint::parse_list(value.text()?, Scheme::usual(tls)).map_err(|problem| value.error(problem))?;
+            endpoint::parse_list(value.text()?, Scheme::default_for(tls)).map_err(|problem| value.error(problem))?;
         match endpoints.iter().find(|endpoint| listen_addr.is_reached_by(endpoint)) {
             Some(endpoint) => Err(value.error(format_args!(
                 "{endpoint} is the address the proxy itself listens on: name the cluster's members, or change {}",
@@ -163,7 +163,7 @@ impl Sources {
 
     fn tls(&self, warnings: &mut Vec<String>) -> Result<Tls, Error> {
         let now = SystemTime::now();
-        let pem = |key, kind| self.get(key).map(|value| Pem::read(&value, kind)).transpose();
+        let pem = |key, secrecy| self.get(key).map(|value| Pem::read(&value, secrecy)).transpose();
         let ca = pem(Setting::CaCert, Secrecy::Public)?;
         if let Some(ca) = &ca {
             warnings.extend(check_ca(ca, now)?);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_white_space_from_a_manifest_is_trimmed() {
+    fn white_space_around_a_value_from_a_manifest_is_trimmed() {
         let settings = resolve(&[], [("ETCDPROXY_ENDPOINTS", " a:1 , b:2 \n"), ("ETCDPROXY_MODE", "grpc-proxy\n")]);
         let endpoints: Vec<String> = settings.endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(endpoints, ["http://a:1", "http://b:2"]);

@@ -11,7 +11,9 @@ use super::sources::Sources;
 use super::table::Setting;
 use crate::os::env::Env;
 
-/// The part of the settings that systemd has to know.
+const TLS_SETTINGS: [Setting; 3] = [Setting::CaCert, Setting::Cert, Setting::Key];
+
+/// The part of the settings that systemd needs to know.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(crate) struct Needs {
@@ -23,7 +25,7 @@ pub(crate) struct Needs {
     pub ports: BTreeSet<u16>,
     /// Files of certificates and keys. The service's user may not be able to read them.
     pub files: Vec<(Setting, PathBuf)>,
-    /// The settings contain a private key itself.
+    /// The settings contain the text of a private key.
     pub holds_key: bool,
 }
 
@@ -41,15 +43,15 @@ impl Needs {
             needs.reach(host);
             needs.ports.insert(port);
         }
-        for setting in [Setting::CaCert, Setting::Cert, Setting::Key] {
+        for setting in TLS_SETTINGS {
             match sources.get(setting) {
                 Some(value) if value.text()?.starts_with('/') => needs.files.push((setting, value.text()?.into())),
                 Some(_) if setting == Setting::Key => needs.holds_key = true,
                 _ => {}
             }
         }
-        let tls = [Setting::CaCert, Setting::Cert, Setting::Key].iter().any(|setting| sources.get(*setting).is_some());
-        let endpoints = sources.parsed(Setting::Endpoints, |text| parse_list(text, Scheme::usual(tls)))?;
+        let tls = TLS_SETTINGS.iter().any(|setting| sources.get(*setting).is_some());
+        let endpoints = sources.parsed(Setting::Endpoints, |text| parse_list(text, Scheme::default_for(tls)))?;
         needs.configured = endpoints.is_some();
         match endpoints {
             Some(endpoints) => {

@@ -19,7 +19,7 @@ pub(super) enum Origin {
     Binding,
 }
 
-/// A value with the name its user knows it by.
+/// A value, with the name that its user knows.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
     pub origin: Origin,

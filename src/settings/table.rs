@@ -3,7 +3,7 @@
 //! The command line, the environment, the help texts and the completions are made from it; tests compare it with the
 //! code and the README. A leaf: `build.rs` includes this file as well.
 
-/// What a person writes for a setting.
+/// The form of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Any text; the help calls it this.
@@ -70,10 +70,10 @@ settings! {
         "Prefix to put before every key";
     MetricsAddr: Some("--metrics-addr"), "ETCDPROXY_METRICS_ADDR", Kind::Text("HOST:PORT"), default None,
         "Serve metrics on this address as well";
-    Preflight: Some("--preflight"), "ETCDPROXY_PREFLIGHT", Kind::Choice("WHAT", &["warn", "strict", "off"]), default Some("warn"),
-        "Try the endpoints first. If none can be used, warn and start, or exit with 69 (strict). off: do not try";
+    Preflight: Some("--preflight"), "ETCDPROXY_PREFLIGHT", Kind::Choice("POLICY", &["warn", "strict", "off"]), default Some("warn"),
+        "Try the endpoints first. If none can be used, start with a warning, or exit with 69 (strict). off: do not try";
     LogFormat: Some("--log-format"), "ETCDPROXY_LOG_FORMAT", Kind::Choice("FORMAT", &["text", "json", "raw"]), default Some("text"),
-        "Format of log lines: text, json or raw. Lines of etcd change only with --drain, and never with raw";
+        "Format of log lines: text, json or raw. etcd's own lines change only with --drain, and never with raw";
     Memory: Some("--memory"), "ETCDPROXY_MEMORY", Kind::Text("MB"), default None,
         "Memory that the proxy may use, in MB; sets Go's GOMEMLIMIT";
     Drain: Some("--drain"), "ETCDPROXY_DRAIN", Kind::Text("DURATION"), default Some("off; tunnel: 8s"),
@@ -99,6 +99,7 @@ impl Setting {
         }
     }
 
+    /// The form of its value.
     pub(crate) const fn kind(self) -> Kind {
         self.row().kind
     }
@@ -108,11 +109,12 @@ impl Setting {
         self.row().default
     }
 
+    /// One line for the help text.
     pub(crate) const fn help(self) -> &'static str {
         self.row().help
     }
 
-    /// Why `text` is no value of this setting, which takes one of a few words.
+    /// Why `text` is not a value of this setting, which takes one of a few words.
     pub(crate) fn invalid(self, text: &str) -> String {
         match self.kind() {
             Kind::Choice(_, words) => invalid(&self.flag().trim_start_matches('-').replace('-', " "), text, words),
@@ -121,7 +123,7 @@ impl Setting {
     }
 }
 
-/// As in `invalid mode "fast": expected auto, grpc-proxy or tunnel`.
+/// The error for a text that is none of `words`: `invalid mode "fast": expected auto, grpc-proxy or tunnel`.
 pub(crate) fn invalid(what: &str, text: &str, words: &[&str]) -> String {
     let (last, others) = words.split_last().unwrap_or((&"", &[]));
     format!("invalid {what} {text:?}: expected {} or {last}", others.join(", "))

@@ -26,7 +26,7 @@ pub(super) enum Secrecy {
     Secret,
 }
 
-/// PEM text, with the name its user knows it by. `Debug` does not show the text.
+/// PEM text, with the name that its user knows. `Debug` does not show the text.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Pem {
     /// `--key`, `ETCDPROXY_KEY`, or the binding.
@@ -75,7 +75,7 @@ impl Pem {
             ))
         })?;
         let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        // etcd itself does not read a file with indentation.
+        // etcd cannot read a file with indentation, so it gets the text instead.
         let mended = flush_left(&text);
         let file = text.lines().map(str::trim_end).eq(mended.lines()).then_some(file);
         Ok(Self { name: value.name.clone(), file, text: mended })
@@ -200,7 +200,7 @@ pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Id
     let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     let common_name = common_name.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
     let warning = Validity::of(&chain[0], &cert)?.check(now, &cert, "the client certificate")?;
-    // etcd itself checks a kind of key that ring does not know. rustls would not accept X.509 version 1 here.
+    // A kind of key that ring does not know is left to etcd. rustls' own check would reject X.509 version 1.
     if let Ok(private) = ring::default_provider().key_provider.load_private_key(key.private_key()?)
         && private.public_key().is_some_and(|public| public.as_ref() != leaf.public_key().raw)
     {

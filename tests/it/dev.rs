@@ -141,6 +141,12 @@ fn a_signal_during_the_start_leaves_nothing_behind_either() {
     eventually("the data directory exists", || !is_empty(&temp));
     assert_eq!(process.terminate().code(), Some(0));
     assert!(is_empty(&temp));
+
+    let mut process = Process::start(&mut dev(temp.path(), &["--nodes", "3", "--", "sleep", "60"]));
+    eventually("the data directory is there", || !is_empty(&temp));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(143), "a command that did not run has not succeeded");
+    assert!(is_empty(&temp));
 }
 
 #[test]
@@ -173,7 +179,7 @@ fn dev_ends_when_too_few_members_are_left() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(member), Signal::SIGKILL).unwrap();
     assert_eq!(process.wait().code(), Some(1));
     let stderr = process.stderr_text();
-    assert!(stderr.contains("m1 (pid ") && stderr.contains("too few parts are left to serve"), "{stderr}");
+    assert!(stderr.contains("m1 (pid ") && stderr.contains("the proxy or too many members have ended"), "{stderr}");
     assert!(is_empty(&temp));
 }
 

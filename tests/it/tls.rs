@@ -230,10 +230,10 @@ fn each_problem_with_an_endpoint_has_its_own_message() {
     };
 
     let web_addr = format!("http://{}", server(host, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"));
-    assert_eq!(problem_with(&web_addr, &mut bare()), "what answers is not etcd: it does not speak HTTP/2");
+    assert_eq!(problem_with(&web_addr, &mut bare()), "the server is not etcd: it does not speak HTTP/2");
 
     let web_addr = format!("http://{}", web_server(host));
-    assert_eq!(problem_with(&web_addr, &mut bare()), "what answers is not etcd: it speaks HTTP/2, but not gRPC");
+    assert_eq!(problem_with(&web_addr, &mut bare()), "the server is not etcd: it speaks HTTP/2, but not gRPC");
 
     let closed = format!("http://{}", free_addr(host));
     assert_eq!(problem_with(&closed, &mut bare()), "the connection is refused: nothing listens there");

@@ -368,7 +368,7 @@ fn at_its_limit_of_open_files_the_tunnel_refuses_connections_but_still_reports_h
     drop(clients);
     eventually("the tunnel accepts connections again", || connect_http2(&addr).is_ok());
     let log = tunnel.into_log();
-    let message = "a connection is refused: the tunnel carries at most 20 at once, because ulimit -n is 104: raise it";
+    let message = "a connection is refused: the tunnel serves at most 20 at once, because ulimit -n is 104: raise it";
     assert_eq!(log.matches(message).count(), 1, "{log}");
 }
 

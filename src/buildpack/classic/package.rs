@@ -52,7 +52,7 @@ struct Binary<'a> {
 /// file cannot be written.
 pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     if !has_payload() {
-        bail!("this is the small launcher, which has no etcd inside: package with the whole etcdproxy");
+        bail!("this is the small launcher, which has no etcd inside: package with the full etcdproxy");
     }
     let binaries = binaries(&task, release)?;
     let stack = task.stack.unwrap_or_default();

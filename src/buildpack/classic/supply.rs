@@ -18,7 +18,7 @@ const LAUNCHER: &str = "etcdproxy";
 
 const PROFILE: &str = include_str!("../../../assets/profile.sh");
 
-/// The platform's arguments, but for the application's directory and the cache, which stay unchanged.
+/// The platform's arguments, except the application's directory and the cache, which supply does not touch.
 #[derive(Debug)]
 pub(crate) struct Supply<'a> {
     /// Directory for the results of all buildpacks.
@@ -96,12 +96,12 @@ fn install(task: &Supply<'_>, options: &Options, release: &'static Release, bin:
             }
             Ok(write_launcher(bin, LAUNCHER)?)
         }
-        Unpack::Launch => pack_in(task.exe, bin, release.programs),
+        Unpack::Launch => install_packed(task.exe, bin, release.programs),
     }
 }
 
 /// Writes the whole binary, and links to it with the names of the programs that it unpacks at the first start.
-fn pack_in(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
+fn install_packed(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
     let mut whole = fs::File::open(exe).with_context(|| format!("cannot read {}", exe.display()))?;
     atomic::replace(&bin.join(LAUNCHER), 0o755, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
     for program in programs {

@@ -29,7 +29,7 @@ const LONG_RUN: Duration = Duration::from_secs(10);
 /// etcd opens its port before it has checked all its settings. A run of this length proves that it accepts them.
 const PROVEN: Duration = Duration::from_secs(1);
 
-/// From start to open port: 10 to 50 ms.
+/// How often to check whether etcd has opened its port, which takes it 10 to 50 ms.
 const LISTENING_INTERVAL: Duration = Duration::from_millis(10);
 
 /// After SIGTERM the proxy ends within 10 ms.
@@ -42,9 +42,9 @@ pub(crate) struct EtcdChild {
     addr: ListenAddr,
     output: Output,
     state: State,
-    /// etcd accepts the settings: whatever ends it now is not their fault.
+    /// etcd has accepted the settings: if it ends now, they are not the reason.
     proven: bool,
-    /// Before the next restart.
+    /// The pause before the next restart.
     pause: Duration,
 }
 
@@ -81,17 +81,18 @@ impl EtcdChild {
         Ok(Self { launch, etcd, addr: addr.clone(), output, state, proven: false, pause: FIRST_PAUSE })
     }
 
+    /// Decides what to do after etcd has ended. Returns the pause before the next call.
     fn ended(&mut self, status: ExitStatus, ran: Duration) -> Result<Duration, Error> {
         if ran >= LONG_RUN {
             self.pause = FIRST_PAUSE;
         }
         let last_words = mem::replace(&mut self.state, State::Pausing(Instant::now())).last_words();
-        // etcd exits with 1 when it rejects a flag or cannot listen; Go crashes with another code.
+        // etcd exits with 1 when it rejects a flag or cannot listen; a crash of Go has another code.
         if !self.proven && ran < PROVEN && status.code() == Some(1) {
             match occupant(&self.addr) {
                 Occupant::Other => return Err(ListenError::in_use(&self.addr).into()),
                 Occupant::Nobody => return Err(Error::Refused { how: describe(status), last_words }),
-                // It came between our look at the port and etcd's.
+                // It took the port after we checked it, and before etcd opened it.
                 Occupant::Proxy | Occupant::Silent => {
                     log::info!("another etcd proxy serves {}: standing by", self.addr);
                     self.state = State::StandingBy;
@@ -184,7 +185,7 @@ impl State {
     fn start(launch: &Launch, path: &Path, output: &Output) -> io::Result<Self> {
         let mut command = launch.command(path);
         command.arg0("etcd").stdin(Stdio::null());
-        // The launcher says READY: a service manager believes nobody else.
+        // The launcher reports READY: a service manager ignores everybody else.
         command.env_remove("NOTIFY_SOCKET");
         if format() != Format::Raw {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -210,7 +211,7 @@ impl State {
     fn last_words(self) -> String {
         let Self::Running { etcd, .. } = self else { return String::new() };
         if etcd.readers.is_empty() {
-            return "its own words are above".to_owned();
+            return "see its output above".to_owned();
         }
         let words = etcd.readers.into_iter().filter_map(|reader| reader.join().ok());
         words.filter(|words| !words.is_empty()).last().unwrap_or_else(|| "it wrote nothing".to_owned())

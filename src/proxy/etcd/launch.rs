@@ -16,7 +16,7 @@ use crate::os::sys;
 use crate::release::Release;
 use crate::settings::{Pem, SECRETS, Settings};
 
-/// Go obeys these, for endpoints with and without TLS.
+/// Go's HTTP clients obey these, for endpoints with and without TLS.
 const HTTP_PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 /// The share of the memory for Go's heap; stacks, code and the launcher need the rest.
@@ -44,11 +44,11 @@ pub(crate) struct Launch {
     /// Certificates and keys that exist only in memory.
     private: Vec<OwnedFd>,
     /// How many certificates and keys are not files.
-    unnamed: usize,
+    inline: usize,
 }
 
 impl Launch {
-    /// The start of the etcd in `release`; `extra` are the user's own flags for it.
+    /// How to start the etcd in `release`; `extra` are the user's own flags for it.
     ///
     /// # Errors
     /// When a certificate or key that is not a file cannot be kept in memory.
@@ -84,16 +84,16 @@ impl Launch {
         release: &Release,
         extra: &[OsString],
         env: &Env,
-        place: &mut dyn FnMut(&Pem) -> Result<PathBuf, MemfdError>,
+        inline_path: &mut dyn FnMut(&Pem) -> Result<PathBuf, MemfdError>,
     ) -> Result<Self, MemfdError> {
         let mut args = args(settings, release);
         let mut set = Vec::new();
-        let mut unnamed = 0;
+        let mut inline = 0;
         let mut path = |pem: &Pem| {
             pem.file.clone().map_or_else(
                 || {
-                    unnamed += 1;
-                    place(pem)
+                    inline += 1;
+                    inline_path(pem)
                 },
                 Ok,
             )
@@ -132,12 +132,12 @@ impl Launch {
         }
         // The user's flags may name files relative to the launcher's directory.
         let dir = extra.is_empty().then_some(Path::new("/"));
-        Ok(Self { args, set, unset, dir, private: Vec::new(), unnamed })
+        Ok(Self { args, set, unset, dir, private: Vec::new(), inline })
     }
 
     /// Whether every certificate and key is a file, so that a shell can run the same command.
     pub(crate) fn is_complete(&self) -> bool {
-        self.unnamed == 0
+        self.inline == 0
     }
 
     /// The command that runs the `etcd` at this path.
@@ -202,7 +202,7 @@ fn args(settings: &Settings, release: &Release) -> Vec<OsString> {
 /// A file without a name. Only this user can open it, and it disappears with the last process that holds it.
 fn in_memory(pem: &Pem) -> io::Result<OwnedFd> {
     if !Path::new("/proc/self/fd").exists() {
-        return Err(io::Error::other("that needs /proc, which is not there"));
+        return Err(io::Error::other("this needs /proc, which is not mounted"));
     }
     let mut file = File::from(memfd_create("etcdproxy", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_becomes_one_that_only_its_user_can_read_and_nobody_change() {
+    fn inline_pem_becomes_a_file_that_only_its_user_can_read_and_nobody_can_change() {
         let identity = Identity { cert: pem("c", false), key: pem("k", false), common_name: None };
         let settings = Settings { tls: Tls { ca: None, identity: Some(identity) }, ..settings() };
         let launch = Launch::new(&settings, &release("3.7.2"), &[], &Env::default()).unwrap();

@@ -275,19 +275,19 @@ mod tests {
     #[test]
     fn chatter_is_dropped_and_errors_never() {
         let mut filter = LogFilter::default();
-        let mut sort = |line: &str| filter.classify(line, Instant::now());
+        let mut classify = |line: &str| filter.classify(line, Instant::now());
         for chatter in [
             r#"{"level":"info","ts":"2026","msg":"[core] [Server #2] Server created"}"#,
             r#"{"level":"debug","msg":"x"}"#,
             r#"{"level":"warn","msg":"/health error","output":"{\"reason\":\"etcdserver: user name is empty\"}"}"#,
             "",
         ] {
-            assert_eq!(sort(chatter), None, "{chatter}");
+            assert_eq!(classify(chatter), None, "{chatter}");
         }
         let fatal = r#"{"level":"fatal","ts":"1","caller":"a.go:1","msg":"cannot","error":"so"}"#;
         for _ in 0..3 {
-            assert_eq!(sort(fatal), Some(Line::Etcd(Level::Error, "cannot (error: so)".to_owned())));
-            assert_eq!(sort("panic: oh"), Some(Line::Etcd(Level::Error, "panic: oh".to_owned())));
+            assert_eq!(classify(fatal), Some(Line::Etcd(Level::Error, "cannot (error: so)".to_owned())));
+            assert_eq!(classify("panic: oh"), Some(Line::Etcd(Level::Error, "panic: oh".to_owned())));
         }
     }
 
@@ -311,20 +311,22 @@ mod tests {
     fn the_flags_usage_is_dropped_and_the_error_stays() {
         let mut filter = LogFilter::default();
         let output = "Error: unknown flag: --foo\nUsage:\n  etcd grpc-proxy start [flags]\n\nFlags:\n      --cacert string   x\n\nunknown flag: --foo";
-        let said: Vec<_> = output.lines().filter_map(|line| filter.classify(line, Instant::now())).collect();
-        assert_eq!(said, [Line::Etcd(Level::Error, "unknown flag: --foo".to_owned())]);
+        let shown: Vec<_> = output.lines().filter_map(|line| filter.classify(line, Instant::now())).collect();
+        assert_eq!(shown, [Line::Etcd(Level::Error, "unknown flag: --foo".to_owned())]);
         assert_eq!(Output::new(&[]).relay(output.as_bytes()), "unknown flag: --foo");
     }
 
     #[test]
-    fn other_warnings_are_thinned_whatever_their_numbers() {
+    fn other_warnings_are_held_back_whatever_their_numbers() {
         let mut filter = LogFilter::default();
-        let mut sort = |line: &str| filter.classify(line, Instant::now());
-        assert!(sort(r#"{"level":"warn","msg":"slow","took":"101ms"}"#).is_some());
-        assert!(sort(r#"{"level":"warn","msg":"slow","took":"99ms"}"#).is_none());
-        assert!(sort(r#"{"level":"warn","msg":"other"}"#).is_some());
+        let mut classify = |line: &str| filter.classify(line, Instant::now());
+        assert!(classify(r#"{"level":"warn","msg":"slow","took":"101ms"}"#).is_some());
+        assert!(classify(r#"{"level":"warn","msg":"slow","took":"99ms"}"#).is_none());
+        assert!(classify(r#"{"level":"warn","msg":"other"}"#).is_some());
         let endpoint =
             |n| format!(r#"{{"level":"warn","msg":"retrying","target":"etcd-endpoints://0xc0{n}/10.0.0.{n}:1"}}"#);
-        assert!(sort(&endpoint(1)).is_some() && sort(&endpoint(2)).is_some() && sort(&endpoint(1)).is_none());
+        assert!(
+            classify(&endpoint(1)).is_some() && classify(&endpoint(2)).is_some() && classify(&endpoint(1)).is_none()
+        );
     }
 }

@@ -28,10 +28,10 @@ use crate::settings::{Endpoint, ListenAddr, Settings};
 /// A client that sends nothing is disconnected after this time.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For one member: name, connection, handshake.
+/// The time for one member: to resolve its name, connect, and complete the TLS handshake.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For the whole way to a member, from member to member.
+/// The time to try members until one can be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How often to check whether a member is up.
@@ -40,7 +40,7 @@ const READY_INTERVAL: Duration = Duration::from_millis(50);
 /// Threads that may block: they resolve names and read certificates.
 const BLOCKING_THREADS: usize = 4;
 
-/// Why there is no tunnel.
+/// Why the tunnel cannot run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("cannot listen on {addr}: {cause}: choose another address")]
@@ -67,7 +67,7 @@ struct Shared {
     /// Clients now, including those that have not sent anything.
     clients: AtomicUsize,
     metrics: Metrics,
-    trouble: Throttle,
+    warnings: Throttle,
 }
 
 impl Tunnel {
@@ -88,7 +88,7 @@ impl Tunnel {
             limit,
             clients: AtomicUsize::new(0),
             metrics: Metrics::default(),
-            trouble: Throttle::default(),
+            warnings: Throttle::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -176,7 +176,7 @@ impl Shared {
             let shared = Arc::clone(&self);
             tokio::spawn(async move { shared.serve(client, port).await });
         };
-        accept(listener, &self.trouble, serve).await;
+        accept(listener, &self.warnings, serve).await;
     }
 
     async fn serve(&self, mut client: TcpStream, port: Port) {
@@ -202,7 +202,7 @@ impl Shared {
         };
         if over {
             self.metrics.over_limit.fetch_add(1, Ordering::Relaxed);
-            self.trouble.warn(format_args!("a connection is refused: the tunnel carries {}", self.limit));
+            self.warnings.warn(format_args!("a connection is refused: the tunnel serves {}", self.limit));
             return;
         }
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(protocol)).await;
@@ -228,7 +228,7 @@ impl Shared {
     }
 }
 
-/// Carries a connection until either side ends it, or the member is left.
+/// Forwards a connection until either side ends it, or it is cut in favour of another member.
 async fn relay(mut client: TcpStream, first: &[u8], member: &Member, mut stream: Box<dyn Stream>) {
     let mut cut = member.cut();
     let _counted = Counted::one(&member.open);

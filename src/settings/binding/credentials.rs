@@ -1,11 +1,12 @@
-//! Credentials, by the names that services use, to settings.
+//! Turns credentials, under the names that services give them, into settings.
 
 use serde_json::{Map, Value};
 
 use crate::settings::error::Error;
 use crate::settings::table::Setting;
 
-/// Names of each credential, in any case and also below `tls`. A dot is part of a file's name, or leads into an object.
+/// Names of each credential, in upper or lower case, and also below `tls`. A dot is part of a file's name, or leads into
+/// an object.
 const NAMES: [(Setting, &[&str]); 4] = [
     (
         Setting::CaCert,
@@ -39,7 +40,7 @@ impl Binding {
         Error::new(format!("service binding {:?}", self.name), problem)
     }
 
-    /// The settings that it has, but for the endpoints: each with the name of its credential and its value.
+    /// The settings that it has, except the endpoints: each with the name of its credential and its value.
     pub(in crate::settings) fn settings(&self) -> Vec<(Setting, String, String)> {
         let setting = |(setting, names): &(Setting, &[&str])| {
             let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
@@ -95,7 +96,7 @@ impl Binding {
         endpoints.into_iter().filter(|endpoint| !endpoint.is_empty()).collect()
     }
 
-    /// The first wanted credential with one of these names. Services of IBM have them in `connection.grpc`.
+    /// The first wanted credential with one of these names. IBM's services have them in `connection.grpc`.
     fn credential<'a, N: AsRef<str>>(
         &'a self,
         names: &'a [N],
@@ -162,7 +163,7 @@ fn split_list(list: &str) -> Vec<String> {
     endpoints
 }
 
-/// `scheme://user:password@host:port/path` to `scheme://host:port`.
+/// Turns `scheme://user:password@host:port/path` into `scheme://host:port`.
 fn strip(endpoint: &str) -> String {
     let (scheme, rest) = endpoint.split_once("://").map_or(("", endpoint), |(scheme, rest)| (scheme, rest));
     if scheme == "unix" {

@@ -9,7 +9,7 @@ use super::error::Error;
 use super::table::Setting;
 use crate::os::env::Env;
 
-/// Signs that a service is etcd, the surest first. The first one that any service has decides.
+/// Signs that a service is etcd, the surest first. The first sign that any service shows decides.
 const SIGNS: [fn(&Candidate) -> bool; 3] = [
     |service| {
         let label = service.label.to_lowercase();
@@ -31,7 +31,7 @@ pub(super) enum BindingMatch {
     Several(Vec<String>),
 }
 
-/// Finds the bound etcd service. `service` is the name of the one to use, after the setting that it is from.
+/// Finds the bound etcd service. `service` is the setting that names the service to use, and that name.
 ///
 /// # Errors
 /// If the bindings cannot be read, or no bound service has the given name.

@@ -50,8 +50,9 @@ pub(super) fn read(env: &Env) -> Result<Vec<Candidate>, Error> {
 }
 
 fn parse(setting: &str, json: &str) -> Result<Vec<Candidate>, Error> {
-    let error =
-        |at: &str| Error::new(setting, format!("it is not the JSON that the platform writes{at}: restage or restart"));
+    let error = |at: &str| {
+        Error::new(setting, format!("it is not the JSON that the platform writes{at}: restage the application"))
+    };
     // The parser's own message can quote a credential, so only its position is shown.
     let services: Map<String, Value> =
         serde_json::from_str(json).map_err(|err| error(&format!(" (line {}, column {})", err.line(), err.column())))?;
