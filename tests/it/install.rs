@@ -498,7 +498,7 @@ fn the_sandbox_lets_through_what_the_settings_need() {
     assert!(line.contains("etcdproxy.env: ETCDPROXY_LISTEN_ADDR: \"4001\" has no port"), "{line}");
     fs::write(host.path(ENV), "ETCDPROXY_KEY='-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n'\n").unwrap();
     let told = host.run(&["install"]);
-    assert!(told.contains("holds a private key and everybody can read it") && !told.contains("c2VjcmV0"), "{told}");
+    assert!(told.contains("holds a private key that other users can read") && !told.contains("c2VjcmV0"), "{told}");
 }
 
 #[test]
@@ -527,9 +527,9 @@ fn versions_come_and_go_and_one_that_runs_is_never_removed() {
     host.run(&["verify"]);
     assert!(host.run(&["rollback"]).ends_with(&format!("{second} is current\n")), "and forth");
     let line = fails_with(1, &mut host.command(&["rollback", "9.9"]));
-    assert!(line.contains(&format!("version 9.9 is not installed; these are: {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("version 9.9 is not installed: choose one of {first}, {second}")), "{line}");
     let line = fails_with(1, &mut host.command(&["rollback", "0.1"]));
-    assert!(line.contains(&format!("0.1 matches several versions: {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("0.1 matches several versions ({first}, {second})")), "{line}");
 
     dev.signal(Signal::SIGTERM);
     dev.wait();
@@ -819,7 +819,7 @@ fn places_that_cannot_be_one() {
     for (args, problem) in [
         (
             &["install", "--prefix", "/opt/a b"][..],
-            "--prefix: \"/opt/a b\" contains something that a systemd unit cannot",
+            "--prefix: \"/opt/a b\" contains something that a systemd unit cannot use",
         ),
         (&["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
         (&["install", "--user"], "--user: HOME is not set"),

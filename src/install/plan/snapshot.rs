@@ -1,4 +1,4 @@
-//! A look at everything that a plan depends on.
+//! Reads everything that a plan depends on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::guard;
 
-/// What is at the paths that a goal concerns. An error counts only if the plan depends on that path.
+/// The state of all paths that a plan for a goal may depend on. An error counts only if the plan does depend on that path.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     states: BTreeMap<PathBuf, Result<Option<FileState>, Error>>,
@@ -18,7 +18,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at the disk.
+    /// Reads the disk.
     pub(super) fn take(goal: &Goal<'_>) -> Self {
         let layout = goal.layout;
         let look = |path: &Path| {
@@ -50,7 +50,7 @@ impl Snapshot {
     }
 }
 
-/// A copy of a result, or the error itself, which ends the planning.
+/// A copy of the result, or the error itself, which ends the planning.
 fn get<T: Clone>(found: &mut BTreeMap<PathBuf, Result<T, Error>>, path: &Path) -> Result<T, Error> {
     if let Some(Ok(value)) = found.get(path) {
         return Ok(value.clone());
@@ -72,7 +72,7 @@ impl Goal<'_> {
                 paths.push(backup_of(&item.path));
             }
         }
-        // Kept versions are not looked at: reading all of them would take long.
+        // The files of kept versions are left out, because reading them all would take long.
         paths.extend(self.kept.iter().filter(|entry| !entry.previous.is_empty()).map(|entry| entry.path.clone()));
         let files = self.receipt.entries.iter().filter(|entry| entry.state != FileState::Directory);
         for entry in files.filter(|entry| !self.wants(&entry.path)) {
