@@ -1,7 +1,7 @@
 //! Packs the etcd release into the binary.
 //!
 //! Takes etcd from the pinned build-dependency, or from the official tarball that `ETCD_RELEASE_TARBALL` names; checks it
-//! against `manifest.yml`; compresses it; and writes it to `OUT_DIR`, with tables of what is inside. Nothing is downloaded.
+//! against `manifest.yml`; compresses it; and writes it to `OUT_DIR`, with tables of its contents. Nothing is downloaded.
 //! The package in `build/` does the work.
 
 #[path = "src/commands/cli.rs"]
@@ -17,7 +17,7 @@ use etcdproxy_payload::pack::{
     Arch, EtcdSource, FAST, Inventory, Manifest, Packed, Product, SMALL, TARBALL, TARBALL_SHA256, help,
 };
 
-/// What `cli.rs` uses of the program's `settings`.
+/// The part of the program's `settings` that `cli.rs` uses.
 #[path = "src/settings"]
 #[allow(dead_code, reason = "nothing is parsed here")]
 mod settings {
@@ -44,7 +44,7 @@ fn main() {
     }
 }
 
-/// A third of a megabyte that nothing reads: in the release profiles a panic aborts.
+/// Saves a third of a megabyte that nothing reads, because in the release profiles a panic aborts.
 fn leave_unwind_tables_out() {
     const SCRIPT: &str = ".cargo/no-unwind-tables.ld";
     println!("cargo::rerun-if-changed={SCRIPT}");
@@ -68,8 +68,9 @@ fn pack() -> Result<()> {
         Arch::Amd64 => etcd_bin_vendored_linux_amd64::etcd_bin_path(),
         Arch::Arm64 => etcd_bin_vendored_linux_arm64::etcd_bin_path(),
     }?;
-    // Where Cargo, or `cargo vendor`, has put the sources of all crates.
-    let sources = package.ancestors().nth(3).context("the package of etcd is not in a directory with others")?;
+    // The directory into which Cargo, or `cargo vendor`, has put the sources of all crates.
+    let sources =
+        package.ancestors().nth(3).context("the package of etcd is not in a directory with other packages")?;
 
     let source = etcd(arch, package)?;
     let inventory = Inventory::new(PRODUCT, &source, sources)?;
@@ -82,7 +83,7 @@ fn pack() -> Result<()> {
     Packed::new(PRODUCT.version, &source, &inventory, &help, level)?.write(&out)
 }
 
-/// The flags whose values are one of a few words, with these words.
+/// The flags that accept only a few words, with these words.
 fn choices() -> Vec<(&'static str, &'static [&'static str])> {
     let choice = |setting: &Setting| match setting.kind() {
         Kind::Choice(_, words) => Some((setting.flag().strip_prefix("--")?, words)),
@@ -91,7 +92,7 @@ fn choices() -> Vec<(&'static str, &'static [&'static str])> {
     Setting::ALL.iter().filter_map(choice).collect()
 }
 
-/// The release that the environment names, or else that of the package.
+/// The release that the environment names, or otherwise the one in the package.
 fn etcd(arch: Arch, package: &Path) -> Result<EtcdSource> {
     let manifest = Manifest::parse(&fs::read_to_string("manifest.yml").context("manifest.yml")?)?;
     let known = manifest.etcd(arch)?;
@@ -106,7 +107,7 @@ fn etcd(arch: Arch, package: &Path) -> Result<EtcdSource> {
     let source = EtcdSource::from_tarball(&path, &tarball, vouched.as_deref(), arch, known)?;
     if source.uri.is_none() {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-        println!("cargo::warning=etcd {} is taken from {file_name} on the word of {TARBALL_SHA256}", source.version);
+        println!("cargo::warning=etcd {} comes from {file_name}; only {TARBALL_SHA256} vouches for it", source.version);
     }
     Ok(source)
 }

@@ -15,12 +15,12 @@ demo:
 test *ARGS:
     ./scripts/test.sh "$@"
 
-# Stage and launch the fixtures on a small Cloud Foundry; with words: only the cases with these words
+# Stage and launch the fixtures on a small Cloud Foundry; with words: only cases whose names contain one
 [group('system tests (as root)')]
 integration *WORDS:
     ./scripts/integration.sh "$@"
 
-# Install the service on a Debian with systemd, in a container; with words: only the cases with these words
+# Install the service on a Debian with systemd, in a container (needs ETCDPROXY_TEST_THREE); words as above
 [group('system tests (as root)')]
 service *WORDS:
     ./scripts/service.sh "$@"
@@ -30,7 +30,7 @@ service *WORDS:
 bench *PART:
     ./scripts/bench.sh "$@"
 
-# Measure failover, write docs/reliability.md; with words: only the rows with these words (as root)
+# Measure failover, write docs/reliability.md (as root); with words: only rows whose names contain one
 [group('measure')]
 chaos *WORDS:
     ./scripts/chaos.sh "$@"
@@ -40,7 +40,7 @@ chaos *WORDS:
 reproduce *ARGS:
     ./scripts/reproduce.sh "$@"
 
-# Build the static release binary; `build --arch arm64` on amd64: for arm64
+# Build the static release binary; on amd64, `build --arch arm64` builds for arm64
 [group('build')]
 build *ARGS:
     ./scripts/build.sh "$@"
@@ -87,8 +87,8 @@ buildpacks:
 
 # Only other scripts, the tests and the workflows use these:
 #   scripts/arm64_env.sh         prints the variables for a build for arm64
-#   scripts/as_arm64.sh          runs a command in which programs for arm64 start, with qemu
-#   scripts/job.sh               scratch directory and time limit, to be sourced
+#   scripts/as_arm64.sh          runs a command that can start programs for arm64, with qemu
+#   scripts/job.sh               makes a scratch directory and limits the time of commands; to be sourced
 #   scripts/link_arm64.sh        the linker of a build for arm64
 #   scripts/packaged_etcd.sh     prints the path of the etcd in the Cargo package
 #   scripts/release_env.sh       prints the variables for a build with dist

@@ -24,8 +24,8 @@ $variables
 EOF
 fi
 
-# The binary contains the paths of source files, for messages of panics. They are mapped to fixed names, so that all
-# machines build the same binary. Of several mappings that match, the last one counts.
+# Panic messages name source files, so their paths are in the binary. They are mapped to fixed names, so that all machines
+# build the same binary. If several mappings match, the last one counts.
 target=$arch-unknown-linux-musl
 sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
 cargo build --locked --release --bin etcdproxy --target "$target" --config "target.$target.rustflags = [

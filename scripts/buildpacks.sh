@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the buildpack zips of a release from its archives in target/distrib: one for each architecture and one for both.
-# The binary for this machine writes them all. dist runs this.
+# The binary for this machine writes all of them. dist runs this script.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ rm -rf $out
 mkdir -p $out
 for machine in x86_64 aarch64; do
     tar -xzf "target/distrib/etcdproxy-$machine-unknown-linux-musl.tar.gz" -C "$work"
-    # As the tests require. For arm64, only scripts/link_arm64.sh makes such a binary.
+    # The tests require this as well. For arm64, it takes scripts/link_arm64.sh.
     readelf -h "$work/etcdproxy-$machine-unknown-linux-musl/etcdproxy" | grep -q 'Type: *DYN ' ||
         { echo "buildpacks.sh: the binary for $machine is not position-independent" >&2; exit 1; }
 done

@@ -13,7 +13,7 @@ fail() {
 hash_of() { sha256sum "$1" | cut -d ' ' -f 1; }
 
 version=${1:-}
-newest() { # in another directory: here, Cargo would print the version of Cargo.lock
+newest() { # runs in another directory, because here Cargo would print the version in Cargo.lock
     (cd / && cargo info --quiet "etcd-bin-vendored-linux-$1") | sed -n 's/^version: \([^ ]*\).*/\1/p'
 }
 if [ "$version" = newest ]; then

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds this machine's archive like a release, into target/distrib; from ETCD_RELEASE_TARBALL if that is set.
-# Before that, it checks that the workflow is the one that dist-workspace.toml describes.
+# Builds the archive that a release would have for this machine, into target/distrib. Takes etcd from ETCD_RELEASE_TARBALL
+# if that is set. First checks that the workflow is the one that dist-workspace.toml describes.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# To be sourced. $work is a scratch directory that is removed at the end. `bounded` runs a command with a time limit;
+# Source this file. It makes a scratch directory, $work, which is removed at the end. `bounded` runs a command with a time limit;
 # a signal to the script also ends the command.
 # shellcheck disable=SC2154 # the script that sources this sets $template
 

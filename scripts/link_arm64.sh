@@ -1,6 +1,6 @@
 #!/bin/sh
-# The linker of a build for arm64: Debian's, with the flags for a static position-independent binary. rustc passes these
-# for amd64, but not for arm64.
+# The linker of a build for arm64: Debian's, with the flags for a static position-independent binary. rustc passes such
+# flags for amd64, but not for arm64.
 set -eu
 
 for arg; do

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks that upstream's tarball holds the same etcd as the Cargo package: official_tarball.sh amd64|arm64 [TARBALL].
-# Without TARBALL, it downloads the tarball. Prints the variable for a build from that tarball.
+# Without TARBALL, it downloads the tarball. Prints the variable to set for a build from it.
 set -eu
 arch=$1
 tarball=${2:+$(realpath "$2")}
@@ -37,7 +37,7 @@ official=$(tar -xzOf "$tarball" "${name%.tar.gz}/etcd" | sha256sum | cut -d ' ' 
 package=$(sha256sum "$(./scripts/packaged_etcd.sh "$arch")" | cut -d ' ' -f 1)
 for etcd in "$official" "$package"; do
     [ "$etcd" = "$(known "    sha256: ")" ] ||
-        fail "the etcds differ: in $name $official, in the package $package, in manifest.yml $(known "    sha256: ")"
+        fail "etcd is not the same everywhere: in $name $official, in the package $package, in manifest.yml $(known "    sha256: ")"
 done
 echo "its etcd is the same file as in the Cargo package and in manifest.yml: sha256 $official" >&2
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of the etcd in the Cargo package, which builds use: packaged_etcd.sh amd64|arm64
+# Prints the path of the etcd in the Cargo package that builds use: packaged_etcd.sh amd64|arm64
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -12,7 +12,7 @@ template=$PWD/target/reproduce.XXXXXX
 there=$work/quite/another/place
 mkdir -p "$there" "$work/cargo/registry"
 git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$there"
-# The packages that Cargo has downloaded, so that this needs no network; not the ones it has unpacked.
+# Copies the packages that Cargo has downloaded, so that this needs no network, but not the ones that it has unpacked.
 home=${CARGO_HOME:-$HOME/.cargo}
 for part in config.toml registry/cache registry/index; do
     if [ -e "$home/$part" ]; then cp -R "$home/$part" "$work/cargo/$part"; fi

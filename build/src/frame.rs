@@ -5,31 +5,32 @@ use std::ops::Range;
 use sha2::{Digest as _, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 
-/// Where a compressed piece is, and what it unpacks to.
+/// Where a compressed piece is in the payload, and what it unpacks to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Its bytes in the payload.
+    /// The range of its compressed bytes in the payload.
     pub packed: Range<usize>,
-    /// Bytes when unpacked.
+    /// The number of unpacked bytes.
     pub size: usize,
-    /// Of the unpacked bytes.
+    /// The hash of the unpacked bytes.
     pub sha256: [u8; 32],
 }
 
-/// Unpacks frames, one at a time, and uses its memory again for the next.
+/// Unpacks frames one at a time, and reuses its memory.
 pub struct Unpacker {
     zstd: DCtx<'static>,
     plain: Vec<u8>,
 }
 
-/// Compresses the bytes of one frame. Whoever unpacks them needs the same `prefix`.
+/// Compresses the bytes of one frame. Unpacking them takes the same `prefix`. `level` is zstd's, from 1 (fast) to 22
+/// (strong).
 ///
 /// # Errors
-/// What zstd says, which is its fault or that of `level`: from 1, fast, to 22, strong.
+/// The message of zstd.
 pub fn compress(plain: &[u8], prefix: &[u8], level: i32) -> Result<Vec<u8>, &'static str> {
     let mut zstd = CCtx::create();
     zstd.set_parameter(CParameter::CompressionLevel(level)).map_err(get_error_name)?;
-    // The table has the size and the checksum, and the table is what is trusted.
+    // The table has the size and a sha256, and only the table is trusted.
     zstd.set_parameter(CParameter::ContentSizeFlag(false)).map_err(get_error_name)?;
     if !prefix.is_empty() {
         let reach = (usize::BITS - (prefix.len() + plain.len()).leading_zeros()).max(10);
@@ -43,7 +44,7 @@ pub fn compress(plain: &[u8], prefix: &[u8], level: i32) -> Result<Vec<u8>, &'st
 }
 
 impl Frame {
-    /// The frame of these bytes, once they are compressed and stand at `packed`.
+    /// The frame of the bytes `plain`, whose compressed form is at `packed` in the payload.
     #[must_use]
     pub fn new(packed: Range<usize>, plain: &[u8]) -> Self {
         Self { packed, size: plain.len(), sha256: Sha256::digest(plain).into() }
@@ -51,14 +52,14 @@ impl Frame {
 }
 
 impl Unpacker {
-    /// An unpacker that has no memory yet.
+    /// Allocates nothing for the unpacked bytes yet.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "there is no use for a default")]
     pub fn new() -> Self {
         Self { zstd: DCtx::create(), plain: Vec::new() }
     }
 
-    /// The unpacked bytes of a frame, after their size and sha256 were checked. `packed` is its part of the payload.
+    /// Unpacks a frame and checks its size and sha256. `packed` is its part of the payload.
     ///
     /// # Errors
     /// How the bytes are damaged.
@@ -77,7 +78,7 @@ impl Unpacker {
 mod tests {
     use super::*;
 
-    /// Bytes that are hard to compress, and the same ones for the same seed.
+    /// Bytes that are hard to compress. The same seed gives the same bytes.
     fn noise(seed: u32, length: usize) -> Vec<u8> {
         let mut state = seed;
         let next = || {
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_comes_out_again() {
+    fn packed_bytes_are_unpacked_unchanged() {
         let mut unpacker = Unpacker::new();
         for plain in [noise(1, 100_000), vec![7; 300_000], Vec::new()] {
             let (frame, packed) = pack(&plain, &[]);
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_makes_what_is_like_it_small_and_is_needed_to_unpack() {
+    fn a_prefix_shrinks_similar_bytes_and_is_needed_to_unpack_them() {
         let prefix = noise(1, 200_000);
         let plain = [&prefix[100_000..], b"and a little more"].concat();
         let (frame, packed) = pack(&plain, &prefix);
@@ -129,7 +130,7 @@ mod tests {
         let other = Frame { size: frame.size + 1, ..frame.clone() };
         assert_eq!(unpacker.unpack(&other, &packed, &[]), Err("wrong sha256"));
         let other = Frame { size: frame.size - 1, ..frame };
-        assert!(unpacker.unpack(&other, &packed, &[]).is_err(), "more than the table says is not even unpacked");
+        assert!(unpacker.unpack(&other, &packed, &[]).is_err(), "more bytes than the table says are not even unpacked");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What an etcdproxy tells one that cannot run it, because it is for another architecture.
+//! The label that describes an etcdproxy to another one that cannot run it, because it is for another architecture.
 
 use std::fs;
 use std::io;
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// An etcdproxy and the etcd inside it: one JSON object, somewhere in every binary.
+/// Describes an etcdproxy and the etcd inside it: one JSON object, somewhere in every binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
-    /// The version of etcdproxy. Its key is the first, and marks the object.
+    /// The version of etcdproxy. Its key comes first and marks the object.
     #[serde(rename = "etcdproxy-label")]
     pub etcdproxy: String,
     /// The version of etcd.
@@ -25,29 +25,29 @@ pub struct Label {
 pub struct LabelledProgram {
     /// One of [`PROGRAM_NAMES`](crate::PROGRAM_NAMES).
     pub name: String,
-    /// Of the unpacked program, in lower-case hex.
+    /// The sha256 of the unpacked program, in lower-case hex.
     pub sha256: String,
 }
 
-/// Why a file cannot be taken for another architecture's etcdproxy.
+/// Why a file cannot be used as the etcdproxy for another architecture.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages explain each")]
 pub enum LabelError {
     #[error("cannot read it: {0}")]
     CannotRead(#[from] io::Error),
-    #[error("it is no etcdproxy")]
-    NoEtcdproxy,
-    #[error("it is cut short, or a small launcher, which has no etcd inside")]
+    #[error("it is not an etcdproxy")]
+    NotEtcdproxy,
+    #[error("it is incomplete, or a small launcher, which has no etcd inside")]
     NotWhole,
 }
 
 const FIRST_KEY: &[u8] = br#"{"etcdproxy-label":"#;
 
 impl Label {
-    /// The label of the etcdproxy in a file.
+    /// Finds the label in the file of an etcdproxy.
     ///
     /// # Errors
-    /// When the file is not a whole etcdproxy.
+    /// If the file cannot be read, or if it is not a whole etcdproxy.
     pub fn read(path: &Path) -> Result<Self, LabelError> {
         Self::find(&fs::read(path)?)
     }
@@ -55,13 +55,13 @@ impl Label {
     fn find(binary: &[u8]) -> Result<Self, LabelError> {
         // 64-bit, little-endian
         if !binary.starts_with(b"\x7fELF\x02\x01") {
-            return Err(LabelError::NoEtcdproxy);
+            return Err(LabelError::NotEtcdproxy);
         }
         let parse = |at| serde_json::Deserializer::from_slice(&binary[at..]).into_iter().next()?.ok();
         let label = (0..binary.len())
             .filter(|at| binary[*at..].starts_with(FIRST_KEY))
             .find_map(parse)
-            .ok_or(LabelError::NoEtcdproxy)?;
+            .ok_or(LabelError::NotEtcdproxy)?;
         if end_of_sections(binary) == Some(binary.len() as u64) { Ok(label) } else { Err(LabelError::NotWhole) }
     }
 }
@@ -108,11 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_a_whole_etcdproxy() {
+    fn files_that_are_not_a_whole_etcdproxy_are_refused() {
         let json = serde_json::to_vec(&label()).unwrap();
-        assert!(matches!(Label::find(&json), Err(LabelError::NoEtcdproxy)), "no program");
-        assert!(matches!(Label::find(&binary(b"another program")), Err(LabelError::NoEtcdproxy)));
-        assert!(matches!(Label::find(b"\x7fELF\x02\x01"), Err(LabelError::NoEtcdproxy)));
+        assert!(matches!(Label::find(&json), Err(LabelError::NotEtcdproxy)), "no program");
+        assert!(matches!(Label::find(&binary(b"another program")), Err(LabelError::NotEtcdproxy)));
+        assert!(matches!(Label::find(b"\x7fELF\x02\x01"), Err(LabelError::NotEtcdproxy)));
 
         let whole = binary(&json);
         assert!(matches!(Label::find(&whole[..whole.len() - 1]), Err(LabelError::NotWhole)));

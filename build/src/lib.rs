@@ -1,12 +1,12 @@
-//! The etcd release inside etcdproxy: the format, in one place for the two that use it.
+//! The format of the etcd release inside etcdproxy, shared by the build and the binary.
 //!
 //! `build.rs` packs a release, and the binary unpacks it. The payload is a row of independent zstd [frames](Frame): those
 //! of the programs, then one that holds all documents. Each has its own sha256, so that several threads can unpack them in
-//! bounded memory and check every byte before it is written. The tables ([`Release`], [`Documents`]) tell which frame is
-//! what; the [`Label`] tells other etcdproxies, which cannot run this one, what is inside.
+//! bounded memory and check every byte before it is written. The tables ([`Release`], [`Documents`]) say which frame
+//! holds what. The [`Label`] describes the contents to other etcdproxies that cannot run this one.
 //!
 //! The first program (etcd) stands alone. Each later one (etcdctl, etcdutl) has all programs before it as its zstd prefix:
-//! they are built from the same Go packages, and this makes them four times smaller.
+//! they are built from the same Go packages, so this makes them four times smaller than without a prefix.
 //!
 //! The feature `pack` adds [`pack`]: everything that only the build needs.
 
@@ -20,5 +20,6 @@ pub use frame::{Frame, Unpacker, compress};
 pub use label::{Label, LabelError, LabelledProgram};
 pub use tables::{Documents, Program, Release};
 
-/// Names of the programs that an etcd release can hold. The first is always there, and each is the prefix of those after it.
+/// The names of the programs that an etcd release can contain. The first is always there, and each is part of the prefix of
+/// those after it.
 pub const PROGRAM_NAMES: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];

@@ -1,6 +1,6 @@
-//! The tables by which the binary finds what is in its payload.
+//! The tables with which the binary finds everything in its payload.
 //!
-//! The build writes each as the Rust source of its value, and the binary includes that: a start has nothing to parse.
+//! The build writes each table as Rust source, which the binary includes. So a start has nothing to parse.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ pub struct Release<'a> {
     pub version: &'a str,
     /// `amd64` or `arm64`, as upstream names them.
     pub arch: &'a str,
-    /// Where the build took it from, in words.
+    /// Where the build took it from, to show to users.
     pub origin: &'a str,
-    /// Version and content hash: the same programs have the same id.
+    /// Version and content hash. The same programs have the same id.
     pub id: &'a str,
     /// `etcd` first, then `etcdctl` and `etcdutl` when the release has them.
     pub programs: &'a [Program<'a>],
@@ -30,14 +30,14 @@ pub struct Program<'a> {
     pub size: u64,
     /// sha256 of the unpacked program, in lower-case hex.
     pub sha256: &'a str,
-    /// Its pieces, in order.
+    /// Its frames, in order.
     pub frames: &'a [Frame],
 }
 
-/// All texts in one frame, and which part of the unpacked bytes is which.
+/// The frame with all texts, and which part of the unpacked bytes each text is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents<'a> {
-    /// The last of the payload.
+    /// The last frame of the payload.
     pub frame: Frame,
     /// Bill of materials, `CycloneDX` 1.6.
     pub cyclonedx: Range<usize>,
@@ -58,10 +58,11 @@ impl Release<'_> {
     }
 }
 
-// Each names all fields, so that none can be forgotten. `Debug` writes strings, numbers, ranges, tuples and arrays as Rust.
+// Each function names all fields, so that none can be forgotten. `Debug` prints strings, numbers, ranges, tuples and arrays
+// as Rust source.
 
 impl Release<'_> {
-    /// The expression that makes this value.
+    /// The Rust expression for this value.
     #[must_use]
     pub fn to_rust(&self) -> String {
         let Self { version, arch, origin, id, programs } = self;
@@ -80,7 +81,7 @@ impl Program<'_> {
 }
 
 impl Documents<'_> {
-    /// The expression that makes this value.
+    /// The Rust expression for this value.
     #[must_use]
     pub fn to_rust(&self) -> String {
         let Self { frame, cyclonedx, spdx, licenses, help } = self;
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_of_a_table_is_that_of_its_value() {
+    fn a_table_is_written_as_the_source_of_its_value() {
         let (release, source) = with_source!(Release {
             version: "3.7.2",
             arch: "amd64",

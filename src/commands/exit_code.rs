@@ -92,7 +92,7 @@ fn of_release(err: &release::Error) -> Code {
         Error::Write(err) => of_write(err),
         Error::Occupied { .. } => Code::CannotWrite,
         Error::WrongOwner { .. } | Error::NoExec { .. } => Code::NotPermitted,
-        Error::NotCarried { .. }
+        Error::NotIncluded { .. }
         | Error::Launcher { .. }
         | Error::NoDocument { .. }
         | Error::NoLauncher { .. }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::commands::cli;
 use crate::commands::exit_code::Code;
-use crate::install::{self, Carried, Finding, Report};
+use crate::install::{self, Embedded, Finding, Report};
 use crate::os::env::Env;
 use crate::release::Difference;
 
@@ -27,7 +27,7 @@ fn print(report: &Report, out: &mut impl Write) -> Result<()> {
         Some(Difference::Missing) => writeln!(out, "MISSING  {what}"),
         Some(Difference::Mismatch(problem)) => writeln!(out, "MISMATCH {what}: {problem}"),
     };
-    for Carried { name, version, sha256, problem } in &report.carried {
+    for Embedded { name, version, sha256, problem } in &report.embedded {
         line(format!("{name} {version} in this binary, sha256 {sha256}"), problem)?;
     }
     for Finding { path, problem, yours } in &report.files {

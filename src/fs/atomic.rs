@@ -1,4 +1,4 @@
-//! Writing files and links in one step: nobody ever sees half of one, and after an error the old one is still there.
+//! Writes files and links in one step: nobody ever sees half of one, and after an error the old one is still there.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions, TryLockError};
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::dirs;
 use super::error::WriteError;
 
-/// Whether a file must survive a power failure.
+/// Whether a new file must survive a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// The kernel writes it to disk in its own time.
@@ -28,7 +28,7 @@ pub(crate) fn write<E: From<io::Error>>(
 ) -> Result<(), E> {
     let dir = dirs::parent(path);
     let mut temp = tempfile::Builder::new().prefix(&temp_prefix(path)).tempfile_in(dir)?;
-    let _ = temp.as_file().try_lock(); // tells `sweep` that its writer is alive
+    let _ = temp.as_file().try_lock(); // tells `sweep` that the writer is still running
     fill(temp.as_file_mut())?;
     temp.as_file().set_permissions(Permissions::from_mode(mode))?;
     if durability == Durability::Synced {
@@ -41,7 +41,7 @@ pub(crate) fn write<E: From<io::Error>>(
     Ok(())
 }
 
-/// As [`write`], for a file that need not survive a power failure.
+/// Like [`write`], for a file that need not survive a power failure. The error names the file.
 pub(crate) fn replace(
     path: &Path,
     mode: u32,
@@ -50,7 +50,7 @@ pub(crate) fn replace(
     write(path, mode, Durability::Cached, fill).map_err(|err| WriteError::new(path, &err, dirs::REMEDY, None))
 }
 
-/// Makes `path` a symbolic link to `target`, in place of whatever is there. It is on disk when this returns.
+/// Makes `path` a symbolic link to `target`, and replaces whatever is there. The link is on disk when this returns.
 pub(crate) fn link(path: &Path, target: &Path) -> io::Result<()> {
     let dir = dirs::parent(path);
     let temp = tempfile::Builder::new().prefix(&temp_prefix(path)).make_in(dir, |temp| symlink(target, temp))?;
@@ -58,8 +58,8 @@ pub(crate) fn link(path: &Path, target: &Path) -> io::Result<()> {
     dirs::sync(dir)
 }
 
-/// Removes the temporary files that killed writers of `path` left behind. A living writer holds a lock on its file;
-/// links cannot be locked, so nobody else may be writing `path` as a link.
+/// Removes the temporary files that killed writers of `path` left behind. A running writer holds a lock on its file.
+/// Links cannot be locked, so the caller makes sure that nobody else writes `path` as a link.
 pub(crate) fn sweep(path: &Path) {
     let prefix = temp_prefix(path);
     let Ok(entries) = fs::read_dir(dirs::parent(path)) else { return };
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_error_the_old_file_is_there_and_nothing_else() {
+    fn an_error_leaves_only_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "old").unwrap();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_dead_writer_of_that_file_left_is_swept() {
+    fn only_leftovers_of_killed_writers_of_that_file_are_swept() {
         let dir = tempfile::tempdir().unwrap();
         for name in [".file.tmp-dead", ".file.tmp-alive", ".other.tmp-x", "file"] {
             fs::write(dir.path().join(name), "").unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_writers_file_is_not_swept() {
+    fn the_file_of_a_running_writer_is_not_swept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         replace(&path, 0o644, |_| {

@@ -1,4 +1,4 @@
-//! Directories: making, removing and syncing them, and whether programs in them can run.
+//! Directories: creates, removes and syncs them, and tells whether programs in them can run.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -10,6 +10,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::error::WriteError;
 
+/// What to do when a file or directory cannot be written.
 pub(super) const REMEDY: &str = "make room or give permission, then try again";
 
 /// Creates one directory, 0755 whatever the umask. Returns whether it is new.
@@ -25,8 +26,8 @@ pub(crate) fn create(dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// Creates a directory and its missing parents. Returns those that are new, outermost first. After an error, none of
-/// them is left.
+/// Creates a directory and its missing parents. Returns the new ones, outermost first. After an error, none of them is
+/// left.
 pub(crate) fn create_all(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
     let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
@@ -44,12 +45,12 @@ pub(crate) fn create_all(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(new)
 }
 
-/// As [`create_all`], with an error that names the directory.
+/// Like [`create_all`], with an error that names the directory.
 pub(crate) fn ensure(dir: &Path) -> Result<(), WriteError> {
     create_all(dir).map(drop).map_err(|err| WriteError::new(dir, &err, REMEDY, None))
 }
 
-/// Removes a directory if it is empty. Returns whether it did.
+/// Removes a directory if it is empty. Returns whether it was removed; a missing directory is not an error.
 pub(crate) fn remove_if_empty(dir: &Path) -> io::Result<bool> {
     match fs::remove_dir(dir) {
         Ok(()) => Ok(true),
@@ -60,7 +61,7 @@ pub(crate) fn remove_if_empty(dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes those that are empty, innermost first. Others stay: another process may use them by now.
+/// Removes the directories that are empty, innermost first. The others stay: another process may use them by now.
 pub(crate) fn remove_empty(outermost_first: &[PathBuf]) {
     for dir in outermost_first.iter().rev() {
         let _ = fs::remove_dir(dir);

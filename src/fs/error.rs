@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-/// A file that cannot be written.
+use crate::os::log::without_errno;
+
+/// Why a file, link or directory cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {path}: {reason}: {remedy}")]
 pub(crate) struct WriteError {
@@ -25,7 +27,7 @@ impl WriteError {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(path, need),
             ErrorKind::NotFound => "its directory does not exist".to_owned(),
             ErrorKind::NotADirectory => "a file is where its directory should be".to_owned(),
-            _ => err.to_string(),
+            _ => without_errno(err),
         };
         Self { path: path.to_owned(), reason, remedy, kind: err.kind() }
     }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
-/// The SHA-256 of everything there is to read, in lower-case hex.
+/// The SHA-256 of everything that `from` yields, in lower-case hex.
 pub(crate) fn sha256(mut from: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
-/// How long to wait for a lock. A holder takes a second or two; one that is stopped must not block others forever.
+/// How long to wait for a lock. A holder needs a second or two, and one that hangs must not block others for ever.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
@@ -37,24 +37,24 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Creates the file if it is missing, and waits for its lock; `None` if the deadline passes first.
+    /// Creates the file if it is missing, and waits for its lock. Returns `None` if the deadline passes first.
     pub(crate) fn acquire(path: &Path, deadline: Instant) -> io::Result<Option<Self>> {
         loop {
-            // 0600: nobody else can open it, and so block others.
+            // 0600: other users cannot open the file, so they cannot lock it and block everybody.
             let mut options = File::options();
             options.create(true).truncate(false).write(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
             let lock = Self { path: path.to_owned(), file: options.open(path)? };
             if !acquire(&lock.file, deadline)? {
                 return Ok(None);
             }
-            // Otherwise its holder has removed it in the meantime.
+            // Otherwise the previous holder has removed the file in the meantime.
             if lock.is_current() {
                 return Ok(Some(lock));
             }
         }
     }
 
-    /// Removes the file, unless it was removed already: by now it may be another process's.
+    /// Removes the file, unless another process has replaced it.
     pub(crate) fn remove(&self) {
         if self.is_current() {
             let _ = fs::remove_file(&self.path);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_holds_it() {
+    fn only_one_process_can_hold_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let first = LockFile::acquire(&path, soon()).unwrap().unwrap();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_on_a_file_that_its_holder_has_removed_is_none() {
+    fn a_lock_on_a_removed_file_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let first = LockFile::acquire(&path, soon()).unwrap().unwrap();
@@ -112,7 +112,7 @@ mod tests {
             first.remove();
             drop(first);
             let second = second.join().unwrap();
-            assert!(path.exists(), "the second has made a file of its own");
+            assert!(path.exists(), "the second has created a file of its own");
             second.remove();
             assert!(!path.exists());
         });

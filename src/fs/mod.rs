@@ -1,4 +1,4 @@
-//! The file system: writing so that nobody sees half a file, whom to trust, and locks.
+//! The file system: safe writing, directories, the owner rule, locks and hashes.
 
 pub(crate) mod atomic;
 pub(crate) mod dirs;

@@ -1,5 +1,5 @@
-//! The owner rule: root may change everything anyway, and users may change what is theirs. Nobody else may own what
-//! etcdproxy runs or writes to.
+//! The owner rule: whatever etcdproxy runs or replaces must belong to root, who can change everything anyway, or to the
+//! user who runs etcdproxy.
 
 /// Whether `owner`, a user id, is root or `uid`, the user who runs etcdproxy.
 pub(crate) fn is_trusted(owner: u32, uid: u32) -> bool {

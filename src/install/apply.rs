@@ -1,4 +1,4 @@
-//! Carries out a plan, step by step.
+//! Carries out a plan step by step.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -14,20 +14,21 @@ use crate::fs::{WriteError, dirs};
 use crate::os::env;
 use crate::release;
 
-/// Shows what is being done. All paths are as they are for this process.
+/// Shows the progress of the work. All paths are as this process sees them.
 pub(crate) trait Progress {
-    /// The step begins, and may take a while.
+    /// The step begins. It may take a while.
     fn begin(&mut self, step: &Step);
     /// The step is done.
     fn done(&mut self, step: &Step);
-    /// Something went wrong that does not stop the work.
+    /// Something went wrong, but the work goes on.
     fn note(&mut self, text: &str);
 }
 
 /// Carries out the plan.
 ///
 /// # Errors
-/// At the first step that fails. The steps before it stay done and are in the receipt; the next run does not repeat them.
+/// If a step fails. The steps before it stay done and are in the receipt, so the next run does not repeat them. Only an
+/// incomplete new version is removed again.
 pub(super) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<(), Error> {
     sweep(layout, plan);
     if plan.steps.is_empty() && plan.is_recorded {
@@ -41,7 +42,7 @@ pub(super) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -
             Ok(true) => progress.done(&shown),
             Ok(false) => {}
             Err(err) => {
-                take_back(layout, plan, &plan.steps[..=n]);
+                undo_new_version(layout, plan, &plan.steps[..=n]);
                 return Err(err);
             }
         }
@@ -52,9 +53,9 @@ pub(super) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -
     }
 }
 
-/// Removes a new version that could not be completed, so that it takes no room on a full disk. If nothing else was
-/// changed yet, everything is then as before.
-fn take_back(layout: &Layout, plan: &Plan, tried: &[Step]) {
+/// If only a new version was written so far, removes what there is of it, so that it takes no room on a full disk. Then
+/// everything is as it was before.
+fn undo_new_version(layout: &Layout, plan: &Plan, tried: &[Step]) {
     let is_new = |version: &str| plan.before.version(version).is_none();
     let is_of_new = |step: &Step| match step {
         Step::Directory { .. } => true,
@@ -75,7 +76,7 @@ fn take_back(layout: &Layout, plan: &Plan, tried: &[Step]) {
         if plan.before.entries.is_empty() { remove(&layout.real(&layout.receipt())) } else { plan.before.save(layout) };
 }
 
-/// Removes the receipt, which goes last, and the directories that it was in. Nobody needs the lock any more then.
+/// Removes the receipt last, with the lock file, which nobody needs any more, and the directories that held them.
 fn remove_receipt(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<(), Error> {
     remove(&layout.real(&layout.receipt()))?;
     remove(&layout.real(&layout.lock()))?;
@@ -90,7 +91,7 @@ fn remove_receipt(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> 
     Ok(())
 }
 
-/// Removes the temporary files of interrupted runs.
+/// Removes the temporary files that interrupted runs left behind.
 fn sweep(layout: &Layout, plan: &Plan) {
     let files = plan.during.entries.iter().filter(|entry| entry.state != FileState::Directory);
     for path in files.map(|entry| &entry.path).chain([&layout.receipt()]) {
@@ -100,11 +101,11 @@ fn sweep(layout: &Layout, plan: &Plan) {
     }
 }
 
-/// Carries out one step. Returns whether anything was changed.
+/// Carries out one step. Returns whether it changed anything.
 fn run(step: &Step, layout: &Layout) -> Result<bool, Error> {
     let path = step.path();
     let real = layout.real(path);
-    // Check again, immediately before the change: it must be the same directory that the plan was made for.
+    // Immediately before the change, check again that nobody else can change the directory.
     let dir = dirs::parent(path);
     if !guard::check(layout, dir)? {
         if matches!(step, Step::Remove { .. } | Step::RemoveDirectory { .. }) {
@@ -141,7 +142,7 @@ fn run(step: &Step, layout: &Layout) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Moves a file to where nothing is.
+/// Moves a file. An existing file at the new path is an error.
 pub(super) fn rename(path: &Path, to: &Path) -> Result<(), Error> {
     if fs::symlink_metadata(to).is_ok() {
         return Err(Error::BackupExists { path: path.to_owned(), backup: to.to_owned() });

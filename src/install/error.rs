@@ -61,10 +61,10 @@ pub(crate) enum Error {
     #[error("nothing is installed in {path}: say where with --prefix, --user or --root")]
     NotInstalled { path: PathBuf },
 
-    #[error("version {wanted} is not installed; these are: {installed}")]
+    #[error("version {wanted} is not installed: choose one of {installed}")]
     NoVersion { wanted: String, installed: String },
 
-    #[error("{wanted} matches several versions: {matching}: give more of the name")]
+    #[error("{wanted} matches several versions ({matching}): give more of the name")]
     Ambiguous { wanted: String, matching: String },
 
     #[error("there is no version to roll back to: {installed} is the only one")]
@@ -105,12 +105,13 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// This binary cannot be read.
     pub(super) fn own_exe(cause: io::Error) -> Self {
         Self::CannotRead { path: OWN_EXE.into(), cause }
     }
 }
 
-/// Why an installation cannot be where the user says.
+/// Why an installation cannot be where the user wants it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LocationError {
     #[error("--user: HOME is not set: set it to the user's home directory")]
@@ -120,7 +121,7 @@ pub(crate) enum LocationError {
     NoRoot { path: PathBuf },
 
     #[error(
-        "{flag}: {path:?} contains something that a systemd unit cannot (a space, a quotation mark, ..): choose another path"
+        "{flag}: {path:?} contains something that a systemd unit cannot use (white space, a quotation mark, a backslash, \"..\"): choose another path"
     )]
     Unsuitable { flag: &'static str, path: PathBuf },
 }

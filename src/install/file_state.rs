@@ -1,4 +1,4 @@
-//! What is at a path.
+//! The state of a path: nothing, a file, a link or a directory.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use crate::fs::{hash, trust};
 
-/// What is at a path. Its form in the receipt must stay readable for later versions.
+/// What is at a path. Later versions must be able to read the form that it has in the receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(super) enum FileState {
@@ -43,7 +43,7 @@ impl FileState {
     /// Looks at a path; `None` if nothing is there.
     ///
     /// # Errors
-    /// When it cannot be read, belongs to anybody but root and `uid`, or is neither file, link nor directory.
+    /// If it cannot be read, if it belongs to anybody but root and `uid`, or if it is not a file, a link or a directory.
     pub(super) fn read(path: &Path, uid: u32) -> Result<Option<Self>, Error> {
         let cannot_read = |cause| Error::CannotRead { path: path.to_owned(), cause };
         let meta = match fs::symlink_metadata(path) {
@@ -70,7 +70,7 @@ impl FileState {
         Ok(Some(Self::File { sha256, mode: Mode(meta.mode() & 0o7777) }))
     }
 
-    /// A file with this text that everybody can read.
+    /// A file with this text, which everybody can read (0644).
     pub(super) fn text(text: &str) -> Self {
         Self::File { sha256: hash::sha256_of(text), mode: Mode(0o644) }
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_at_a_path() {
+    fn each_kind_of_path_has_its_state() {
         let dir = tempfile::tempdir().unwrap();
         let uid = dir.path().metadata().unwrap().uid();
         let path = dir.path().join("x");
@@ -100,7 +100,7 @@ mod tests {
         assert_ne!(read(), Some(FileState::text("other")));
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         assert_ne!(read(), Some(FileState::text("text")));
-        assert_eq!(FileState::read(&path.join("y"), uid).unwrap(), None, "below a file is nothing");
+        assert_eq!(FileState::read(&path.join("y"), uid).unwrap(), None, "a file has nothing below it");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert_eq!(read(), Some(FileState::Directory));

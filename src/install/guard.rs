@@ -1,5 +1,5 @@
-//! Directories that only root and this user can change: nobody else can plant a file in them, or swap one between a
-//! check and its use.
+//! Makes sure that only root and this user can change a directory: nobody else can plant a file in it, or replace one
+//! between a check and its use.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -14,10 +14,11 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 /// In such a directory, only a file's owner may remove or rename it.
 const STICKY: u32 = 0o1000;
 
-/// Creates the directory and its missing parents, 0755 whatever the umask. Returns those that are new.
+/// Creates the directory and its missing parents, 0755 whatever the umask. Returns the new ones.
 ///
 /// # Errors
-/// When another user can write anywhere on the path, or a link on it is another user's or leads out of the root.
+/// If another user can write to a directory on the path, or if a link on it belongs to another user or leads out of the
+/// root.
 pub(super) fn create(layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut new = Vec::new();
     let mut next = PathBuf::from("/");
@@ -37,17 +38,18 @@ pub(super) fn create(layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, Error>
     Ok(new)
 }
 
-/// Whether the directory exists. If so, only root and this user can change it, and every directory above it.
+/// Whether the directory exists. If it does, only root and this user can change it and the directories above it.
 ///
 /// # Errors
-/// As [`create`].
+/// The same as [`create`].
 pub(super) fn check(layout: &Layout, dir: &Path) -> Result<bool, Error> {
     let exists = check_path(layout, dir)?;
     refuse_shared(layout, dir)?;
     Ok(exists)
 }
 
-/// As [`check`], for a directory into which only directories of our own are put: it may be like `/tmp`.
+/// Like [`check`], but the directory itself may be like `/tmp`, where everybody can create files: only our own
+/// directories go into it.
 pub(super) fn check_path(layout: &Layout, dir: &Path) -> Result<bool, Error> {
     let mut next = PathBuf::from("/");
     for part in dir.strip_prefix("/").unwrap_or(dir) {
@@ -59,10 +61,10 @@ pub(super) fn check_path(layout: &Layout, dir: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Where a link leads, as the root's own system sees it.
+/// Where a link leads, as the system below the root sees it.
 ///
 /// # Errors
-/// When that is outside of the root.
+/// If the target is outside of the root.
 pub(super) fn within_root(layout: &Layout, real: &Path) -> Result<PathBuf, Error> {
     let canonical =
         |path: &Path| path.canonicalize().map_err(|cause| Error::CannotRead { path: path.to_owned(), cause });
@@ -73,7 +75,7 @@ pub(super) fn within_root(layout: &Layout, real: &Path) -> Result<PathBuf, Error
     }
 }
 
-/// Files must not go into a directory where everybody may put files, sticky or not.
+/// Refuses a directory where everybody can create files, sticky or not.
 fn refuse_shared(layout: &Layout, dir: &Path) -> Result<(), Error> {
     let real = layout.real(dir);
     match fs::metadata(&real) {
@@ -92,7 +94,7 @@ fn check_entry(layout: &Layout, path: &Path) -> Result<bool, Error> {
     };
     refuse_others(layout, &real, &meta)?;
     if meta.is_symlink() {
-        // This ends: a canonical path has no links.
+        // The recursion ends, because a canonical path contains no links.
         return check_path(layout, &within_root(layout, &real)?);
     }
     if meta.is_dir() { Ok(true) } else { Err(Error::NotADirectory { path: real }) }

@@ -1,32 +1,45 @@
-//! Where the parts of an installation are.
+//! The paths of an installation.
 
 use std::path::{Path, PathBuf};
 
-/// Name of the service.
+/// The name of the service's unit.
 pub(super) const UNIT: &str = "etcdproxy.service";
 
-/// Where an installation is, and who works on it. All paths are as the installed system sees them;
-/// [`real`](Self::real) is where they are for this process.
+/// Where an installation is, and who works on it. All paths are as the installed system sees them; for
+/// [`real`](Self::real), as this process sees them.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     /// The root directory of the system: `/`, or that of an image or a chroot.
     pub root: PathBuf,
-    /// All versions, the link to the current one, the receipt.
+    /// The directory with all versions, the link to the current one, and the receipt.
     pub prefix: PathBuf,
-    /// Links to the current version's programs.
+    /// The directory with links to the current version's programs.
     pub bin_dir: PathBuf,
-    /// Where administrators put units (systemd.unit(5)).
+    /// The directory for the units of administrators (systemd.unit(5)).
     pub unit_dir: PathBuf,
-    /// The service's configuration.
+    /// The directory with the service's settings.
     pub config_dir: PathBuf,
-    /// For one user, with that user's service manager, and not for the system.
+    /// Whether it is for one user, with that user's service manager, instead of for the whole system.
     pub user: bool,
-    /// The user who runs this. Files of others than this user and root are not trusted.
+    /// The id of the user who runs this. Only files of this user and of root are trusted.
     pub uid: u32,
 }
 
 impl Layout {
-    /// Where the path is for this process.
+    /// The usual directories of a system-wide installation (file-hierarchy(7)).
+    pub(super) fn of_system(uid: u32) -> Self {
+        Self {
+            root: "/".into(),
+            prefix: "/opt/etcdproxy".into(),
+            bin_dir: "/usr/local/bin".into(),
+            unit_dir: "/etc/systemd/system".into(),
+            config_dir: "/etc/etcdproxy".into(),
+            user: false,
+            uid,
+        }
+    }
+
+    /// The path as this process sees it.
     pub(super) fn real(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
@@ -36,7 +49,7 @@ impl Layout {
         self.real(&self.receipt()).exists()
     }
 
-    /// Whether it is the system that is running now.
+    /// Whether the installation is part of the running system, not of an image or a chroot.
     pub(super) fn is_live(&self) -> bool {
         self.root == Path::new("/")
     }
@@ -63,17 +76,17 @@ impl Layout {
         self.versions().join(version).join("bin")
     }
 
-    /// The version that the path is part of.
+    /// The version that the path belongs to.
     pub(super) fn version_of<'a>(&self, path: &'a Path) -> Option<&'a str> {
         path.strip_prefix(self.versions()).ok()?.iter().next()?.to_str()
     }
 
-    /// A program of whichever version is current.
+    /// The path of a program, through the link to the current version.
     pub(super) fn current_program(&self, name: &str) -> PathBuf {
         self.current().join("bin").join(name)
     }
 
-    /// Whether the path is part of the service: its unit or its settings.
+    /// Whether the path belongs to the service: to its unit or its settings.
     pub(super) fn is_of_service(&self, path: &Path) -> bool {
         path.starts_with(&self.unit_dir) || path.starts_with(&self.config_dir)
     }
@@ -87,12 +100,13 @@ impl Layout {
         self.unit_dir.join(UNIT)
     }
 
-    /// The part of the unit that hands certificates to the service.
+    /// The drop-in of the unit that hands certificates to the service.
     pub(super) fn certificates_drop_in(&self) -> PathBuf {
         self.unit_dir.join(format!("{UNIT}.d")).join("10-certificates.conf")
     }
 
-    /// The option by which `systemctl` and `etcdproxy` mean the user's own service, with a space; nothing for the system's.
+    /// The option of `systemctl` and `etcdproxy` for the user's own service, with a space after it. Empty for the system's
+    /// service.
     pub(super) fn user_option(&self) -> &'static str {
         if self.user { "--user " } else { "" }
     }
@@ -113,17 +127,9 @@ impl Layout {
 pub(super) mod tests {
     use super::*;
 
-    /// The usual one for a system.
+    /// The usual layout, for root.
     pub(in crate::install) fn layout() -> Layout {
-        Layout {
-            root: "/".into(),
-            prefix: "/opt/etcdproxy".into(),
-            bin_dir: "/usr/local/bin".into(),
-            unit_dir: "/etc/systemd/system".into(),
-            config_dir: "/etc/etcdproxy".into(),
-            user: false,
-            uid: 0,
-        }
+        Layout::of_system(0)
     }
 
     #[test]
@@ -134,7 +140,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_path_tells_what_it_is_part_of() {
+    fn a_path_shows_what_it_belongs_to() {
         let layout = layout();
         assert_eq!(layout.version_of(&layout.programs("1.0").join("etcd")), Some("1.0"));
         assert_eq!(layout.version_of(&layout.current()), None);

@@ -1,4 +1,4 @@
-//! Where an installation is.
+//! Finds out where an installation is, or will be.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::layout::Layout;
 use super::receipt::Receipt;
 use crate::os::env::Env;
 
-/// What the user says about the location.
+/// The location of an installation, as far as the user names it.
 #[derive(Debug, Default)]
 pub(crate) struct Location {
     pub prefix: Option<PathBuf>,
@@ -17,23 +17,23 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    /// Whether the user names an installation, and does not mean whichever there is.
+    /// Whether the user names one installation, instead of meaning whichever exists.
     pub(super) fn is_explicit(&self) -> bool {
         self.prefix.is_some() || self.root.is_some() || self.user
     }
 }
 
-/// Where the installation is, or will be: where the user says; otherwise the one that this binary is part of; otherwise
-/// the usual directories.
+/// Where the installation is, or will be: where the user says; otherwise where the installation is that this binary
+/// belongs to; otherwise in the usual directories.
 ///
 /// # Errors
-/// When it cannot be there.
+/// If an installation cannot be there.
 pub(super) fn locate(location: &Location, env: &Env) -> Result<Layout, LocationError> {
     let root = location.root.as_deref().map(|root| absolute("--root", root)).transpose()?;
     if let Some(root) = root.as_ref().filter(|root| !root.is_dir()) {
         return Err(LocationError::NoRoot { path: root.clone() });
     }
-    let mut layout = if location.user { of_user(env)? } else { of_system(env) };
+    let mut layout = if location.user { of_user(env)? } else { Layout::of_system(env.uid) };
     layout.root = root.unwrap_or(layout.root);
     if let Some(prefix) = &location.prefix {
         layout.prefix = absolute("--prefix", prefix)?;
@@ -47,7 +47,7 @@ pub(super) fn locate(location: &Location, env: &Env) -> Result<Layout, LocationE
             layout = user;
         }
     }
-    // What the installation was made with, whatever this binary's defaults are.
+    // The directories that the installation was made with count, not this binary's defaults.
     if let Ok(Some(receipt)) = Receipt::load(&layout) {
         layout = receipt.adopt(layout);
     }
@@ -57,19 +57,7 @@ pub(super) fn locate(location: &Location, env: &Env) -> Result<Layout, LocationE
     Ok(layout)
 }
 
-fn of_system(env: &Env) -> Layout {
-    Layout {
-        root: "/".into(),
-        prefix: "/opt/etcdproxy".into(),
-        bin_dir: "/usr/local/bin".into(),
-        unit_dir: "/etc/systemd/system".into(),
-        config_dir: "/etc/etcdproxy".into(),
-        user: false,
-        uid: env.uid,
-    }
-}
-
-/// As in the XDG base directory specification and file-hierarchy(7).
+/// The usual directories of one user (XDG base directory specification, file-hierarchy(7)).
 fn of_user(env: &Env) -> Result<Layout, LocationError> {
     let home = env.path("HOME").filter(|home| home.is_absolute()).ok_or(LocationError::NoHome)?;
     let home = absolute("HOME", &home)?;
@@ -88,14 +76,14 @@ fn of_user(env: &Env) -> Result<Layout, LocationError> {
     })
 }
 
-/// The prefix, if this binary runs from `versions/VERSION/bin` of one.
+/// The prefix of the installation that this binary belongs to, if it runs from `versions/VERSION/bin` of one.
 fn own_prefix(env: &Env) -> Option<PathBuf> {
     let versions = env.exe.parent()?.parent()?.parent()?;
     let prefix = versions.parent()?;
     (versions.ends_with("versions") && prefix.join("receipt.json").exists()).then(|| prefix.to_owned())
 }
 
-/// Makes the path absolute. `flag` is where it comes from.
+/// Makes the path absolute, and refuses one that a unit cannot use. `flag` is the flag or variable that it comes from.
 fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, LocationError> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\"'\\".contains(c);
@@ -113,7 +101,7 @@ mod tests {
         locate(location, env).map_err(|err| err.to_string())
     }
 
-    /// A user with a home directory, which is removed with the first value.
+    /// A user with a home directory, which exists as long as the first value.
     fn user() -> (tempfile::TempDir, Env) {
         let home = tempfile::tempdir().unwrap();
         let env = Env::from([("HOME", home.path().to_str().unwrap())]);
@@ -126,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_it_in_the_home_directory() {
+    fn a_users_installation_is_in_the_home_directory() {
         let (home, env) = user();
         let layout = located(&Location { user: true, ..Location::default() }, &env).unwrap();
         assert_eq!(layout.prefix, home.path().join(".local/opt/etcdproxy"));
@@ -149,26 +137,30 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_that_is_installed_means_its_own_installation() {
+    fn an_installed_binary_finds_its_own_installation() {
         let (home, mut env) = user();
         let prefix = home.path().join("etcdproxy");
         env.exe = prefix.join("versions/1.0/bin/etcdproxy");
         assert_ne!(located(&Location::default(), &env).unwrap().prefix, prefix);
-        let layout = Layout { prefix: prefix.clone(), bin_dir: "/opt/bin".into(), ..of_system(&env) };
+        let layout = Layout { prefix: prefix.clone(), bin_dir: "/opt/bin".into(), ..Layout::of_system(env.uid) };
         put_receipt(&layout);
         let found = located(&Location::default(), &env).unwrap();
-        assert_eq!((&found.prefix, &found.bin_dir), (&prefix, &layout.bin_dir), "with what it was installed with");
+        assert_eq!(
+            (&found.prefix, &found.bin_dir),
+            (&prefix, &layout.bin_dir),
+            "the directories that it was installed with"
+        );
         let other = Location { bin_dir: Some("/usr/bin".into()), ..Location::default() };
         assert_eq!(located(&other, &env).unwrap().bin_dir, Path::new("/usr/bin"));
     }
 
     #[test]
-    fn unsuitable_locations() {
+    fn unsuitable_locations_are_refused() {
         let (home, env) = user();
         let no_root = home.path().join("none");
         let prefix = |path: &str| Location { prefix: Some(path.into()), ..Location::default() };
         for (location, problem) in [
-            (prefix("/opt/a b"), "--prefix: \"/opt/a b\" contains something that a systemd unit cannot".to_owned()),
+            (prefix("/opt/a b"), "--prefix: \"/opt/a b\" contains something that a systemd unit cannot use".to_owned()),
             (prefix("/usr/../bin"), "--prefix: \"/usr/../bin\" contains".to_owned()),
             (
                 Location { root: Some(no_root.clone()), ..Location::default() },

@@ -1,4 +1,4 @@
-//! Two runs on the same installation would each undo what the other does, so there is one at a time.
+//! The lock of an installation: two runs at the same time would undo each other's changes.
 
 use std::fs;
 use std::io;
@@ -11,22 +11,22 @@ use super::layout::Layout;
 use crate::fs::lock::{self, LockFile};
 use crate::fs::{WriteError, dirs};
 
-/// An installation that nobody else works on until this is dropped.
+/// Nobody else works on the installation until this is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    /// The directories that exist only for this installation. Those that stay empty go with the lock.
+    /// The directories that exist only for this installation. The empty ones are removed with the lock.
     pub created: Vec<PathBuf>,
-    /// Those of them that are new.
+    /// Those of them that this run created.
     pub new: Vec<PathBuf>,
     layout: Layout,
     file: LockFile,
 }
 
 impl Lock {
-    /// Waits until nobody else works on the installation; creates the prefix if it is missing.
+    /// Waits until nobody else works on the installation, at most 10 s. Creates the prefix if it is missing.
     ///
     /// # Errors
-    /// When somebody else works on it for 10 s, or the prefix cannot be created.
+    /// If somebody else still works on it after that, or if the prefix cannot be created.
     pub(super) fn acquire(layout: &Layout) -> Result<Self, Error> {
         let deadline = Instant::now() + lock::TIMEOUT;
         let path = layout.real(&layout.lock());
@@ -48,10 +48,7 @@ impl Lock {
         Ok(Self { created, new, layout: layout.clone(), file })
     }
 
-    /// As [`acquire`](Self::acquire), but does not create the prefix.
-    ///
-    /// # Errors
-    /// Also when the prefix does not exist.
+    /// Like [`acquire`](Self::acquire), but a missing prefix is an error, too.
     pub(super) fn acquire_existing(layout: &Layout) -> Result<Self, Error> {
         if !guard::check(layout, &layout.prefix)? {
             return Err(Error::NotInstalled { path: layout.real(&layout.prefix) });
@@ -68,8 +65,8 @@ impl Drop for Lock {
     }
 }
 
-/// Whether nothing else is in the directory: an earlier run was killed before it wrote its receipt, or the user made the
-/// directory for this one.
+/// Whether the lock file is alone in its directory. Then an earlier run was killed before it wrote its receipt, or the user
+/// created the directory for this installation.
 fn is_alone(path: &Path) -> bool {
     path.parent().and_then(|dir| fs::read_dir(dir).ok()).is_some_and(|entries| entries.count() == 1)
 }

@@ -1,9 +1,9 @@
-//! The offline installer: one binary on a host becomes etcd, the proxy and a service. Everything it does can be shown
-//! beforehand, verified afterwards and undone.
+//! The offline installer: turns one binary on a host into etcd, the proxy and a service. Users can see beforehand what it
+//! will do, verify it afterwards, and undo it.
 //!
-//! `run` has what the verbs do. A plan compares what is wanted with what is there (`plan`). The receipt is written
-//! with everything that may be there from then on, and the steps are done one by one (`apply`). If that is interrupted,
-//! the same command finishes it.
+//! `run` does the work of the verbs. `plan` compares what is wanted with what is there. `apply` first writes a receipt with
+//! every path that may exist from then on, and then carries out the steps. If it is interrupted, the same command finishes
+//! the work.
 
 mod apply;
 mod error;
@@ -25,4 +25,4 @@ pub(crate) use error::Error;
 pub(crate) use locate::Location;
 pub(crate) use plan::Step;
 pub(crate) use run::{Options, Outcome, ServiceHint, Started, Target, install, list, prune, rollback, uninstall};
-pub(crate) use verify::{Carried, Finding, Report, verify};
+pub(crate) use verify::{Embedded, Finding, Report, verify};

@@ -1,4 +1,4 @@
-//! What was installed, and what was there before.
+//! The receipt: what was installed, and where the user's own files went.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,13 +12,13 @@ use super::layout::Layout;
 use crate::fs::WriteError;
 use crate::fs::atomic::{self, Durability};
 
-/// The form of the file. A newer etcdproxy may write another.
+/// The number of the file's format. A newer etcdproxy may write another.
 const FORMAT: u32 = 1;
 
 /// Everything that an installation consists of.
 ///
-/// It is written before anything is changed, with everything that will be there, and again at the end. So if the work is
-/// interrupted, the receipt lists every file that may be there.
+/// It is written before the first change, with every path that may exist until the work is done, and again at the end. So it
+/// lists every such path whenever the work is interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Receipt {
     pub format: u32,
@@ -27,35 +27,36 @@ pub(super) struct Receipt {
     pub unit_dir: PathBuf,
     pub config_dir: PathBuf,
     pub user: bool,
-    /// Where links may still be, because the work was interrupted.
+    /// Other directories that may still hold links, because the work was interrupted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub old_bin_dirs: Vec<PathBuf>,
-    /// With a unit for systemd.
+    /// Whether there is a unit for systemd.
     pub systemd: bool,
-    /// Started at boot, or at login.
+    /// Whether the service starts at boot, or at login.
     pub enabled: bool,
+    /// The name of the version in use.
     pub current: Option<String>,
-    /// The version that was current before.
+    /// The name of the version that was in use before.
     pub previous: Option<String>,
     /// In the order of their installation.
     pub versions: Vec<Version>,
     pub entries: Vec<Entry>,
 }
 
-/// What all forms of the file have.
+/// The part that all formats have in common.
 #[derive(Deserialize)]
-struct Form {
+struct AnyFormat {
     format: u32,
 }
 
 /// One version that is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version {
-    /// The version of etcdproxy, with the beginning of its binary's sha256.
+    /// The version of etcdproxy and the first 12 digits of its binary's sha256.
     pub name: String,
     /// The version of the etcd in it.
     pub etcd: String,
-    /// The day and time of its installation (RFC 3339).
+    /// The time of its installation (RFC 3339, UTC).
     pub installed: String,
     /// Names of the files in its `bin`.
     pub programs: Vec<String>,
@@ -67,10 +68,10 @@ pub(super) struct Entry {
     pub path: PathBuf,
     #[serde(flatten)]
     pub state: FileState,
-    /// What it may be instead, because the work was interrupted.
+    /// The states that the path may still have, because the work was interrupted.
     #[serde(rename = "was", default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<FileState>,
-    /// Where the user's own file is now that was at this path before; `None` if there was none.
+    /// Where the user's own file from this path is kept; `None` if there was none.
     #[serde(rename = "before")]
     pub backup: Option<PathBuf>,
 }
@@ -80,7 +81,7 @@ impl Entry {
         Self { path, state, previous: Vec::new(), backup: None }
     }
 
-    /// Whether etcdproxy put there what was found.
+    /// Whether etcdproxy wrote what was found at the path.
     pub(super) fn is(&self, found: &FileState) -> bool {
         self.state == *found || self.previous.contains(found)
     }
@@ -105,10 +106,10 @@ impl Receipt {
         }
     }
 
-    /// Reads the receipt; `None` if there is none.
+    /// Reads the receipt. Returns `None` if there is none.
     ///
     /// # Errors
-    /// When it cannot be read, or is not valid.
+    /// If it cannot be read or is not valid.
     pub(super) fn load(layout: &Layout) -> Result<Option<Self>, Error> {
         let path = layout.real(&layout.receipt());
         let text = match fs::read_to_string(&path) {
@@ -122,18 +123,21 @@ impl Receipt {
         let mut receipt = Self::parse(&text, &path)?;
         let canonical = |prefix: &Path| layout.real(prefix).canonicalize().ok();
         if receipt.prefix != layout.prefix && canonical(&receipt.prefix) != canonical(&layout.prefix) {
-            return Err(Error::Receipt { path, why: format!("it is that of {}", receipt.prefix.display()) });
+            return Err(Error::Receipt {
+                path,
+                why: format!("it belongs to the installation in {}", receipt.prefix.display()),
+            });
         }
         if let Ok(target) = fs::read_link(layout.real(&layout.current())) {
-            receipt.see_current(&target);
+            receipt.follow_current(&target);
         }
         Ok(Some(receipt))
     }
 
-    /// As [`load`](Self::load), but what an uninstall has left does not count as an installation.
+    /// Like [`load`](Self::load), but returns `None` as well if an uninstall has left nothing but settings.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// The same as [`load`](Self::load).
     pub(super) fn load_installed(layout: &Layout) -> Result<Option<Self>, Error> {
         Ok(Self::load(layout)?.filter(|receipt| !receipt.versions.is_empty()))
     }
@@ -141,7 +145,7 @@ impl Receipt {
     /// Parses the text of the file at `path`.
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         let invalid = |why: String| Error::Receipt { path: path.to_owned(), why };
-        let Form { format } = serde_json::from_str(text).map_err(|err| invalid(err.to_string()))?;
+        let AnyFormat { format } = serde_json::from_str(text).map_err(|err| invalid(err.to_string()))?;
         if format > FORMAT {
             return Err(Error::NewerReceipt { path: path.to_owned() });
         }
@@ -150,7 +154,7 @@ impl Receipt {
         Ok(receipt)
     }
 
-    /// A receipt must not be a way to have other files removed: all its paths are in the directories that it names.
+    /// Refuses paths outside of the receipt's own directories, so that nobody can use a receipt to have other files removed.
     fn refuse_foreign_paths(&self) -> Result<(), String> {
         let dirs = [&self.prefix, &self.bin_dir, &self.unit_dir, &self.config_dir];
         for path in self.entries.iter().flat_map(|entry| std::iter::once(&entry.path).chain(&entry.backup)) {
@@ -179,8 +183,8 @@ impl Receipt {
         self.versions.iter().find(|version| version.name == name)
     }
 
-    /// Corrects the current version by where the link to it leads: an upgrade that was interrupted may have moved it.
-    pub(super) fn see_current(&mut self, target: &Path) {
+    /// Takes the current version from the target of its link, which an interrupted upgrade may have changed.
+    pub(super) fn follow_current(&mut self, target: &Path) {
         if let Some(name) = target.file_name().and_then(|name| name.to_str())
             && self.version(name).is_some()
         {
@@ -188,13 +192,14 @@ impl Receipt {
         }
     }
 
+    /// Makes a version the current one, and remembers the one before.
     pub(super) fn set_current(&mut self, version: &str) {
         if self.current.as_deref() != Some(version) {
             self.previous = self.current.replace(version.to_owned());
         }
     }
 
-    /// The layout that the installation was made with.
+    /// The layout with the directories that the installation was made with.
     pub(super) fn adopt(&self, layout: Layout) -> Layout {
         Layout {
             prefix: self.prefix.clone(),
@@ -213,7 +218,7 @@ mod tests {
     use super::super::layout::tests::layout;
     use super::*;
 
-    /// As etcdproxy 0.1.0 writes it in the middle of an upgrade.
+    /// A receipt that etcdproxy 0.1.0 writes in the middle of an upgrade.
     const OLD: &str = r#"{
   "format": 1,
   "prefix": "/opt/etcdproxy",
@@ -307,7 +312,7 @@ mod tests {
         }
         let found = parse(&OLD.replace("/usr/local/bin/etcd.etcdproxy-saved", "/etc/shadow")).unwrap_err();
         assert!(found.contains("(/etc/shadow is not a path of an installation)"), "{found}");
-        // Directories above them may be ours: an installation creates what is missing.
+        // Directories above them may be ours, because an installation creates missing ones.
         assert!(parse(&OLD.replace("\"path\": \"/opt/etcdproxy\"", "\"path\": \"/opt\"")).is_ok());
     }
 

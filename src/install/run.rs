@@ -1,4 +1,4 @@
-//! What the verbs do: locate the installation, lock it, plan, and carry out the plan or only show it.
+//! The work of the verbs: find and lock the installation, plan, then carry out the plan or only return it.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use super::{selinux, versions};
 use crate::os::env::Env;
 use crate::release::RELEASE;
 
-/// An installation to change, or only to plan a change of.
+/// The installation to change; with `dry_run`, the change is only planned.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     pub location: Location,
@@ -23,27 +23,27 @@ pub(crate) struct Target<'a> {
     pub env: &'a Env,
 }
 
-/// What was done, or would be.
+/// What was done or, in a dry run, would be done.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Where the installation is.
     pub prefix: PathBuf,
-    /// With paths as they are for this process.
+    /// The steps, with paths as this process sees them.
     pub steps: Vec<Step>,
     /// What the user should know, one line each.
     pub notes: Vec<String>,
-    /// Whether it was done.
+    /// Whether the steps were carried out.
     pub is_done: bool,
 }
 
-/// What `install` is asked for.
+/// The options of `install`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
-    /// Whether with a service; `None` if the user does not say.
+    /// Whether to install a service; `None` if the user does not say.
     pub systemd: Option<bool>,
     /// Start the service at boot, or at login.
     pub enable: bool,
-    /// Move away what is in the way.
+    /// Move the user's own files out of the way.
     pub force: bool,
 }
 
@@ -59,25 +59,28 @@ pub(crate) struct Installed {
     has_service: bool,
 }
 
-/// What remains to be done so that the service is as it was installed.
+/// What the user has to do so that the service runs the installed version with its settings.
 #[derive(Debug)]
 pub(crate) enum ServiceHint {
     Nothing,
     /// The command that starts it.
     Start(String),
-    /// The command that restarts it: it still runs as before.
+    /// The command that restarts it, because it still runs as before.
     Restart(String),
 }
 
-/// How far a start of the service has come.
+/// The result of starting the service.
 #[derive(Debug)]
 pub(crate) enum Started {
     Ready,
-    /// The command that shows its log.
+    /// It is not ready yet. The command shows its log.
     NotYet(String),
 }
 
-/// Makes this binary the installed version, or completes an installation that was interrupted.
+/// Makes this binary the current version, or completes an installation that was interrupted.
+///
+/// # Errors
+/// If something is in the way, or if a step fails.
 pub(crate) fn install(target: &Target<'_>, options: Options, progress: &mut dyn Progress) -> Result<Installed, Error> {
     let env = target.env;
     let layout = locate(&target.location, env)?;
@@ -113,9 +116,9 @@ pub(crate) fn install(target: &Target<'_>, options: Options, progress: &mut dyn 
     })
 }
 
-/// What the user says; otherwise what was installed before; otherwise what is usual on such a system.
+/// What to install: what the user says; otherwise what was installed before; otherwise what is usual on such a system.
 fn wanted(options: Options, before: &Receipt, layout: &Layout, env: &Env) -> Wanted {
-    // A user without root's rights has no say in the system's services.
+    // Only root can manage the services of the system.
     let is_usual = || manager::has_systemd(layout) && (env.is_root() || layout.user);
     Wanted {
         systemd: options.systemd.unwrap_or_else(|| before.systemd || options.enable || is_usual()),
@@ -149,7 +152,7 @@ impl Installed {
     /// Starts the service, or restarts it.
     ///
     /// # Errors
-    /// When it does not start, or no service manager is running.
+    /// If it does not start, or if no service manager is running.
     pub(crate) fn start(&self) -> Result<Started, Error> {
         let layout = &self.layout;
         if !self.has_service || !manager::is_running(layout) {
@@ -164,7 +167,7 @@ impl Installed {
     }
 }
 
-/// Removes everything that was installed. Not an error if nothing is.
+/// Removes everything that was installed. It is not an error if nothing is installed.
 pub(crate) fn uninstall(target: &Target<'_>, purge: bool, progress: &mut dyn Progress) -> Result<Outcome, Error> {
     let existing = match Existing::open(target) {
         Err(err @ Error::NotInstalled { .. }) => {
@@ -189,7 +192,7 @@ pub(crate) struct RolledBack {
     pub restart: Option<String>,
 }
 
-/// Makes another installed version the current one: that whose name begins with `version`, or the previous one.
+/// Makes another installed version the current one: the one whose name begins with `version`, or the previous one.
 pub(crate) fn rollback(
     target: &Target<'_>,
     version: Option<&str>,
@@ -207,7 +210,7 @@ pub(crate) fn rollback(
     })
 }
 
-/// Removes all versions but the newest `keep`, the current one and those that a process is running.
+/// Removes all versions except the newest `keep`, the current one, and those that a process is running.
 pub(crate) fn prune(target: &Target<'_>, keep: usize, progress: &mut dyn Progress) -> Result<Outcome, Error> {
     let existing = Existing::open(target)?;
     let plan = plan::prune::plan(&existing.layout, &existing.receipt, keep)?;
@@ -217,16 +220,17 @@ pub(crate) fn prune(target: &Target<'_>, keep: usize, progress: &mut dyn Progres
 /// An installed version, for `list`.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    /// Name, etcd's version, and the time of the installation.
     pub name: String,
+    /// The version of etcd.
     pub etcd: String,
+    /// The time of the installation (RFC 3339, UTC).
     pub installed: String,
     pub is_current: bool,
-    /// The processes that run it.
+    /// The ids of the processes that run it.
     pub pids: Vec<i32>,
 }
 
-/// Where something is installed, and which versions; `None` if nothing is.
+/// The prefix and the installed versions; `None` if nothing is installed.
 pub(crate) fn list(location: &Location, env: &Env) -> Result<Option<(PathBuf, Vec<Listed>)>, Error> {
     let layout = locate(location, env)?;
     let Some(receipt) = Receipt::load_installed(&layout)? else { return Ok(None) };
@@ -249,7 +253,7 @@ struct Existing {
 
 impl Existing {
     /// # Errors
-    /// When there is nothing, not even what an uninstall has left.
+    /// If there is nothing, not even settings that an uninstall has left.
     fn open(target: &Target<'_>) -> Result<Self, Error> {
         let layout = locate(&target.location, target.env)?;
         let lock = if target.dry_run { None } else { Some(Lock::acquire_existing(&layout)?) };
@@ -270,7 +274,7 @@ impl Outcome {
     }
 }
 
-/// Carries out the plan and tells the system, unless this is a dry run.
+/// Carries out the plan and informs the service manager, unless this is a dry run.
 fn finish(target: &Target<'_>, layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, Error> {
     if !target.dry_run {
         let has_manager = manager::is_running(layout);
@@ -284,7 +288,7 @@ fn finish(target: &Target<'_>, layout: &Layout, plan: &Plan, progress: &mut dyn 
         if let Some(after) = &plan.after {
             selinux::restore_labels(layout, after);
         }
-        // Also when nothing was done now: an earlier run may have been interrupted here.
+        // Even if nothing was done now, because an earlier run may have been interrupted here.
         if has_manager && (plan.before.systemd || plan.during.systemd) {
             manager::reload(layout)?;
         }

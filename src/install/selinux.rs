@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::layout::Layout;
 use super::receipt::Receipt;
 
-/// Gives the files the labels that they would have from the system's own packages, if the system has labels.
+/// Gives the files the labels that the system's policy has for their paths (restorecon(8)), if the system uses `SELinux`.
 pub(super) fn restore_labels(layout: &Layout, receipt: &Receipt) {
     let tools = ["/usr/sbin/restorecon", "/sbin/restorecon"];
     if let Some(tool) = tools.iter().find(|tool| layout.is_live() && Path::new(tool).exists()) {

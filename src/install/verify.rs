@@ -1,4 +1,4 @@
-//! Whether everything is as it was installed, and as this binary carries it.
+//! Checks that everything is as it was installed, and the same as in this binary.
 
 use std::path::{Path, PathBuf};
 
@@ -14,46 +14,51 @@ use crate::fs::dirs;
 use crate::os::env::Env;
 use crate::release::{self, Difference, Program, RELEASE, Store};
 
-/// What was checked, and what is wrong.
+/// What was checked, and what is wrong. It is the JSON of `verify --json`, whose names stay.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    /// Whether nothing is wrong.
     pub sound: bool,
     /// The programs inside this binary.
-    pub carried: Vec<Carried>,
+    #[serde(rename = "carried")]
+    pub embedded: Vec<Embedded>,
+    /// The files on disk.
     pub files: Vec<Finding>,
 }
 
 /// One program inside this binary.
 #[derive(Debug, Serialize)]
-pub(crate) struct Carried {
+pub(crate) struct Embedded {
     pub name: &'static str,
     pub version: &'static str,
+    /// In lower-case hex.
     pub sha256: &'static str,
+    /// What is wrong; `None` if nothing is.
     pub problem: Option<Difference>,
 }
 
-/// One file.
+/// One file, link or directory.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     pub path: PathBuf,
-    /// How it differs; `None` if it does not, or may.
+    /// How it differs; `None` if it does not, or if it may differ.
     pub problem: Option<Difference>,
-    /// Whether the user has changed it, as users may.
+    /// Whether the user has changed it, as users may change settings.
     pub yours: bool,
 }
 
-/// Checks every byte of the programs in this binary and of those in `dir`; without that, of all programs that were
-/// unpacked, and of all files of the installation.
+/// Checks every byte of the programs in this binary and in `dir`. Without `dir`, it checks all programs that were unpacked
+/// and all files of the installation.
 ///
 /// # Errors
-/// When a file cannot be read, the installation that the user names does not exist, or there is nothing to check.
+/// If a file cannot be read, if the installation that the user names does not exist, or if there is nothing to check.
 pub(crate) fn verify(dir: Option<&Path>, location: &Location, env: &Env) -> Result<Report, Error> {
     let store = Store::new(env);
-    let (mut carried, mut files) = (Vec::new(), Vec::new());
+    let (mut embedded, mut files) = (Vec::new(), Vec::new());
     for program in RELEASE.programs {
         if release::has_payload() {
             let problem = release::check(program).err().map(|err| Difference::Mismatch(err.to_string()));
-            carried.push(Carried { name: program.name, version: RELEASE.version, sha256: program.sha256, problem });
+            embedded.push(Embedded { name: program.name, version: RELEASE.version, sha256: program.sha256, problem });
         }
         for path in unpacked(program, dir, location, &store) {
             let problem = release::difference(program, &path)?;
@@ -65,17 +70,17 @@ pub(crate) fn verify(dir: Option<&Path>, location: &Location, env: &Env) -> Resu
         files.retain(|file| installed.iter().all(|other| other.path != file.path));
         files.extend(installed);
     }
-    if carried.is_empty() && files.is_empty() {
+    if embedded.is_empty() && files.is_empty() {
         let candidates = RELEASE.programs.iter().flat_map(|program| store.candidates(program));
         let candidates: Vec<String> = candidates.map(|path| path.display().to_string()).collect();
         return Err(Error::NothingToVerify { candidates: candidates.join(", ") });
     }
-    let mut problems = carried.iter().map(|one| &one.problem).chain(files.iter().map(|one| &one.problem));
-    Ok(Report { sound: problems.all(Option::is_none), carried, files })
+    let mut problems = embedded.iter().map(|one| &one.problem).chain(files.iter().map(|one| &one.problem));
+    Ok(Report { sound: problems.all(Option::is_none), embedded, files })
 }
 
-/// The file in the directory that the user names, which must exist; otherwise whatever is where `run` looks for the
-/// program. That is on this host, and not in an image.
+/// The file in the directory that the user names, whether it exists or not; otherwise the files that exist where `run` looks
+/// for the program. Those are on this host, so an image has none.
 fn unpacked(program: &Program, dir: Option<&Path>, location: &Location, store: &Store) -> Vec<PathBuf> {
     match dir {
         Some(dir) => vec![dir.join(program.name)],
@@ -100,8 +105,8 @@ fn finding(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Finding {
     Finding { path, problem: problem.filter(|_| !yours), yours }
 }
 
-/// Whether the user may have changed the file: it is a regular file to which nobody else can write, or one that was
-/// offered to the user, who has removed it.
+/// Whether the difference may be the user's own change: a regular file to which nobody else can write, or a removed file
+/// that was only offered (`….new`).
 fn is_only_edited(path: &Path, uid: u32) -> bool {
     let was_offered = path.extension().is_some_and(|extension| extension == "new");
     match FileState::read(path, uid) {
@@ -112,7 +117,7 @@ fn is_only_edited(path: &Path, uid: u32) -> bool {
 }
 
 /// # Errors
-/// When a file of that version is not as it was installed.
+/// If a file of that version is not as it was installed.
 pub(super) fn refuse_damaged(layout: &Layout, receipt: &Receipt, version: &str) -> Result<(), Error> {
     for entry in receipt.entries.iter().filter(|entry| layout.version_of(&entry.path) == Some(version)) {
         if let Some(difference) = problem(layout, receipt, entry) {
@@ -133,7 +138,7 @@ fn problem(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Option<Differen
     }
 }
 
-/// How what was found differs from what was installed, in words.
+/// Describes how the path differs from what was installed.
 fn mismatch(installed: &FileState, found: &FileState) -> String {
     match (installed, found) {
         (FileState::File { sha256, mode }, FileState::File { sha256: found, mode: found_mode }) => {
@@ -152,7 +157,7 @@ fn mismatch(installed: &FileState, found: &FileState) -> String {
     }
 }
 
-/// Finds a program that was changed together with the receipt, if this binary carries the same etcd.
+/// Finds a program that was changed together with the receipt, if this binary contains the same etcd.
 fn differs_from_release(layout: &Layout, receipt: &Receipt, entry: &Entry) -> Option<Difference> {
     let version = receipt.version(layout.version_of(&entry.path)?)?;
     let name = entry.path.file_name()?.to_str()?;
@@ -169,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mismatch_in_words() {
+    fn a_mismatch_says_what_was_found_and_what_was_installed() {
         let file = |sha256: &str, mode| FileState::File { sha256: sha256.to_owned(), mode: Mode(mode) };
         let link = |target: &str| FileState::Link { target: target.into() };
         for (installed, found, words) in [

@@ -1,4 +1,4 @@
-//! Choosing among the installed versions.
+//! Chooses among the installed versions.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,10 @@ use super::error::Error;
 use super::layout::Layout;
 use super::receipt::{Receipt, Version};
 
-/// The version whose name begins with `wanted`; without that, the one before the current one.
+/// The version whose name begins with `wanted`; without `wanted`, the version before the current one.
+///
+/// # Errors
+/// If there is no such version, or more than one.
 pub(super) fn to_roll_back_to<'a>(receipt: &'a Receipt, wanted: Option<&str>) -> Result<&'a Version, Error> {
     let names = |versions: &[&Version]| versions.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
     let all: Vec<&Version> = receipt.versions.iter().collect();
@@ -30,8 +33,8 @@ pub(super) fn to_roll_back_to<'a>(receipt: &'a Receipt, wanted: Option<&str>) ->
     }
 }
 
-/// All but the newest `keep`; never the current one, nor one that a process is running. Also a line about each that a
-/// process saves.
+/// The names of all versions except the newest `keep`, the current one, and those that a process is running. Also returns a
+/// note about each version that is kept only because a process is running it.
 pub(super) fn to_prune(
     receipt: &Receipt,
     keep: usize,
@@ -49,10 +52,10 @@ pub(super) fn to_prune(
     (removed, notes)
 }
 
-/// The other processes that run a program of this version, as far as this user can see them.
+/// The ids of other processes that run a program of this version, as far as this user can see them.
 pub(super) fn running(layout: &Layout, version: &Version) -> Vec<i32> {
     let dir = layout.real(&layout.programs(&version.name));
-    // By the file's identity: a process may see the file under another path.
+    // Compares the files' identities, because a process may see the file under another path.
     let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
     let files: Vec<_> =
         version.programs.iter().filter_map(|name| fs::metadata(dir.join(name)).ok()).map(identity).collect();
@@ -73,7 +76,7 @@ mod tests {
     use super::super::layout::tests::layout;
     use super::*;
 
-    /// Versions in the order of their installation, and which of them was and is current.
+    /// A receipt with versions in the order of their installation; `previous` and `current` name two of them.
     fn receipt(versions: &[&str], previous: Option<&str>, current: &str) -> Receipt {
         let version = |name: &&str| Version {
             name: (*name).to_owned(),
@@ -101,8 +104,8 @@ mod tests {
             (None, "0.1.0-a"),
             (Some("0.2"), "0.2.0-c"),
             (Some("0.1.0-b"), "0.1.0-b"),
-            (Some("0.1"), "0.1 matches several versions: 0.1.0-a, 0.1.0-b: give more of the name"),
-            (Some("9"), "version 9 is not installed; these are: 0.1.0-a, 0.1.0-b, 0.2.0-c"),
+            (Some("0.1"), "0.1 matches several versions (0.1.0-a, 0.1.0-b): give more of the name"),
+            (Some("9"), "version 9 is not installed: choose one of 0.1.0-a, 0.1.0-b, 0.2.0-c"),
         ] {
             assert_eq!(chosen(&all, wanted), expected, "{wanted:?}");
         }

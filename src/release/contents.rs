@@ -5,13 +5,14 @@ use etcdproxy_payload::{Documents, Frame, Label};
 pub(crate) type Release = etcdproxy_payload::Release<'static>;
 pub(crate) type Program = etcdproxy_payload::Program<'static>;
 
-/// Version of etcdproxy, and so of the buildpack.
+/// The version of etcdproxy, which is also that of the buildpack.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The release this binary was built with.
+/// The etcd release inside this binary.
 #[allow(clippy::unreadable_literal, reason = "generated")]
 pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release.rs"));
 
+/// The documents inside this binary.
 #[allow(clippy::unreadable_literal, reason = "generated")]
 pub(super) static DOCUMENTS: Documents<'static> = include!(concat!(env!("OUT_DIR"), "/documents.rs"));
 

@@ -4,17 +4,18 @@ use super::contents::DOCUMENTS;
 use super::error::Error;
 use super::payload::{self, DecodeError};
 
-/// A text that tells what this binary is made of.
+/// A document about the parts of this binary.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Document {
     /// Bill of materials, `CycloneDX` 1.6.
     CycloneDx,
     /// Bill of materials, SPDX 2.3.
     Spdx,
+    /// The licence texts.
     Licenses,
 }
 
-/// The document, checked.
+/// Unpacks a document and checks its hash.
 pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
     let (what, part) = match document {
         Document::CycloneDx => ("bill of materials", &DOCUMENTS.cyclonedx),
@@ -24,7 +25,7 @@ pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
     Ok(all_documents(what)?[part.clone()].to_owned())
 }
 
-/// The completions or manual pages in `dir` with that name; all of them if `name` is empty.
+/// The completions or manual pages in `dir` with this name, or all of them if `name` is empty.
 pub(crate) fn help(dir: &str, name: &str) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
     let all = all_documents("help text")?;
     let files = DOCUMENTS.help.iter().filter_map(|(path, part)| Some((path.strip_prefix(dir)?, part)));
@@ -32,7 +33,7 @@ pub(crate) fn help(dir: &str, name: &str) -> Result<Vec<(&'static str, Vec<u8>)>
     Ok(wanted.map(|(file, part)| (file, all[part.clone()].to_owned())).collect())
 }
 
-/// All of them, in one piece; an error calls them `what`.
+/// The text of all documents. Errors call it `what`.
 fn all_documents(what: &'static str) -> Result<Vec<u8>, Error> {
     payload::decode_frame(&DOCUMENTS.frame).map_err(|err| match err {
         DecodeError::Absent => Error::NoDocument { what },

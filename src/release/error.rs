@@ -1,4 +1,4 @@
-//! What can go wrong between this binary and a program on disk.
+//! Why a program or document cannot be taken out of this binary.
 
 use std::fmt;
 use std::io;
@@ -9,12 +9,13 @@ use serde::{Serialize, Serializer};
 use super::contents::Program;
 use super::payload::DecodeError;
 use crate::fs::WriteError;
+use crate::os::log::without_errno;
 
-/// Why a program, or a document, does not come out of this binary.
+/// Why a program or document cannot be taken out of this binary.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("this build carries {has}, not {name}: build with ETCD_RELEASE_TARBALL set to the official etcd tarball")]
-    NotCarried { name: String, has: String },
+    NotIncluded { name: String, has: String },
 
     #[error(
         "this is the small launcher, which has no {name} inside: put it back beside {name}, or use the full etcdproxy"
@@ -42,17 +43,19 @@ pub(crate) enum Error {
     #[error("{path} is on a file system mounted noexec, so nothing can be run from it: {remedy}")]
     NoExec { path: PathBuf, remedy: &'static str },
 
-    #[error("cannot read {path}: {cause}")]
+    #[error("cannot read {path}: {}: give permission, or move it away", without_errno(cause))]
     CannotRead { path: PathBuf, cause: io::Error },
 
     #[error(
-        "cannot keep {name} in memory: {cause}: \
-         set ETCDPROXY_UNPACK_DIR to a directory that etcdproxy can write to and run programs from"
+        "cannot keep {name} in memory: {}: \
+         set ETCDPROXY_UNPACK_DIR to a directory that etcdproxy can write to and run programs from",
+        without_errno(cause)
     )]
     NoMemory { name: &'static str, cause: io::Error },
 }
 
 impl Error {
+    /// The error for `program`; `sink` converts an error of whoever took the bytes.
     pub(super) fn of_decode(program: &Program, err: DecodeError, sink: impl FnOnce(io::Error) -> Self) -> Self {
         match err {
             DecodeError::Absent => Self::Launcher { name: program.name },
@@ -66,7 +69,7 @@ impl Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Difference {
     Missing,
-    /// What is wrong, as in `it has 4 bytes, not 5`.
+    /// What is wrong, such as `it has 4 bytes, not 5`.
     Mismatch(String),
 }
 

@@ -13,20 +13,21 @@ use std::path::Path;
 use super::error::Error;
 use super::payload::{self, LAUNCHER_MARK};
 use crate::fs::atomic;
+use crate::os::env::open_own_exe;
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 
-/// Writes the launcher as `dir/name`, 0755, and replaces a file of that name.
+/// Writes the launcher to `dir/name`, 0755, and replaces a file of that name.
 ///
 /// # Errors
-/// When this binary is a launcher itself, is not laid out as expected, or the file cannot be written.
+/// If this binary is a launcher itself or is not laid out as expected, or if the file cannot be written.
 pub(crate) fn write_launcher(dir: &Path, name: &str) -> Result<(), Error> {
     let failed = |detail: &str| Error::NoLauncher { detail: detail.to_owned() };
     if !payload::has_payload() {
         return Err(failed("it is a launcher already"));
     }
-    let mut exe = File::open("/proc/self/exe").map_err(|err| failed(&format!("cannot read it: {err}")))?;
+    let mut exe = open_own_exe().map_err(|err| failed(&format!("cannot read it: {err}")))?;
     let payload = payload_in_file().ok_or_else(|| failed("its payload is not where it should be in memory"))?;
     let mut head = vec![0; 4096];
     exe.read_exact_at(&mut head, 0).map_err(|err| failed(&format!("cannot read it: {err}")))?;
@@ -65,14 +66,14 @@ fn payload_in_file() -> Option<Range<u64>> {
     })
 }
 
-/// What is taken out of the file, and its new program headers.
+/// Which part of the file is cut out, and the new program headers.
 #[derive(Debug)]
 struct Cut {
     gap: Range<u64>,
     /// Where the last segment ends. Only section headers follow, which a program does not need to run.
     end: u64,
     segments: Vec<Segment>,
-    /// Where the program headers are in the file, and where they end.
+    /// Where the program headers begin and end in the file.
     table: usize,
     headers_end: usize,
 }
@@ -93,8 +94,8 @@ struct Segment {
 const SEGMENT_SIZE: usize = 56;
 
 impl Cut {
-    /// `head` is the beginning of the file with all its program headers; `payload` is a range of the file. None when the file is
-    /// not laid out as expected.
+    /// Plans the cut. `head` is the beginning of the file with all program headers, and `payload` is a range of the file.
+    /// Returns `None` if the file is not laid out as expected.
     fn plan(head: &[u8], payload: &Range<u64>) -> Option<Self> {
         let number = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
         let half = |at: usize| Some(usize::from(u16::from_le_bytes(*head.get(at..)?.first_chunk()?)));
@@ -190,7 +191,7 @@ mod tests {
         Segment { kind, flags: 4, offset, vaddr, paddr: vaddr, file_size, mem_size: file_size, align: PAGE }
     }
 
-    /// As the linker lays it out: the payload is in the middle of what is only read, code and data follow.
+    /// As the linker lays it out: the payload is in the middle of the read-only data; code and other data follow.
     fn segments() -> Vec<Segment> {
         vec![
             segment(PT_LOAD, 0, BASE, 100 * PAGE),
@@ -249,7 +250,7 @@ mod tests {
             assert_eq!(address(&cut.segments, moved), address(&before, offset), "{offset:#x}");
         }
         assert_eq!(cut.segments[3].mem_size, 3 * PAGE, "memory without bytes in the file");
-        // What the kernel demands of a segment that it maps.
+        // The kernel requires this of every segment that it maps.
         assert!(cut.segments.iter().all(|segment| segment.offset % PAGE == segment.vaddr % PAGE));
     }
 
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_laid_out_as_expected() {
+    fn files_that_are_not_laid_out_as_expected_are_refused() {
         let refused = |head: &[u8], payload| Cut::plan(head, payload).is_none();
         assert!(refused(&head(&segments())[..100], &PAYLOAD), "the program headers are not all there");
         assert!(refused(&head(&segments()[..3]), &PAYLOAD), "no header can be replaced");
@@ -274,10 +275,10 @@ mod tests {
         assert!(refused(&head(&segments()), &(10 * PAGE + 1..12 * PAGE - 1)), "the payload fills no page");
         let mut shifted = segments();
         shifted[0].vaddr += 8;
-        assert!(refused(&head(&shifted), &PAYLOAD), "pages of the file are no pages of memory");
+        assert!(refused(&head(&shifted), &PAYLOAD), "offset and address differ within a page");
         for (at, byte) in [(0, 0), (4, 1), (5, 2), (54, 32)] {
             let mut head = head(&segments());
-            head[at] = byte; // no ELF, 32-bit, big-endian, headers of another size
+            head[at] = byte; // not an ELF file, 32-bit, big-endian, headers of another size
             assert!(refused(&head, &PAYLOAD), "{at}");
         }
     }

@@ -1,4 +1,4 @@
-//! The etcd release inside this binary: what it is, and how it comes out.
+//! The etcd release inside this binary: what it contains, and how it is unpacked.
 //!
 //! Knows nothing of the rest of the program. The package in `build/` defines the payload's format.
 

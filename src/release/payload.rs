@@ -1,4 +1,4 @@
-//! From the compressed bytes in this binary to checked, plain ones.
+//! Unpacks the compressed bytes in this binary, and checks them.
 
 use std::hint::black_box;
 use std::io;
@@ -15,12 +15,12 @@ pub(super) const LAUNCHER_MARK: [u8; 4] = [0; 4];
 
 static PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/release.zst"));
 
-/// More threads would only raise peak memory: each holds a frame, and the disk is the limit by then.
+/// More threads would only raise peak memory: each holds a frame, and the disk limits two threads already.
 const THREADS: usize = 2;
 
-/// All frames. In a launcher, only the first bytes of it can be read.
+/// All frames. In a launcher, only the first bytes can be read.
 pub(super) fn payload() -> &'static [u8] {
-    // A launcher is this program with other bytes here. The optimiser must not conclude anything from those it knows.
+    // A launcher is this program with other bytes here, so the optimiser must not assume the bytes that it sees now.
     black_box(PAYLOAD)
 }
 
@@ -29,20 +29,21 @@ pub(crate) fn has_payload() -> bool {
     payload().first_chunk() != Some(&LAUNCHER_MARK)
 }
 
-/// What [`decode`] could not do.
+/// Why bytes of the payload cannot be unpacked.
 #[derive(Debug)]
 pub(super) enum DecodeError {
     /// This binary is a launcher.
     Absent,
+    /// The bytes are not those that the build wrote; says how.
     Damaged(String),
-    /// The sink refused the bytes.
+    /// The sink could not take the bytes.
     Sink(io::Error),
 }
 
-/// Unpacks `program`, handing each checked piece with its offset to `sink`; pieces come in any order,
-/// from several threads.
+/// Unpacks `program` and hands each checked piece to `sink`, with its offset. The pieces come in any order, from several
+/// threads.
 ///
-/// Peak memory is a frame per thread; for a program after the first, also all programs before it.
+/// Peak memory is one frame for each thread and, for a program after the first, all programs before it.
 pub(super) fn decode(program: &Program, sink: impl Fn(u64, &[u8]) -> io::Result<()> + Sync) -> Result<(), DecodeError> {
     let mut prefix = Vec::new();
     for earlier in RELEASE.programs.iter().take_while(|earlier| earlier.name != program.name) {
@@ -101,7 +102,7 @@ fn decode_to_memory(program: &Program, prefix: &[u8]) -> Result<Vec<u8>, DecodeE
     Ok(whole.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A frame with its bytes and its place in the program.
+/// A frame, its compressed bytes, and its offset in the unpacked program.
 struct Piece {
     frame: &'static Frame,
     packed: &'static [u8],

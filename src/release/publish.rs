@@ -1,4 +1,4 @@
-//! Publishes a program as a file: nobody ever sees half of one.
+//! Writes a program to its file, so that nobody ever sees half of one.
 //!
 //! Correctness comes from [`atomic::write`]. The lock on the directory only keeps many first starts from doing the same
 //! work at once, so a file system without locks is fine.
@@ -18,14 +18,14 @@ use super::payload::{self, DecodeError};
 use crate::fs::atomic::{self, Durability};
 use crate::fs::{WriteError, dirs, hash, lock};
 
-/// Decides whether the file at the path will do.
+/// Whether the file at this path can stay.
 ///
 /// # Errors
-/// When it will not, and must not be replaced either.
+/// If it can neither stay nor be replaced.
 pub(super) type Accept<'a> = dyn Fn(&Path) -> Result<bool, Error> + 'a;
 
-/// Leaves `program` in `dir`, which is created if missing, unless the file there is accepted. Returns its path, and
-/// whether it was written now.
+/// Writes `program` into `dir`, which is created if missing, unless `accept` keeps the file that is there. Returns the
+/// path, and whether the file was written now.
 pub(super) fn publish(
     program: &Program,
     dir: &Path,
@@ -67,7 +67,7 @@ fn write_locked(
     }
     atomic::write(path, 0o755, Durability::Synced, |file| fill(program, file))
         .map_err(|err| Error::of_decode(program, err, |err| failed(&err)))?;
-    // The directory may be new: its own name must be on disk, too.
+    // The directory may be new, so its own name must reach the disk as well.
     if let Some(parent) = dir.parent() {
         let _ = dirs::sync(parent);
     }
@@ -83,7 +83,7 @@ fn fill(program: &Program, file: &File) -> Result<(), DecodeError> {
     payload::decode(program, |offset, bytes| write_out(file, offset, bytes))
 }
 
-/// Writes, and makes the kernel begin the write-back, so that the fsync at the end has little left to do.
+/// Writes the bytes and makes the kernel start the write-back, so that the fsync at the end has little left to do.
 fn write_out(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     file.write_all_at(bytes, offset)?;
     if let (Ok(offset), Ok(length)) = (offset.try_into(), bytes.len().try_into()) {
@@ -99,7 +99,7 @@ impl From<io::Error> for DecodeError {
     }
 }
 
-/// How the file differs from `program`; `None` if it is the same, byte for byte, and executable.
+/// How the file differs from `program`. `None`: it is the same, byte for byte, and executable.
 ///
 /// # Errors
 /// When the file cannot be read.

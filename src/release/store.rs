@@ -19,7 +19,7 @@ use crate::os::env::Env;
 const REMEDY: &str = "set ETCDPROXY_UNPACK_DIR to a directory that etcdproxy can write to and run programs from";
 const REMEDY_FIXED: &str = "set ETCDPROXY_UNPACK_DIR to another directory";
 
-/// Finds programs of the release on disk, or puts them there.
+/// Finds the programs of the release on disk, or unpacks them.
 #[derive(Debug)]
 pub(crate) struct Store {
     /// The directory of this binary: `supply` and `install` put the programs there, under their own names.
@@ -33,7 +33,7 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) enum Executable {
     File(PathBuf),
-    /// In memory for the life of the process; `why` says what is wrong with each directory.
+    /// In memory as long as the process lives; `why` says what is wrong with each directory.
     Memory {
         fd: OwnedFd,
         why: Vec<Error>,
@@ -58,7 +58,7 @@ impl Store {
     /// The program of this name, ready to be executed. Warns when it runs from memory.
     ///
     /// # Errors
-    /// When this build does not carry it, or it cannot be unpacked.
+    /// If this build does not contain it, or if it cannot be unpacked.
     pub(crate) fn obtain(&self, name: &str) -> Result<Executable, Error> {
         let program = program(name)?;
         let executable = self.get(program)?;
@@ -70,9 +70,9 @@ impl Store {
         Ok(executable)
     }
 
-    /// The program as a file, unpacked now if needed.
+    /// The program, ready to be executed; unpacked now if needed.
     ///
-    /// If the file exists, this looks at the file and its directories only, and not at the payload.
+    /// If the file exists, this looks only at the file and its directories, not at the payload.
     pub(crate) fn get(&self, program: &'static Program) -> Result<Executable, Error> {
         if let Some(path) = self.find(program) {
             return Ok(Executable::File(path));
@@ -96,7 +96,7 @@ impl Store {
         }
     }
 
-    /// The program where an earlier [`get`](Self::get) left it.
+    /// The file that an earlier [`get`](Self::get), a `supply` or an `install` wrote.
     pub(crate) fn find(&self, program: &Program) -> Option<PathBuf> {
         // Whoever owns the directory of this binary could replace the binary as well.
         let is_safe = |path: &Path| path.parent() == self.beside.as_deref() || self.in_trusted_directories(path);
@@ -117,7 +117,7 @@ impl Store {
         publish::publish(program, &dir, remedy, &|path| Ok(self.is_ready(program, path))).map(|(path, _)| path)
     }
 
-    /// Whoever owns the directory can replace the program after it was checked.
+    /// Whoever owns the directory could replace the program after the check.
     fn refuse_wrong_owner(&self, dir: &Path, remedy: &'static str) -> Result<(), Error> {
         match fs::metadata(dir) {
             Ok(meta) if !is_trusted(meta.uid(), self.uid) => {
@@ -133,7 +133,7 @@ impl Store {
         path.ancestors().skip(1).take(2).all(is_trusted_dir)
     }
 
-    /// The whole check of a warm start. `verify` finds what it cannot see.
+    /// Everything that a warm start checks. `verify` checks the content as well.
     fn is_ready(&self, program: &Program, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|meta| {
             meta.is_file()
@@ -146,7 +146,7 @@ impl Store {
 
 fn in_memory(program: &'static Program) -> Result<OwnedFd, Error> {
     let failed = |cause: io::Error| Error::NoMemory { name: program.name, cause };
-    // Since Linux 6.3 a system may make memfds non-executable unless asked; older kernels do not know the flag.
+    // MFD_EXEC. Since Linux 6.3 a system may make memfds non-executable by default; older kernels reject the flag.
     let executable = MFdFlags::from_bits_retain(0x10);
     let fd = memfd_create(program.name, MFdFlags::MFD_CLOEXEC | executable)
         .or_else(|_| memfd_create(program.name, MFdFlags::MFD_CLOEXEC))
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// What a start takes for its program without reading it.
+    /// A start accepts such a file without reading it.
     #[test]
     fn a_program_is_a_regular_file_of_the_right_size_that_can_be_executed() {
         let program = &RELEASE.programs[0];

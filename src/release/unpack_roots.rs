@@ -7,14 +7,14 @@ use crate::os::env::Env;
 /// The directories below which programs may be unpacked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum UnpackRoots {
-    /// The user's choice: nothing else will do.
+    /// The user's choice: nothing else is tried.
     Fixed(PathBuf),
-    /// The first one that programs can be written to and run from; failing that, memory.
+    /// The first one that programs can be written to and run from; if there is none, memory.
     FirstOf(Vec<PathBuf>),
 }
 
 impl UnpackRoots {
-    /// The user's choice, or what suits the place of this binary.
+    /// The user's choice, or the usual directories for wherever this binary is.
     pub(super) fn new(env: &Env) -> Self {
         if let Some(dir) = env.path("ETCDPROXY_UNPACK_DIR") {
             // Absolute, because etcd is started in another directory.
@@ -46,7 +46,7 @@ fn droplet_dir(env: &Env) -> Option<&Path> {
     (bin.ends_with("bin") && idx.parent()? == deps).then_some(idx)
 }
 
-/// As in the XDG base directory specification, which says to ignore relative paths in the variable.
+/// The user's cache directory, by the XDG base directory specification, which says to ignore relative paths.
 fn cache_dir(env: &Env) -> Option<PathBuf> {
     env.path("XDG_CACHE_HOME")
         .filter(|dir| dir.is_absolute())
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_has_a_cache() {
+    fn a_user_has_a_cache_directory() {
         for (vars, dirs) in [
             (&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "/c")], &["/c/etcdproxy", "/opt/.etcdproxy"]),
             (&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "relative")], &["/home/a/.cache/etcdproxy", "/opt/.etcdproxy"]),

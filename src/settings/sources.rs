@@ -1,6 +1,5 @@
 //! Where values come from: flags, then the environment, then the service binding.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
@@ -44,7 +43,7 @@ impl Value {
 }
 
 /// The values of one source.
-type Layer = BTreeMap<Setting, Value>;
+type Layer = Vec<(Setting, Value)>;
 
 /// All sources, in order: the first that has a value for a setting wins.
 #[derive(Debug)]
@@ -139,13 +138,13 @@ impl Sources {
         let name = format!("service binding {:?}", binding.name);
         let mut values = Layer::new();
         if endpoints {
-            values.insert(Setting::Endpoints, Origin::Binding.value(&name, binding.endpoints()?));
+            values.push((Setting::Endpoints, Origin::Binding.value(&name, binding.endpoints()?)));
         }
         // The prefix may be meant for other things.
         let namespace = self.switch(Setting::NamespaceFromBinding)?;
         for (setting, credential, value) in binding.settings() {
             if setting != Setting::Namespace || namespace {
-                values.insert(setting, Origin::Binding.value(format!("{name}, {credential}"), value));
+                values.push((setting, Origin::Binding.value(format!("{name}, {credential}"), value)));
             }
         }
         self.layers.push(values);
@@ -154,7 +153,7 @@ impl Sources {
     }
 
     pub(super) fn get(&self, key: Setting) -> Option<Value> {
-        self.layers.iter().find_map(|layer| layer.get(&key)).cloned()
+        self.layers.iter().flatten().find(|(setting, _)| *setting == key).map(|(_, value)| value.clone())
     }
 
     pub(super) fn parsed<T>(

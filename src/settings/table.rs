@@ -19,7 +19,7 @@ pub(crate) enum Kind {
 macro_rules! settings {
     ($($name:ident: $flag:expr, $variable:literal, $kind:expr, default $default:expr, $help:literal;)*) => {
         /// Everything that can be set from more than one source.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Setting {
             $(#[doc = $help] $name,)*
         }

@@ -291,8 +291,8 @@ fn the_binary_for_the_other_architecture_must_be_given_and_of_the_same_release()
     assert!(line.starts_with("--other: DIR/missing cannot be used: cannot read it: No such file"), "{line}");
     let text = dir.path().join("text");
     fs::write(&text, r#"{"etcdproxy-label":"0"}"#).unwrap();
-    assert_eq!(both(&text), "--other: DIR/text cannot be used: it is no etcdproxy");
-    assert!(both(Path::new("/bin/sh")).ends_with(" cannot be used: it is no etcdproxy"));
+    assert_eq!(both(&text), "--other: DIR/text cannot be used: it is not an etcdproxy");
+    assert!(both(Path::new("/bin/sh")).ends_with(" cannot be used: it is not an etcdproxy"));
     let own = binary();
     assert_eq!(both(&own), format!("--other: {} is for {this}: name the etcdproxy for {other}", own.display()));
 
@@ -304,12 +304,12 @@ fn the_binary_for_the_other_architecture_must_be_given_and_of_the_same_release()
     let cut = dir.path().join("cut");
     let bytes = fs::read(&complete).unwrap();
     fs::write(&cut, &bytes[..bytes.len() - 1]).unwrap();
-    let line = "--other: DIR/cut cannot be used: it is cut short, or a small launcher, which has no etcd inside";
+    let line = "--other: DIR/cut cannot be used: it is incomplete, or a small launcher, which has no etcd inside";
     assert_eq!(both(&cut), line);
     let staging = Staging::new();
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
     let launcher = staging.path("deps/0/bin/etcdproxy");
-    assert!(both(&launcher).ends_with("it is cut short, or a small launcher, which has no etcd inside"));
+    assert!(both(&launcher).ends_with("it is incomplete, or a small launcher, which has no etcd inside"));
     assert!(!dir.path().join("x.zip").exists());
 }
 

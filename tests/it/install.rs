@@ -501,7 +501,7 @@ fn the_sandbox_allows_what_the_settings_need() {
     fs::write(host.path(ENV), "ETCDPROXY_KEY='-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n'\n").unwrap();
     let output = host.run(&["install"]);
     assert!(
-        output.contains("holds a private key and everybody can read it") && !output.contains("c2VjcmV0"),
+        output.contains("holds a private key that other users can read") && !output.contains("c2VjcmV0"),
         "{output}"
     );
 }
@@ -536,9 +536,9 @@ fn versions_come_and_go_but_a_running_one_is_never_removed() {
         "a second rollback goes forward again"
     );
     let line = fails_with(1, &mut host.command(&["rollback", "9.9"]));
-    assert!(line.contains(&format!("version 9.9 is not installed; these are: {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("version 9.9 is not installed: choose one of {first}, {second}")), "{line}");
     let line = fails_with(1, &mut host.command(&["rollback", "0.1"]));
-    assert!(line.contains(&format!("0.1 matches several versions: {first}, {second}")), "{line}");
+    assert!(line.contains(&format!("0.1 matches several versions ({first}, {second})")), "{line}");
 
     dev.signal(Signal::SIGTERM);
     dev.wait();
@@ -770,7 +770,7 @@ fn invalid_locations_are_errors() {
     for (args, problem) in [
         (
             &["install", "--prefix", "/opt/a b"][..],
-            "--prefix: \"/opt/a b\" contains something that a systemd unit cannot",
+            "--prefix: \"/opt/a b\" contains something that a systemd unit cannot use",
         ),
         (&["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
         (&["install", "--user"], "--user: HOME is not set"),

@@ -238,7 +238,7 @@ fn every_component_has_a_licence_and_its_text() {
         let license = text(&component["licenses"][0]["expression"]);
         assert!(list.contains(&format!("\n  {name} {version}: {license}\n")), "{purl} is not listed");
         if !purl.starts_with("pkg:generic/") {
-            let headings = [": ", " (the package has no text of it): "];
+            let headings = [": ", " (the package contains no licence text): "];
             let mut headings = headings.iter().map(|rest| format!("\n{name} {version}{rest}"));
             assert!(headings.any(|heading| texts.contains(&heading)), "{purl} has no text");
         }

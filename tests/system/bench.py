@@ -30,11 +30,11 @@ class Subject(NamedTuple):
     work: Path
 
 
-# Processes. `subprocess` would add its own time and memory.
+# Processes are not started with `subprocess`, which would add its own time and memory.
 
 
 def spawn(path, *argv, env=ENV, quiet=False):
-    """Without stdout; `quiet`: without stderr as well."""
+    """Start a program without stdout and, if `quiet`, without stderr. Return its pid."""
     closed = [
         (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in ((1, 2) if quiet else (1,))
     ]
@@ -42,7 +42,7 @@ def spawn(path, *argv, env=ENV, quiet=False):
 
 
 def reap(argv, pid):
-    """Wait for the end of a process, which must succeed. Return what it has used."""
+    """Wait for the end of a process, which must succeed. Return its resource usage."""
     _, status, usage = os.wait4(pid, 0)
     if status != 0:
         fail(argv, f"exit code {os.waitstatus_to_exitcode(status)}")
@@ -60,13 +60,13 @@ def run_ms(*argv):
 
 
 def cpu_seconds(argv, env):
-    """Of the process and of all children that it waited for."""
+    """The CPU time of the process and of all children that it waited for."""
     usage = reap(argv, spawn(argv[0], *argv, env=env))
     return usage.ru_utime + usage.ru_stime
 
 
 # Linux also counts the memory that a process had before its exec. After a
-# posix_spawn by this interpreter that is a lot; a bare interpreter adds less.
+# posix_spawn by this interpreter that is a lot. A bare interpreter adds less.
 FORK_AND_PRINT_PEAK = """
 import os, sys
 pid = os.fork()
@@ -85,7 +85,7 @@ def peak_mib(*argv):
 
 
 def in_turns(*contestants):
-    """A list of times for each. Other load on the machine affects them all alike."""
+    """A list of times for each. They take turns, so other load affects them all alike."""
     rounds = [[once() for once in contestants] for _ in range(WARM_UPS + ROUNDS)]
     return zip(*rounds[WARM_UPS:])
 
@@ -102,11 +102,11 @@ def size(subject):
         (subject.binary, "etcd", 9),
         (subject.three, "etcd, etcdctl and etcdutl", 11),
     ):
-        yield bytes_row(f"binary with {programs} {carried(binary)[0]}", binary, limit)
+        yield bytes_row(f"binary with {programs} {embedded(binary)[0]}", binary, limit)
 
 
-def carried(binary):
-    """Version and platform of its etcd, such as 3.7.2 and linux-amd64."""
+def embedded(binary):
+    """The version and platform of its etcd, such as 3.7.2 and linux-amd64."""
     return output(binary, "version").split()[-2:]
 
 
@@ -120,7 +120,7 @@ def unpacking(subject):
     Peak memory is `ru_maxrss` of the process, the highest of five runs.
     """
     out = subject.work / "out"
-    release = subject.work / "etcd-v{}-{}".format(*carried(subject.binary))
+    release = subject.work / "etcd-v{}-{}".format(*embedded(subject.binary))
     tarball = subject.work / "release.tar.gz"
     output(subject.binary, "unpack", release)
     gzip = "--use-compress-program=gzip -9n"

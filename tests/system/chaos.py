@@ -222,7 +222,7 @@ def select(words):
 
 
 def measure(programs, scratch, rows):
-    """The rows take turns, so that other load on the machine affects them all alike."""
+    """Run all rows. They take turns, so that other load affects them all alike."""
     numbers = itertools.count()
     for turn in range(max(row.scenario.rounds for row in rows)):
         for row in rows:
@@ -287,7 +287,7 @@ In words:
 
 
 def facts(programs, scratch):
-    """Of the start, before the measurement changes the load average."""
+    """Facts for the document, from before the measurement changes the load average."""
     lock = (Path(__file__).parents[2] / "Cargo.lock").read_text()
     return circumstances(scratch) | {
         "version": output(programs.binary, "version"),

@@ -39,7 +39,7 @@ case = Cases()
 
 
 def start_members(lab, **options):
-    """Where the README has them."""
+    """Start members at the addresses that the README uses."""
     pairs = zip(NUMBERS, ADDRESSES)
     Cluster([Member(lab, number, address, **options) for number, address in pairs]).start()
 
@@ -75,7 +75,7 @@ def list_files(host):
 
 
 def shape(text):
-    """Without the parts that differ from host to host."""
+    """The text without the parts that differ from host to host."""
     text = re.sub(r"\d+\.\d+\.\d+-[0-9a-f]{12}", "VERSION", text)
     text = re.sub(r"with etcd [\d.]+", "with etcd VERSION", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME", text)
@@ -130,7 +130,7 @@ def lives(host, lab, _):
         same(host.call(f"cat /proc/{pid}/comm").strip(), name)
         user = host.call(f"stat -c %u /proc/{pid}").strip()
         assert 61184 <= int(user) <= 65519, f"uid {user} is not a dynamic one"
-        # SIGQUIT is how a Go program crashes, SIGKILL how the kernel ends one.
+        # SIGQUIT crashes a Go program; SIGKILL is how the kernel ends one that needs memory.
         for number in ("QUIT", "KILL"):
             gone = ("0", host.property("MainPID"))
             host.call(f"kill -{number} {gone[1]}")

@@ -1,4 +1,4 @@
-"""What calls cost on each way to a cluster: the measurements of scripts/bench.sh with one.
+"""The cost of calls on each way to a cluster: the measurements of scripts/bench.sh with a cluster.
 
 usage: throughput.py BINARY CLIENT SCRATCH_DIR DOCUMENT
 
@@ -213,7 +213,7 @@ def section(programs, work):
 
 
 def scratch(on_disk):
-    """A directory in memory, if there is enough of it."""
+    """A directory in memory if there is enough of it, otherwise on disk."""
     place = on_disk
     with contextlib.suppress(OSError):
         if shutil.disk_usage(MEMORY_DIR).free >= MEMORY_NEEDED:

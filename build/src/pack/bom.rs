@@ -1,6 +1,6 @@
-//! The bill of materials: what is in the binary, as `CycloneDX` 1.6 and as SPDX 2.3.
+//! The bill of materials of the binary, as `CycloneDX` 1.6 and as SPDX 2.3.
 //!
-//! The same build gives the same bytes: no time, path or random number is in it. Only `SOURCE_DATE_EPOCH` adds a time.
+//! The same build gives the same bytes: they contain no path or random number, and a time only from `SOURCE_DATE_EPOCH`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Arch, Product};
 
-/// A part, and what it is made of.
+/// A part of the binary.
 #[derive(Default)]
 pub(super) struct Component {
     /// Its package URL, by which others refer to it: <https://github.com/package-url/purl-spec>
@@ -21,25 +21,26 @@ pub(super) struct Component {
     pub(super) is_program: bool,
     /// An SPDX expression.
     pub(super) license: Option<String>,
-    /// Copyright lines for the licence text, when its sources are not at hand.
+    /// Copyright lines for the licence text, if its sources are not at hand.
     pub(super) notices: String,
     pub(super) sha256: Option<String>,
-    /// The hash of a Go module in `go.sum`. What it hashes is a list of files, so it is not the sha256 of a file.
+    /// The hash of a Go module in `go.sum`. It hashes a list of files, so it is not the sha256 of a file.
     pub(super) go_sum: Option<String>,
-    /// The archive it is from, which has another hash.
+    /// The URL of the archive that contains it. The archive has another hash.
     pub(super) uri: Option<String>,
-    /// Package URLs of what it uses itself.
+    /// The package URLs of the parts that it uses directly.
     pub(super) uses: BTreeSet<String>,
 }
 
+/// The binary and all its parts.
 pub(super) struct Bom {
     pub(super) product: Product,
-    /// Package URL of the whole.
+    /// The package URL of the binary itself.
     pub(super) root: String,
     pub(super) arch: Arch,
     /// By package URL.
     pub(super) components: BTreeMap<String, Component>,
-    /// As `CycloneDX` and SPDX write it.
+    /// The time of the build (RFC 3339), if it is known.
     pub(super) time: Option<String>,
 }
 
@@ -173,14 +174,14 @@ impl Component {
         package
     }
 
-    /// An id may have few characters only. The number tells components apart whose names then look the same.
+    /// Only a few characters are allowed in an id. The number distinguishes components whose names then look the same.
     fn spdx_id(&self, number: usize) -> String {
         let name = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         format!("SPDXRef-{number}-{name}")
     }
 }
 
-/// A UUID made from the content (version 8, RFC 9562): other content, another UUID.
+/// A UUID made from the content (version 8, RFC 9562). Other content has another UUID.
 fn uuid_of(bom: &Value) -> String {
     let mut bytes: [u8; 32] = Sha256::digest(bom.to_string()).into();
     bytes[6] = (bytes[6] & 0x0f) | 0x80;
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn cyclonedx_has_the_root_apart_and_what_uses_what() {
+    fn cyclonedx_lists_the_root_apart_and_all_dependencies() {
         let bom = parsed(&bom(None).cyclonedx());
         assert_eq!(bom["metadata"]["component"]["bom-ref"], "pkg:root");
         assert_eq!(bom["metadata"]["timestamp"], Value::Null);

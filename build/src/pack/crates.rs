@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
+/// A crate that is linked.
 pub(super) struct Crate {
     pub(super) name: String,
     pub(super) version: String,
@@ -15,7 +16,7 @@ pub(super) struct Crate {
     pub(super) license: String,
     /// sha256 of the package, from `Cargo.lock`. This project's own package has none.
     pub(super) sha256: Option<String>,
-    /// Keys of the crates that it uses itself.
+    /// The keys of the crates that it uses directly.
     pub(super) uses: BTreeSet<Key>,
 }
 
@@ -48,11 +49,11 @@ struct Package {
     authors: Vec<String>,
 }
 
-/// The crates that are linked for `target` into the package `root`, itself included. Other packages of this workspace count as
-/// parts of it.
+/// The crates that are linked into the package `root` for `target`, including `root`. Other packages of this workspace count
+/// as parts of it.
 ///
 /// Asks `cargo tree`, because only Cargo knows which optional dependencies and features are on for a target. It needs no
-/// network, nor any package that the build itself does not need (`cargo metadata` wants the tests' as well).
+/// network and no packages other than those of the build (`cargo metadata` also needs those of the tests).
 pub(super) fn linked(root: &str, target: &str) -> Result<BTreeMap<Key, Crate>> {
     let dir = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -66,21 +67,22 @@ pub(super) fn linked(root: &str, target: &str) -> Result<BTreeMap<Key, Crate>> {
     Ok(with_lock(tree, lock, root))
 }
 
-/// Each line: depth, name and version, licence. A crate that was listed before is marked, without those that it uses.
+/// Each line has the depth, the name and version, and the licence. `(*)` marks a crate that was listed before; its
+/// dependencies are not repeated.
 fn parse(tree: &str) -> Result<BTreeMap<Key, Crate>> {
     let mut crates: BTreeMap<Key, Crate> = BTreeMap::new();
     let mut path: Vec<Key> = Vec::new();
     for line in tree.lines() {
         let mut fields = line.trim_end_matches(" (*)").split('\t');
         let (Some(depth), Some(package), Some(license)) = (fields.next(), fields.next(), fields.next()) else {
-            bail!("cargo tree printed {line:?}");
+            bail!("unexpected line from cargo tree: {line:?}");
         };
         let mut words = package.split(' ');
         let (Some(name), Some(version)) = (words.next(), words.next().and_then(|word| word.strip_prefix('v'))) else {
-            bail!("cargo tree printed {line:?}");
+            bail!("unexpected line from cargo tree: {line:?}");
         };
         let key = (name.to_owned(), version.to_owned());
-        path.truncate(depth.parse().with_context(|| format!("cargo tree printed {line:?}"))?);
+        path.truncate(depth.parse().with_context(|| format!("unexpected line from cargo tree: {line:?}"))?);
         if let Some(user) = path.last().and_then(|user| crates.get_mut(user)) {
             user.uses.insert(key.clone());
         }
@@ -93,7 +95,7 @@ fn parse(tree: &str) -> Result<BTreeMap<Key, Crate>> {
     Ok(crates)
 }
 
-/// Adds the hashes, and takes the workspace's own packages for one: the root uses what the others use.
+/// Adds the hashes, and merges the workspace's own packages into the root, which then uses what they use.
 fn with_lock(mut crates: BTreeMap<Key, Crate>, lock: Lock, root: &str) -> BTreeMap<Key, Crate> {
     let mut own = Vec::new();
     for Locked { name, version, source, checksum } in lock.package {
@@ -115,7 +117,7 @@ fn with_lock(mut crates: BTreeMap<Key, Crate>, lock: Lock, root: &str) -> BTreeM
 }
 
 impl Crate {
-    /// Licence texts by file name, from the package's sources. Those of all packages are in the directory `sources`.
+    /// The licence texts in the package's sources, by file name. `sources` is the directory with the sources of all packages.
     pub(super) fn texts(&self, sources: &Path) -> Result<BTreeMap<String, String>> {
         let (dir, _) = self.source(sources)?;
         let mut texts = BTreeMap::new();
@@ -123,7 +125,7 @@ impl Crate {
         Ok(texts)
     }
 
-    /// For a package without a licence text.
+    /// The authors, to name the copyright holders of a package without a licence text.
     pub(super) fn authors(&self, sources: &Path) -> Result<String> {
         let (_, package) = self.source(sources)?;
         Ok(if package.authors.is_empty() {
@@ -133,7 +135,7 @@ impl Crate {
         })
     }
 
-    /// Cargo puts sources into `NAME-VERSION`; `cargo vendor` into `NAME`, as long as there is only one version.
+    /// Finds the sources. Cargo puts them into `NAME-VERSION`; `cargo vendor` into `NAME` if there is only one version.
     fn source(&self, sources: &Path) -> Result<(PathBuf, Package)> {
         for dir in [format!("{}-{}", self.name, self.version), self.name.clone()] {
             let dir = sources.join(dir);
@@ -147,7 +149,7 @@ impl Crate {
     }
 }
 
-/// Looks into subdirectories as well: they may hold code that was copied from elsewhere.
+/// Also searches subdirectories, which may contain code that was copied from elsewhere.
 fn collect(top: &Path, dir: &Path, texts: &mut BTreeMap<String, String>) -> Result<()> {
     const NAMES: [&str; 6] = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"];
     const NOT_LINKED: [&str; 4] = ["tests", "benches", "examples", "fuzz"];
@@ -161,7 +163,7 @@ fn collect(top: &Path, dir: &Path, texts: &mut BTreeMap<String, String>) -> Resu
         } else if NAMES.iter().any(|start| name.to_uppercase().starts_with(start))
             && path.extension().is_none_or(|extension| extension != "rs")
         {
-            // The GPL, which zstd offers as an alternative. We take the other licence.
+            // zstd offers the GPL as an alternative. We choose its other licence.
             if !path.ends_with("zstd/COPYING") {
                 let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
                 texts.insert(path.strip_prefix(top)?.to_string_lossy().into_owned(), text);
@@ -231,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cargo_does_not_print_today() {
+    fn unexpected_lines_of_cargo_tree_are_refused() {
         for line in ["0\tetcdproxy v0.1.0", "0\tetcdproxy 0.1.0\tMIT", "x\tetcdproxy v0.1.0\tMIT", ""] {
             let error = format!("{:#}", parse(&format!("{line}\n")).err().unwrap());
-            assert!(error.starts_with("cargo tree printed "), "{error}");
+            assert!(error.starts_with("unexpected line from cargo tree: "), "{error}");
         }
         let error = parse("0\tetcdproxy v0.1.0\t\n").err().unwrap().to_string();
         assert_eq!(error, "etcdproxy 0.1.0 does not name its licence");

@@ -7,31 +7,32 @@ use object::{File, Object as _, ObjectSection as _, ObjectSegment as _};
 
 /// The Go build information of a program.
 pub(super) struct BuildInfo {
-    /// As in `1.26.8`.
+    /// The version of Go, such as `1.26.8`.
     pub(super) go: String,
     /// The main module first.
     pub(super) modules: Vec<Module>,
 }
 
+/// A Go module.
 pub(super) struct Module {
     pub(super) path: String,
-    /// None when it was built from the source tree that the program itself is from.
+    /// `None` if it was built from the same source tree as the program.
     pub(super) version: Option<String>,
-    /// The line of `go.sum`, `h1:…`; a source tree has none.
+    /// Its hash in `go.sum`, `h1:…`; a source tree has none.
     pub(super) sum: Option<String>,
 }
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 /// The strings follow the header (Go 1.18 and later). Without this flag, the header has their addresses.
 const INLINE: u8 = 2;
-/// The list of modules is between two marks of this length.
+/// The number of bytes before and after the list of modules, which only mark it.
 const MARK: usize = 16;
 
 pub(super) fn build_info(elf: &[u8]) -> Result<BuildInfo> {
     let elf = File::parse(elf)?;
     let info = elf.section_by_name(".go.buildinfo").context("it has no section .go.buildinfo")?.data()?;
     let flags = *info.get(MAGIC.len() + 1).context("its Go build information is cut short")?;
-    ensure!(info.starts_with(MAGIC), "its Go build information begins with other bytes than Go's");
+    ensure!(info.starts_with(MAGIC), "its Go build information does not begin with Go's magic bytes");
     let (go, modules) = if flags & INLINE != 0 { inline(info) } else { pointed_to(info, &elf) }
         .context("its Go build information is cut short")?;
     let go = go.trim_start_matches("go").split(' ').next().unwrap_or_default().to_owned();
@@ -39,13 +40,13 @@ pub(super) fn build_info(elf: &[u8]) -> Result<BuildInfo> {
     Ok(BuildInfo { go, modules: parse(std::str::from_utf8(modules)?) })
 }
 
-/// Two strings, each after its length.
+/// Reads two strings, each of which follows its length.
 fn inline(info: &[u8]) -> Option<(&str, &[u8])> {
     let (go, rest) = counted(info.get(32..)?)?;
     Some((std::str::from_utf8(go).ok()?, counted(rest)?.0))
 }
 
-/// Takes a length, seven bits to a byte, and as many bytes.
+/// Reads a length, seven bits to a byte, and that many bytes. Also returns the rest.
 fn counted(mut bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut length = 0;
     for shift in (0..usize::BITS).step_by(7) {
@@ -59,7 +60,8 @@ fn counted(mut bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     None
 }
 
-/// Two addresses of Go strings, which are an address and a length. Our targets have 64 bits, little end first.
+/// Follows the addresses of two Go strings, each of which is an address and a length. Our targets are 64-bit and
+/// little-endian.
 fn pointed_to<'a>(info: &[u8], elf: &File<'a>) -> Option<(&'a str, &'a [u8])> {
     let memory = |address, size| elf.segments().find_map(|segment| segment.data_range(address, size).ok()?);
     let number = |bytes: &[u8], at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
@@ -70,7 +72,7 @@ fn pointed_to<'a>(info: &[u8], elf: &File<'a>) -> Option<(&'a str, &'a [u8])> {
     Some((std::str::from_utf8(string(16)?).ok()?, string(24)?))
 }
 
-/// One line for each module: its kind, path, version, sum. A line `=>` has the module that replaces the one before.
+/// Each line has the kind, path, version and sum of a module. A module of the kind `=>` replaces the one before.
 fn parse(lines: &str) -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
     for line in lines.lines() {
@@ -80,7 +82,7 @@ fn parse(lines: &str) -> Vec<Module> {
         let (path, version, sum) = (field(), field().filter(|version| version != "(devel)"), field());
         match (kind, path, modules.last_mut()) {
             ("mod" | "dep", Some(path), _) => modules.push(Module { path, version, sum }),
-            // Without a version it is a directory of the same source tree, and the module before it stays.
+            // Without a version, the replacement is a directory of the same source tree, so the module keeps its name.
             ("=>", Some(path), Some(replaced)) if version.is_some() => *replaced = Module { path, version, sum },
             _ => {}
         }
@@ -97,7 +99,7 @@ pub(super) mod tests {
         dep\texample.com/old\tv1.0.0\th1:old=\n=>\texample.com/new\tv0.1.0\th1:new=\n\
         dep\tgo.etcd.io/etcd/api/v3\tv3.0.0\n=>\t../api\t\t\nbuild\t-trimpath=true\n";
 
-    /// Where a test's program is in memory, and its build information in the file.
+    /// The address of a test's program in memory, and the offset of its build information in the file.
     const ADDRESS: u64 = 0x40_0000;
     const OFFSET: u64 = 64 + 56;
 
@@ -191,24 +193,24 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_experiment_is_no_part_of_the_version() {
+    fn experiments_are_not_part_of_the_version() {
         assert_eq!(build_info(&etcd()).unwrap().go, "1.26.8");
     }
 
     #[test]
-    fn programs_without_build_information() {
+    fn programs_without_build_information_are_refused() {
         assert!(build_info(b"#!/bin/sh\n").is_err());
         let info = inline_info("go1.26.8", &modules());
         let mut other = elf(&info);
         let name = other.windows(3).position(|bytes| bytes == b".go").unwrap();
         other[name + 1] = b'n';
         assert_eq!(error(&other), "it has no section .go.buildinfo");
-        assert_eq!(error(&elf(&[b'x'; 64])), "its Go build information begins with other bytes than Go's");
+        assert_eq!(error(&elf(&[b'x'; 64])), "its Go build information does not begin with Go's magic bytes");
         assert_eq!(error(&elf(&inline_info("go1.26.8", b"no marks"))), "it lists no modules");
     }
 
     #[test]
-    fn build_information_that_is_cut_short() {
+    fn truncated_build_information_is_refused() {
         let (inline, pointed) = (inline_info("go1.26.8", &modules()), pointed_info("go1.26.8", &modules()));
         let inline = (0..inline.len()).map(|length| elf(&inline[..length]));
         let pointed = (0..=32).map(|length| elf(&pointed[..length]));

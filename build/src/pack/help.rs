@@ -1,22 +1,22 @@
-//! Completions and manual pages, made from the command line's types. The build makes them because in the binary the code
-//! for it would be larger than they are.
+//! Completions and manual pages, made from the command line's types. The build makes them, because the code for it would be
+//! larger than the texts.
 
 use anyhow::Result;
 use clap::{Arg, Command};
 use clap_complete::{Generator, shells};
 use clap_mangen::Man;
 
-/// A long flag without its dashes, and the words that it takes.
+/// A long flag without its dashes, and the words that it accepts.
 pub type Choice = (&'static str, &'static [&'static str]);
 
-/// The texts for a command line, each with its name. The main manual page is the first of all pages.
+/// The texts for a command line, each with its name. The main manual page is the first page.
 ///
-/// `choices` are not clap's to check, because the environment can have these values as well.
+/// clap does not know `choices`, because the same values can come from the environment and are checked elsewhere.
 pub fn texts(cli: &Command, choices: &[Choice], version: &'static str) -> Result<Vec<(String, String)>> {
     let mut texts = Vec::new();
 
     let shown = cli.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    // A new command, without what the help texts hide: completions would offer that, too.
+    // A new command without the hidden sub-commands, because completions would offer them.
     let mut offered = Command::new("etcdproxy").version(version).subcommands(shown);
     for (flag, words) in choices {
         let add = |arg: Arg| if arg.get_long() == Some(flag) { arg.value_parser(words.to_vec()) } else { arg };
@@ -32,7 +32,7 @@ pub fn texts(cli: &Command, choices: &[Choice], version: &'static str) -> Result
     }
 
     let mut cli = cli.clone().disable_help_subcommand(true);
-    // Gives the commands the names of their pages, as in etcdproxy-run.
+    // Gives the commands the names of their pages, such as etcdproxy-run.
     cli.build();
     let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
     for command in std::iter::once(&cli).chain(shown) {

@@ -1,4 +1,4 @@
-//! What the binary is made of, as the documents that `etcdproxy sbom` and `etcdproxy licenses` print: crates, Rust's
+//! The documents that `etcdproxy sbom` and `etcdproxy licenses` print. They list all parts of the binary: crates, Rust's
 //! standard library, musl, and the programs of etcd with their Go modules.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::bom::{self, Bom, Component};
 use super::licences::{self, Texts};
 use super::{EtcdProgram, EtcdSource, crates, go};
 
-/// The package that is built, by the environment variables that Cargo compiles it with.
+/// The package that is built, from the variables that Cargo sets for its build script.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     /// `CARGO_PKG_NAME`
@@ -24,7 +24,7 @@ pub struct Product {
     pub repository: &'static str,
 }
 
-/// The documents.
+/// The documents about all parts of the binary.
 #[derive(Debug)]
 pub struct Inventory {
     /// The bill of materials as `CycloneDX` 1.6.
@@ -33,43 +33,47 @@ pub struct Inventory {
     pub spdx: String,
     /// The licence texts.
     pub licenses: String,
-    /// What the documents lack: one line each, to show to whoever builds.
+    /// What is missing from the documents, one line each, to show during the build.
     pub warnings: Vec<String>,
 }
 
 type Components = BTreeMap<String, Component>;
 
 impl Inventory {
-    /// Lists what the running build script builds. `sources` is the directory with the sources of all crates.
+    /// Lists the parts of the binary that the running build script belongs to. `sources` is the directory with the sources of
+    /// all crates.
+    ///
+    /// # Errors
+    /// If a tool cannot be asked, or if a source is missing.
     pub fn new(product: Product, source: &EtcdSource, sources: &Path) -> Result<Self> {
         let mut texts = Texts::default();
         let mut linked = linked(product, sources, &mut texts)?;
-        let (carried, warnings) = carried(source, &mut texts)?;
-        let licenses = licenses(product, source, &linked, &carried, texts)?;
+        let (embedded, warnings) = embedded(source, &mut texts)?;
+        let licenses = licenses(product, source, &linked, &embedded, texts)?;
 
         let root = product.purl();
-        let programs = carried.values().filter(|part| part.is_program).map(|part| part.purl.clone());
+        let programs = embedded.values().filter(|part| part.is_program).map(|part| part.purl.clone());
         linked.get_mut(&root).context("cargo tree does not list this crate")?.uses.extend(programs);
         let time = std::env::var("SOURCE_DATE_EPOCH").ok().map(|seconds| bom::time(&seconds)).transpose()?;
         let bom =
-            Bom { product, root, arch: source.arch, components: linked.into_iter().chain(carried).collect(), time };
+            Bom { product, root, arch: source.arch, components: linked.into_iter().chain(embedded).collect(), time };
         Ok(Self { cyclonedx: bom.cyclonedx(), spdx: bom.spdx(), licenses, warnings })
     }
 }
 
 impl Product {
-    /// It is in no registry of crates.
+    /// Not `pkg:cargo`, because it is in no registry of crates.
     fn purl(self) -> String {
         format!("pkg:github/{}@v{}", self.repository.trim_start_matches("https://github.com/"), self.version)
     }
 }
 
 fn cargo_purl(name: &str, version: &str) -> String {
-    // A build number is part of some versions.
+    // Some versions have a build number after a plus sign.
     format!("pkg:cargo/{name}@{}", version.replace('+', "%2B"))
 }
 
-/// This package, all crates, and what the compiler links besides.
+/// This package, all crates, and what else the compiler links.
 fn linked(product: Product, sources: &Path, texts: &mut Texts) -> Result<Components> {
     let target = std::env::var("TARGET").context("TARGET is not set")?;
     let mut components = Components::new();
@@ -79,7 +83,7 @@ fn linked(product: Product, sources: &Path, texts: &mut Texts) -> Result<Compone
         let files = if is_own { own_texts()? } else { part.texts(sources)? };
         if files.is_empty() {
             let holder = format!("Copyright (c) {}", part.authors(sources)?);
-            texts.add_standard(&format!("{of} (the package has no text of it)"), &part.license, &holder)?;
+            texts.add_standard(&format!("{of} (the package contains no licence text)"), &part.license, &holder)?;
         }
         for (file, text) in files {
             texts.add(format!("{of}: {file}"), &text);
@@ -118,7 +122,7 @@ fn own_texts() -> Result<BTreeMap<String, String>> {
     ["LICENSE", "NOTICE"].into_iter().map(text).collect()
 }
 
-/// What the compiler prints, given these arguments.
+/// The output of the compiler for these arguments.
 fn rustc(args: &[&str]) -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).args(args).output().context("cannot run rustc")?;
@@ -134,7 +138,7 @@ fn rustc(args: &[&str]) -> Result<String> {
 fn rust_std(texts: &mut Texts) -> Result<Component> {
     let version = rustc(&["--version"])?;
     let version = version.split(' ').nth(1).context("rustc does not tell its version")?;
-    // It is under MIT or Apache-2.0: the text of the latter names no copyright holder.
+    // The choice is MIT or Apache-2.0. Only the text of MIT would need a copyright holder.
     texts.add_standard(&format!("Rust's standard library {version}"), "Apache-2.0 AND Unicode-3.0", "")?;
     Ok(Component {
         purl: format!("pkg:generic/rust-std@{version}"),
@@ -148,7 +152,7 @@ fn rust_std(texts: &mut Texts) -> Result<Component> {
 /// The C library that comes with Rust's standard library.
 fn musl(target: &str, texts: &mut Texts) -> Result<Component> {
     let library = format!("{}/lib/rustlib/{target}/lib/self-contained/libc.a", rustc(&["--print", "sysroot"])?);
-    // A Rust of another distributor may take the system's musl.
+    // Rust from another distributor may use the system's musl.
     let version = musl_version(&fs::read(library).unwrap_or_default());
     texts.add_standard("musl libc", "MIT", "Copyright © 2005-2020 Rich Felker, et al.")?;
     Ok(Component {
@@ -160,7 +164,7 @@ fn musl(target: &str, texts: &mut Texts) -> Result<Component> {
     })
 }
 
-/// It stands in the library as a C string.
+/// The library contains its version as a C string.
 fn musl_version(library: &[u8]) -> Option<String> {
     let is_version = |text: &&[u8]| {
         text.starts_with(b"1.") && text.len() < 10 && text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
@@ -168,8 +172,8 @@ fn musl_version(library: &[u8]) -> Option<String> {
     library.split(|byte| *byte == 0).find(is_version).map(|text| String::from_utf8_lossy(text).into_owned())
 }
 
-/// The programs, and what their Go build information lists. Also warns of a program that has none.
-fn carried(source: &EtcdSource, texts: &mut Texts) -> Result<(Components, Vec<String>)> {
+/// The programs of etcd and the modules in their Go build information. Also returns a warning for each program without one.
+fn embedded(source: &EtcdSource, texts: &mut Texts) -> Result<(Components, Vec<String>)> {
     let mut components = Components::new();
     let mut warnings = Vec::new();
     let version = &source.version;
@@ -208,7 +212,7 @@ fn modules(info: go::BuildInfo, etcd: &str) -> Vec<Component> {
     let stdlib = go::Module { path: "stdlib".to_owned(), version: Some(info.go), sum: None };
     let modules = std::iter::once(stdlib).chain(info.modules);
     let component = |module: go::Module| {
-        // etcd is one source tree of several modules, all of the same version.
+        // etcd is one source tree with several modules, which all have the same version.
         let of_etcd = module.path.starts_with("go.etcd.io/etcd/").then(|| format!("v{etcd}"));
         let version = module.version.or(of_etcd);
         let purl = format!("pkg:golang/{}", module.path.to_lowercase());
@@ -230,15 +234,15 @@ fn licenses(
     product: Product,
     source: &EtcdSource,
     linked: &Components,
-    carried: &Components,
+    embedded: &Components,
     texts: Texts,
 ) -> Result<String> {
     let Product { name, version, .. } = product;
-    let mut out = format!("Licences of all that is in {name} {version} linux-{}\n", source.arch);
+    let mut out = format!("Licences of everything in {name} {version} linux-{}\n", source.arch);
     writeln!(out, "\nLinked into it:\n")?;
     list(linked, &mut out)?;
     writeln!(out, "\nInside it, compressed: etcd {} and what it is built from:\n", source.version)?;
-    list(carried, &mut out)?;
+    list(embedded, &mut out)?;
     writeln!(
         out,
         "\nAn etcd release contains no licence texts of Go and of the Go modules. Below are SPDX's texts of the same licences,\n\
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn programs_are_listed_with_their_modules_and_one_without_is_named() {
-        let (components, warnings) = carried(&source(Some("https://example.com")), &mut Texts::default()).unwrap();
+        let (components, warnings) = embedded(&source(Some("https://example.com")), &mut Texts::default()).unwrap();
         let etcd = components.values().find(|part| part.name == "etcd").unwrap();
         assert_eq!(etcd.uri.as_deref(), Some("https://example.com"));
         assert!(etcd.purl.starts_with("pkg:generic/etcd@3.7.2?checksum=sha256:"), "{}", etcd.purl);
@@ -325,9 +329,9 @@ mod tests {
     fn the_licence_texts_begin_with_the_list_of_parts() {
         let source = source(None);
         let mut texts = Texts::default();
-        let (carried, _) = carried(&source, &mut texts).unwrap();
-        let text = licenses(PRODUCT, &source, &Components::new(), &carried, texts).unwrap();
-        assert!(text.starts_with("Licences of all that is in etcdproxy 0.1.0 linux-amd64\n"), "{text}");
+        let (embedded, _) = embedded(&source, &mut texts).unwrap();
+        let text = licenses(PRODUCT, &source, &Components::new(), &embedded, texts).unwrap();
+        assert!(text.starts_with("Licences of everything in etcdproxy 0.1.0 linux-amd64\n"), "{text}");
         for line in ["  etcd 3.7.2: Apache-2.0", "  example.com/new v0.1.0: its licence is not on record"] {
             assert!(text.lines().any(|actual| actual == line), "{line:?} is missing");
         }
@@ -335,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_of_musl_is_a_string_in_it() {
+    fn the_version_of_musl_is_found_in_its_library() {
         assert_eq!(musl_version(b"text\x001.x\x001.2.5\x00more").as_deref(), Some("1.2.5"));
         assert_eq!(musl_version(b""), None);
         assert_eq!(musl_version(b"\x002.39\x001.2.3.4.5.6.7\x00"), None);

@@ -1,14 +1,14 @@
-//! The licence texts that travel with the binary: each once, with the names of all that it applies to.
+//! The licence texts inside the binary: each one once, with the names of all parts that it applies to.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 
-/// Texts, and the names that they were added with.
+/// Licence texts, and the names of the parts that they apply to.
 #[derive(Default)]
 pub(super) struct Texts {
-    /// By the text without its line breaks and indents: many packages have the same text, laid out differently.
+    /// The key is the text without its line breaks and indents, because many packages lay out the same text differently.
     texts: BTreeMap<String, Text>,
 }
 
@@ -24,7 +24,7 @@ impl Texts {
         self.texts.entry(key).or_insert_with(new).of.push(of);
     }
 
-    /// The texts of all licences in an SPDX expression, from SPDX. `holder` fills in the copyright line.
+    /// Adds SPDX's texts of all licences in an SPDX expression. `holder` replaces the blank copyright line.
     pub(super) fn add_standard(&mut self, of: &str, expression: &str, holder: &str) -> Result<()> {
         let parsed = spdx::Expression::parse(expression).with_context(|| format!("{of}: {expression}"))?;
         for requirement in parsed.requirements() {
@@ -34,7 +34,7 @@ impl Texts {
         Ok(())
     }
 
-    /// Sorted by the names.
+    /// Appends all texts to `out`, sorted by their names.
     pub(super) fn print(self, out: &mut String) -> Result<()> {
         let mut texts: Vec<Text> = self.texts.into_values().collect();
         texts.sort_by(|a, b| a.of.cmp(&b.of));
@@ -51,7 +51,7 @@ impl Texts {
 
 const GO_LICENCES: &str = include_str!("../../go-licences.txt");
 
-/// What the table has for a Go module: its licence, and the copyright notices in that, a line each.
+/// A Go module's licence and copyright notices, one line each, from the table `go-licences.txt`.
 pub(super) fn of_go_module(path: &str) -> Option<(&'static str, String)> {
     let lines = GO_LICENCES.lines().filter(|line| !line.starts_with('#'));
     let (_, known) = lines
@@ -62,7 +62,7 @@ pub(super) fn of_go_module(path: &str) -> Option<(&'static str, String)> {
     Some((license, notices.replace(" | ", "\n")))
 }
 
-/// Puts `holder` in the place of the line with the blanks for year and owner.
+/// Replaces the line with the blanks for year and owner by `holder`.
 fn filled_in(text: &str, holder: &str) -> String {
     let blank = |line: &&str| line.starts_with("Copyright") && line.contains("<year>");
     match text.lines().find(blank) {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_printed_once_with_all_that_have_it() {
+    fn a_text_is_printed_once_with_all_its_names() {
         let mut texts = Texts::default();
         texts.add("b 1.0: LICENSE".to_owned(), "\nOne\r\n  text.\n");
         texts.add("c 1.0: LICENSE".to_owned(), "Another text.");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_path_that_fits_a_go_module_is_taken() {
+    fn the_longest_matching_path_counts_for_a_go_module() {
         let licence = |path| of_go_module(path).map(|(licence, _)| licence);
         assert_eq!(licence("github.com/go-logr/stdr"), Some("Apache-2.0"));
         assert_eq!(licence("github.com/go-logr"), Some("Apache-2.0"));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_licence_in_the_table_is_known_and_has_the_notice_that_its_text_wants() {
+    fn every_licence_in_the_table_is_known_and_has_the_notice_that_its_text_needs() {
         let lines = GO_LICENCES.lines().filter(|line| !line.starts_with('#'));
         for line in lines {
             let path = line.split(' ').next().unwrap();

@@ -1,4 +1,4 @@
-//! `manifest.yml`: the etcd version that is pinned, and the hashes of its files.
+//! `manifest.yml`: the pinned version of etcd and the hashes of its files.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -18,15 +18,15 @@ struct DefaultVersion {
     version: String,
 }
 
-/// An etcd release for one architecture, as the manifest knows it.
+/// An etcd release for one architecture, as the manifest describes it.
 #[derive(Debug, Deserialize)]
 pub struct Dependency {
     name: String,
     pub(super) version: String,
     arch: String,
-    /// Where upstream has the tarball.
+    /// The URL of upstream's tarball.
     pub(super) uri: String,
-    /// Of the tarball.
+    /// The sha256 of the tarball.
     pub(super) sha256: Option<String>,
     binaries: Vec<Binary>,
 }
@@ -38,7 +38,7 @@ struct Binary {
 }
 
 impl Manifest {
-    /// The manifest in the text of `manifest.yml`.
+    /// Parses the text of `manifest.yml`.
     pub fn parse(yaml: &str) -> Result<Self> {
         serde_saphyr::from_str(yaml).context("manifest.yml is not the YAML this build expects")
     }
@@ -69,7 +69,7 @@ impl Dependency {
         self.binaries.iter().find(|binary| binary.name == name)
     }
 
-    /// Refuses a program that differs from the hash that the manifest has for it, if it has one.
+    /// Refuses a program whose sha256 differs from the one in the manifest. A program that the manifest does not list passes.
     pub(super) fn check(&self, program: &EtcdProgram, origin: &str) -> Result<()> {
         let EtcdProgram { name, sha256, .. } = program;
         let Some(known) = self.binary(name) else { return Ok(()) };

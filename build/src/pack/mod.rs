@@ -1,4 +1,4 @@
-//! Makes the payload, and the files by which the binary knows it.
+//! Makes the payload, and the files that describe it to the binary.
 
 mod bom;
 mod crates;
@@ -25,14 +25,13 @@ pub use source::{EtcdProgram, EtcdSource, TARBALL, TARBALL_SHA256};
 
 use crate::{Documents, Frame, Label, LabelledProgram, Program, Release, compress};
 
-/// Frames of a program: an even number, because two threads unpack them. Two frames are in memory at once.
+/// The number of frames of a program without a prefix. It is even, because two threads unpack them.
 const FRAMES: usize = 8;
 
-/// Bytes in one frame of a program with a prefix: each frame costs a search of the whole prefix, and unpacking
-/// has that in memory anyway.
+/// The size of a frame of a program with a prefix, in bytes. Each frame costs a search of the whole prefix, so there are few.
 const PREFIXED_FRAME: usize = 8 << 20;
 
-/// A machine that etcd is built for.
+/// An architecture that etcd is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
     /// `x86_64` in Rust.
@@ -42,7 +41,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// By Rust's name for it.
+    /// The architecture with this name in Rust.
     pub fn of_rust(name: &str) -> Result<Self> {
         match name {
             "x86_64" => Ok(Self::Amd64),
@@ -51,7 +50,7 @@ impl Arch {
         }
     }
 
-    /// Go's name for it, and so upstream's.
+    /// The name in Go, which upstream uses.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,7 +59,7 @@ impl Arch {
         }
     }
 
-    /// `EM_X86_64` and `EM_AARCH64`.
+    /// The number in an ELF header: `EM_X86_64` or `EM_AARCH64`.
     fn elf_machine(self) -> u16 {
         match self {
             Self::Amd64 => 62,
@@ -93,7 +92,10 @@ pub const SMALL: i32 = 22;
 pub const FAST: i32 = 3;
 
 impl Packed {
-    /// Compresses all of it. `help` has a name and a text for each page; `level` is [`SMALL`] or [`FAST`].
+    /// Compresses everything. `help` has a name and a text for each page; `level` is [`SMALL`] or [`FAST`].
+    ///
+    /// # Errors
+    /// The message of zstd.
     pub fn new(
         etcdproxy: &str,
         source: &EtcdSource,
@@ -151,7 +153,7 @@ impl Packed {
         Ok(Self { payload, release, documents, label: serde_json::to_string(&label)? })
     }
 
-    /// Writes the files into a directory, `OUT_DIR`.
+    /// Writes the files into the directory `dir`, which is `OUT_DIR` in a build.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let write = |name: &str, content: &[u8]| {
             let path = dir.join(name);
@@ -164,7 +166,7 @@ impl Packed {
     }
 }
 
-/// Names the directory that the programs are unpacked into: the same programs, the same directory.
+/// A hash of all programs. It is part of the name of the directory that they are unpacked into.
 fn content_hash(programs: &[EtcdProgram]) -> String {
     let listing: String =
         programs.iter().map(|EtcdProgram { name, sha256, .. }| format!("{sha256}  {name}\n")).collect();
@@ -190,7 +192,7 @@ fn zstd_error(problem: &str) -> Error {
     Error::msg(format!("zstd: {problem}"))
 }
 
-/// Does the work for each item on as many threads as the machine has; the results are in the items' order.
+/// Calls `work` for each item, on as many threads as the machine has cores. The results are in the order of the items.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let one = || {
@@ -238,13 +240,13 @@ mod tests {
         Packed::new("0.1.0", source, &inventory, &help, FAST).unwrap()
     }
 
-    /// Unlike at each place, but much the same in all programs.
+    /// Bytes that do not repeat within one program, but are alike in all programs.
     fn program(length: usize) -> Vec<u8> {
         (0..length).flat_map(|number| Sha256::digest(number.to_le_bytes())).collect()
     }
 
     #[test]
-    fn every_program_comes_out_as_it_was_and_those_with_a_prefix_are_small() {
+    fn programs_are_unpacked_unchanged_and_those_with_a_prefix_are_small() {
         let etcd = program(1000);
         let etcdctl = [b"its own", &etcd[..20_000]].concat();
         let mut payload = Vec::new();

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::manifest::Dependency;
 use super::{Arch, sha256_hex, tarball};
 
-/// Names the tarball to take etcd from.
+/// The variable that names the tarball to take etcd from.
 pub const TARBALL: &str = "ETCD_RELEASE_TARBALL";
-/// The hash of the tarball, given by a user who vouches for it.
+/// The variable with the sha256 of the tarball, set by a user who vouches for it.
 pub const TARBALL_SHA256: &str = "ETCD_RELEASE_SHA256";
 
 /// An etcd release before it is compressed.
@@ -17,11 +17,11 @@ pub const TARBALL_SHA256: &str = "ETCD_RELEASE_SHA256";
 pub struct EtcdSource {
     /// Upstream's version, without the `v`.
     pub version: String,
-    /// What its programs run on.
+    /// The architecture of its programs.
     pub arch: Arch,
-    /// Where it was taken from, in words.
+    /// Where it was taken from, to show to users.
     pub origin: String,
-    /// Where upstream has it, if it is the release of the manifest.
+    /// The URL of upstream's tarball, if it is the release of the manifest.
     pub uri: Option<String>,
     /// In the order of [`PROGRAM_NAMES`](crate::PROGRAM_NAMES); the first is etcd.
     pub programs: Vec<EtcdProgram>,
@@ -32,7 +32,7 @@ pub struct EtcdSource {
 pub struct EtcdProgram {
     /// One of [`PROGRAM_NAMES`](crate::PROGRAM_NAMES).
     pub name: &'static str,
-    /// In lower-case hex.
+    /// The sha256 of the file, in lower-case hex.
     pub sha256: String,
     /// The whole file.
     pub bytes: Vec<u8>,
@@ -45,7 +45,10 @@ impl EtcdProgram {
 }
 
 impl EtcdSource {
-    /// The etcd of the pinned package.
+    /// Takes etcd from the pinned package.
+    ///
+    /// # Errors
+    /// If it is not the etcd of the manifest.
     pub fn from_package(etcd: Vec<u8>, arch: Arch, known: &Dependency) -> Result<Self> {
         let origin = format!("the package etcd-bin-vendored-linux-{arch}");
         let etcd = EtcdProgram::new("etcd", etcd);
@@ -54,7 +57,10 @@ impl EtcdSource {
         Self { version, arch, origin, uri, programs: vec![etcd] }.checked()
     }
 
-    /// The release in `tarball`, a file that was read from `path`. Its hash must be in the manifest, or be `vouched`.
+    /// Takes the release in `tarball`, which was read from `path`.
+    ///
+    /// # Errors
+    /// If its sha256 is neither in the manifest nor `vouched`, or if it is not a release for `arch`.
     pub fn from_tarball(
         path: &Path,
         tarball: &[u8],
@@ -86,7 +92,7 @@ impl EtcdSource {
             "{file_name} holds etcd {version}, but manifest.yml gives its hash for {}",
             known.version
         );
-        // Whoever vouches for the tarball: there is only one etcd of that version.
+        // Even if a user vouches for the tarball: there is only one etcd of that version.
         if version == known.version {
             for program in &programs {
                 known.check(program, &file_name)?;
@@ -169,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_the_manifest_does_not_stand_for_another_version() {
+    fn the_hash_of_the_manifest_does_not_vouch_for_another_version() {
         let bytes = tarball("etcd-v3.9.0-linux-amd64", &["etcd"], Arch::Amd64);
         let error = message(from_tarball(&bytes, None, &yaml("7a0c", Some(&sha256_hex(&bytes)))));
         assert_eq!(error, "x.tar.gz holds etcd 3.9.0, but manifest.yml gives its hash for 3.7.2");

@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use super::{Arch, EtcdProgram};
 use crate::PROGRAM_NAMES;
 
-/// The version, which is part of the top directory's name, and the programs, etcd first.
+/// Returns the version, which is part of the top directory's name, and the programs, etcd first.
 pub(super) fn read(tarball: &[u8], arch: Arch) -> Result<(String, Vec<EtcdProgram>)> {
     let mut version: Option<String> = None;
     let mut programs: Vec<EtcdProgram> = Vec::new();
@@ -27,7 +27,7 @@ pub(super) fn read(tarball: &[u8], arch: Arch) -> Result<(String, Vec<EtcdProgra
             ensure!(entry.header().entry_type().is_file(), "{} is not a regular file", path.display());
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
-            programs.retain(|program| program.name != name); // as tar does, the last one counts
+            programs.retain(|program| program.name != name); // the last one counts, as in tar
             programs.push(EtcdProgram::new(name, bytes));
         }
     }
@@ -84,7 +84,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn programs_come_in_their_order_and_nothing_else_does() {
+    fn only_programs_are_read_and_in_their_order() {
         let top = "./etcd-v3.7.2-linux-amd64";
         let files = ["README.md", "etcdutl", "Documentation/etcd", "etcd", "etcdctl"];
         let mut entries = vec![(format!("{top}/"), EntryType::Directory)];
@@ -96,7 +96,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn tarballs_that_hold_no_release_for_the_machine() {
+    fn tarballs_without_a_release_for_the_machine_are_refused() {
         let etcd = |top: &str| tarball(top, &["etcd"], Arch::Amd64);
         let not_named = |top: &str| format!("its top directory {top:?} is not etcd-vVERSION-linux-amd64");
         for top in ["etcd-v3.7.2-linux-arm64", "etcd-3.7.2-linux-amd64", "bin"] {
@@ -113,7 +113,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn damaged_tarballs() {
+    fn damaged_tarballs_are_refused() {
         let whole = tarball("etcd-v3.7.2-linux-amd64", &["etcd"], Arch::Amd64);
         assert!(message(b"no gzip").starts_with("not a .tar.gz: "));
         let mut gz = GzEncoder::new(Vec::new(), Compression::fast());

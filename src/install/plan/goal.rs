@@ -1,4 +1,4 @@
-//! What is wanted.
+//! The state that is wanted.
 
 use std::path::{Path, PathBuf};
 
@@ -7,36 +7,38 @@ use crate::install::layout::Layout;
 use crate::install::receipt::{Entry, Receipt};
 use crate::release::Program;
 
-/// What is wanted of an installation. Whatever else is in its receipt is removed.
+/// The wanted state of an installation. Everything else in its receipt is removed.
 #[derive(Debug)]
 pub(super) struct Goal<'a> {
     pub layout: &'a Layout,
     pub receipt: &'a Receipt,
     /// Entries of the receipt that stay as they are.
     pub kept: Vec<&'a Entry>,
-    /// Paths as they must be, in the order of the work.
+    /// The wanted paths, in the order of the work.
     pub items: Vec<Item>,
-    /// Directories that exist only for this installation, though its receipt does not list them yet.
+    /// Directories that exist only for this installation, although its receipt does not list them yet.
     pub created: &'a [PathBuf],
     /// Move the user's own files out of the way.
     pub force: bool,
-    /// Remove also files that were changed after they were installed.
+    /// Also remove files that were changed after they were installed.
     pub purge: bool,
+    /// What the user should know, one line each.
     pub notes: Vec<String>,
 }
 
 impl<'a> Goal<'a> {
-    /// Nothing.
+    /// A goal without any path: nothing stays.
     pub(super) fn new(layout: &'a Layout, receipt: &'a Receipt) -> Self {
         let (kept, items, notes) = Default::default();
         Self { layout, receipt, kept, items, created: &[], force: false, purge: false, notes }
     }
 
+    /// Whether the path is part of the wanted state.
     pub(super) fn wants(&self, path: &Path) -> bool {
         self.items.iter().any(|item| item.path == path) || self.kept.iter().any(|entry| entry.path == path)
     }
 
-    /// The links that make a version the current one. The link to the version comes first, because the links to its
+    /// Adds the links that make a version the current one. The link to the version comes first, because the links to its
     /// programs lead through it.
     pub(super) fn link(&mut self, version: &str, programs: &[String]) {
         self.items.push(Item::link(self.layout.current(), Path::new("versions").join(version)));
@@ -46,7 +48,7 @@ impl<'a> Goal<'a> {
     }
 }
 
-/// A path as it must be.
+/// A path and its wanted state.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
     pub path: PathBuf,
@@ -80,23 +82,23 @@ pub(crate) enum Source {
     Program(&'static Program),
 }
 
-/// What to do with a file that is in the way, because it is the user's own or was changed.
+/// What to do if a file is in the way: the user's own, or one that was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// Replace it: it is in a version's own directory.
+    /// Replace it. For files in a version's own directory.
     Replace,
-    /// Stop with an error; with force, keep it under another name.
+    /// Stop with an error or, with force, keep it under another name.
     Refuse,
-    /// Leave it, and write the new one beside it.
+    /// Keep it, and write the new one beside it.
     Keep,
 }
 
-/// Where the user's own file goes.
+/// Where the user's own file goes with `--force`.
 pub(in crate::install) fn backup_of(path: &Path) -> PathBuf {
     with_suffix(path, ".etcdproxy-saved")
 }
 
-/// Where our file goes if the user's own stays.
+/// Where our file goes if the user's own file stays.
 pub(super) fn beside(path: &Path) -> PathBuf {
     with_suffix(path, ".new")
 }

@@ -1,4 +1,4 @@
-//! What to do so that this binary is the one that is installed.
+//! Plans to install this binary, as a new version or over an incomplete one.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -19,24 +19,27 @@ use crate::settings::Needs;
 /// What to install.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::install) struct Wanted {
-    /// With a unit for systemd.
+    /// Write a unit for systemd.
     pub systemd: bool,
-    /// Started at boot, or at login.
+    /// Start the service at boot, or at login.
     pub enable: bool,
-    /// Move away what is in the way.
+    /// Move the user's own files out of the way.
     pub force: bool,
 }
 
 /// This binary, as it will be installed.
 #[derive(Debug)]
 pub(in crate::install) struct ThisBinary {
+    /// The name of the version.
     pub name: String,
     sha256: String,
 }
 
 impl ThisBinary {
+    /// Hashes this binary.
+    ///
     /// # Errors
-    /// When it is the small launcher, which has nothing to install, or cannot be read.
+    /// If it is the small launcher, which has nothing to install, or if it cannot be read.
     pub(in crate::install) fn new() -> Result<Self, Error> {
         if !release::has_payload() {
             return Err(release::Error::Launcher { name: "etcd" }.into());
@@ -49,18 +52,18 @@ impl ThisBinary {
 /// What a plan depends on besides the paths that it changes.
 #[derive(Debug, Default)]
 struct Facts {
-    /// What the service needs; `None` without a service.
+    /// What the service needs; `None` if there is no service.
     needs: Option<Needs>,
-    /// What is wrong with its settings, in words.
+    /// What is wrong with its settings, one line each.
     problems: Vec<String>,
-    /// Versions of the receipt that lack a program.
+    /// Names of installed versions that lack a program.
     incomplete: Vec<String>,
 }
 
-/// `created` are directories that were created for this installation.
+/// `created` are the directories that were created for this installation.
 ///
 /// # Errors
-/// For anything in the way that is not ours to replace.
+/// If something is in the way that is not ours to replace, or if an installation could not work.
 pub(in crate::install) fn plan(
     layout: &Layout,
     before: &Receipt,
@@ -74,7 +77,7 @@ pub(in crate::install) fn plan(
 
 impl Facts {
     /// # Errors
-    /// When programs could not run from the prefix, or the service's settings cannot work.
+    /// If programs could not run from the prefix, or if the service's settings cannot work.
     fn gather(layout: &Layout, before: &Receipt, wanted: Wanted) -> Result<Self, Error> {
         let prefix = layout.real(&layout.prefix);
         // Otherwise the only sign would be a "permission denied" when the service starts.
@@ -122,7 +125,7 @@ fn goal<'a>(layout: &'a Layout, before: &'a Receipt, this: &ThisBinary, wanted: 
     let stays = |version: &str| facts.keeps(version, before, this);
     goal.kept = before.entries.iter().filter(|entry| layout.version_of(&entry.path).is_some_and(stays)).collect();
     let removed = facts.incomplete.iter().filter(|name| **name != this.name);
-    goal.notes.extend(removed.map(|name| format!("{name} is incomplete, and is removed")));
+    goal.notes.extend(removed.map(|name| format!("{name} is incomplete and will be removed")));
     goal.notes.extend(facts.problems.iter().cloned());
 
     let dir = layout.programs(&this.name);
@@ -144,7 +147,7 @@ fn goal<'a>(layout: &'a Layout, before: &'a Receipt, this: &ThisBinary, wanted: 
     goal
 }
 
-/// The receipt at the end, but for its entries.
+/// The receipt at the end, still without its entries.
 fn after(layout: &Layout, before: &Receipt, this: &ThisBinary, wanted: Wanted, facts: &Facts) -> Receipt {
     let stays = |version: &&Version| version.name == this.name || facts.keeps(&version.name, before, this);
     let mut after = Receipt {
@@ -171,7 +174,7 @@ fn programs() -> Vec<String> {
     std::iter::once("etcdproxy").chain(RELEASE.programs.iter().map(|program| program.name)).map(str::to_owned).collect()
 }
 
-/// `ProtectHome=` and `PrivateTmp=` hide these directories from the service (systemd.exec(5)).
+/// Refuses a prefix that `ProtectHome=` or `PrivateTmp=` hides from the service (systemd.exec(5)).
 fn refuse_hidden(layout: &Layout) -> Result<(), Error> {
     let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
     match hidden.into_iter().find(|dir| !layout.user && layout.prefix.starts_with(dir)) {
@@ -226,6 +229,13 @@ pub(super) mod tests {
         host
     }
 
+    /// A host with version 1.0-a, upgraded to 1.1-b.
+    pub(in crate::install::plan) fn upgraded() -> Host {
+        let mut host = installed();
+        host.run(&upgrade);
+        host
+    }
+
     #[track_caller]
     fn refused(host: &Host, planning: Planning<'_>, problem: &str) {
         let err = planning(host).unwrap_err().to_string();
@@ -261,7 +271,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_same_again_has_nothing_to_do() {
+    fn a_second_run_has_nothing_to_do() {
         let plan = install(&installed()).unwrap();
         assert_eq!(in_short(&plan), [] as [&str; 0]);
         assert!(plan.is_recorded && plan.notes.is_empty());
@@ -291,7 +301,7 @@ pub(super) mod tests {
         let mut host = installed();
         host.disk.remove(&static_layout().programs("1.0-a").join("etcd"));
         let plan = host.run(&upgrade);
-        assert_eq!(plan.notes, ["1.0-a is incomplete, and is removed"]);
+        assert_eq!(plan.notes, ["1.0-a is incomplete and will be removed"]);
         assert!(host.at("/opt/etcdproxy/versions/1.0-a").is_none());
         assert_eq!(plan.after.unwrap().versions.len(), 1);
     }
@@ -345,7 +355,7 @@ pub(super) mod tests {
         host.disk.remove(new.as_ref() as &std::path::Path);
         assert_eq!(in_short(&install(&host).unwrap()), [] as [&str; 0]);
 
-        // Not if the user has a file of that name, too.
+        // Not if the user also has a file of that name.
         let host =
             Host::new().with("/etc/etcdproxy", FileState::Directory).with(CONFIG, own_file()).with(new, own_file());
         let plan = install(&host).unwrap();
@@ -354,7 +364,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn settings_that_the_user_has_changed_stay_without_a_word() {
+    fn settings_that_the_user_has_changed_stay_without_a_note() {
         let host = installed().with(CONFIG, own_file());
         let plan = upgrade(&host).unwrap();
         assert!(plan.notes.is_empty(), "{:?}", plan.notes);
@@ -378,7 +388,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn directories_that_were_there_are_not_ours_unless_they_were_created_for_this() {
+    fn existing_directories_are_not_ours_unless_they_were_created_for_this_installation() {
         let host = Host::new().with("/opt/etcdproxy", FileState::Directory);
         let prefix = static_layout().prefix.clone();
         for created in [vec![], vec![prefix.clone()]] {
@@ -393,7 +403,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_error_counts_only_if_the_plan_depends_on_it() {
+    fn an_error_counts_only_if_the_plan_depends_on_that_path() {
         let host = Host::new();
         let receipt = host.load();
         let this = this("1.0-a");

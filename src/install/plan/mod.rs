@@ -1,5 +1,5 @@
-//! From what is wanted (`goal`) and what is there (`snapshot`) to the steps between them (`planner`). Only taking the
-//! snapshot touches the disk, and nothing here changes it.
+//! Compares the wanted state (`goal`) with the one on disk (`snapshot`) and finds the steps between them (`planner`). Only
+//! `snapshot` reads the disk, and nothing here changes it.
 
 mod goal;
 pub(super) mod install;

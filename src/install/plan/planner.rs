@@ -1,4 +1,4 @@
-//! Compares what is wanted with what was found. Pure: this does not look at the disk.
+//! Compares the wanted state with the one that was found. Pure: it does not look at the disk.
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,24 @@ use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::receipt::{Entry, Receipt};
 
-/// The way from what was found to a goal.
+/// Collects the steps from the state that was found to a goal.
 #[derive(Debug)]
 pub(super) struct Planner<'a> {
     goal: &'a Goal<'a>,
     snapshot: Snapshot,
     steps: Vec<Step>,
     notes: Vec<String>,
-    /// What is ours at the end.
+    /// The paths that are ours at the end.
     entries: Vec<Entry>,
-    /// What is no longer ours at the end, but may be there until then.
+    /// The paths that are not ours at the end, but may still exist until then.
     leaving: Vec<Entry>,
 }
 
 impl<'a> Planner<'a> {
+    /// Finds the steps.
+    ///
     /// # Errors
-    /// For anything in the way that is not ours to replace.
+    /// If something is in the way that is not ours to replace.
     pub(super) fn compare(goal: &'a Goal<'a>, snapshot: Snapshot) -> Result<Self, Error> {
         let notes = goal.notes.clone();
         let mut planner = Self { goal, snapshot, steps: Vec::new(), notes, entries: Vec::new(), leaving: Vec::new() };
@@ -42,7 +44,7 @@ impl<'a> Planner<'a> {
         self.notes.push(text);
     }
 
-    /// The path as users see it.
+    /// The path as this process and its user see it.
     pub(super) fn shown(&self, path: &Path) -> String {
         self.goal.layout.real(path).display().to_string()
     }
@@ -52,16 +54,16 @@ impl<'a> Planner<'a> {
         self.snapshot.state(path)
     }
 
-    /// Whether anything stays. That means files: directories stay only because of files.
+    /// Whether any file stays. Directories stay only because of files.
     pub(super) fn leaves_something(&self) -> bool {
         !self.entries.is_empty()
     }
 
-    /// The plan. `after` is the receipt at the end, still without its entries; `None` if nothing is left.
+    /// Makes the plan. `after` is the receipt at the end, still without its entries; `None` if nothing is left.
     pub(super) fn finish(self, after: Option<Receipt>) -> Plan {
         let before = self.goal.receipt;
         let mut during = after.clone().unwrap_or_else(|| before.clone());
-        // Until the end, what was installed is still installed, and what was current may still be.
+        // Until the end, the old versions are still installed, and the old current version may still be in use.
         during.versions.clone_from(&before.versions);
         let new = after.iter().flat_map(|after| &after.versions);
         during.versions.extend(new.filter(|new| before.version(&new.name).is_none()).cloned());
@@ -91,7 +93,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Makes the path what it must be.
+    /// Brings the path into its wanted state.
     fn want(&mut self, item: Item) -> Result<(), Error> {
         let entry = self.goal.receipt.entry(&item.path).cloned();
         let found = self.state(&item.path)?;
@@ -145,7 +147,7 @@ impl<'a> Planner<'a> {
         });
     }
 
-    /// Leaves the user's own file, and writes ours beside it, unless that was done before.
+    /// Keeps the user's own file and writes ours beside it, unless an earlier run did so.
     fn want_beside(&mut self, item: Item, entry: Option<Entry>) -> Result<(), Error> {
         let receipt = self.goal.receipt;
         let beside = beside(&item.path);
@@ -166,7 +168,7 @@ impl<'a> Planner<'a> {
         self.want(Item { path: beside, rule: Rule::Replace, ..item })
     }
 
-    /// Creates the directories of the path that are missing, which makes them ours.
+    /// Creates the missing directories of the path, which makes them ours.
     fn want_directories(&mut self, path: &Path) -> Result<(), Error> {
         let dirs: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
         for dir in dirs.into_iter().rev() {
@@ -186,11 +188,11 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Removes what was ours and is not wanted. What was changed since stays, unless all is purged.
+    /// Removes what is ours and not wanted. Files that were changed after the installation stay, except in a purge.
     fn remove_rest(&mut self) -> Result<(), Error> {
         let receipt = self.goal.receipt;
         let is_wanted = |planner: &Self, path: &Path| planner.entries.iter().any(|entry| entry.path == path);
-        // In reverse: links before what they lead to.
+        // In reverse order, links go before their targets.
         let (mut directories, files): (Vec<&Entry>, Vec<&Entry>) =
             receipt.entries.iter().rev().partition(|entry| entry.state == FileState::Directory);
         for entry in files {

@@ -1,4 +1,4 @@
-//! What to do so that old versions are gone.
+//! Plans to remove old versions.
 
 use super::goal::Goal;
 use super::planner::Planner;
@@ -9,13 +9,13 @@ use crate::install::layout::Layout;
 use crate::install::receipt::Receipt;
 use crate::install::versions;
 
-/// Leaves the newest `keep` versions, and also the current one and those that a process is running.
+/// Plans to keep only the newest `keep` versions, the current one, and those that a process is running.
 pub(in crate::install) fn plan(layout: &Layout, receipt: &Receipt, keep: usize) -> Result<Plan, Error> {
     let (removed, notes) = versions::to_prune(receipt, keep, |version| versions::running(layout, version));
     plan_with(layout, receipt, &removed, notes, Snapshot::take)
 }
 
-/// Everything stays that is not part of a removed version.
+/// Keeps everything that does not belong to a removed version.
 fn plan_with(
     layout: &Layout,
     receipt: &Receipt,
@@ -34,7 +34,7 @@ fn plan_with(
 
 #[cfg(test)]
 mod tests {
-    use super::super::install::tests::plan_of;
+    use super::super::install::tests::{plan_of, upgraded};
     use super::super::simulation::{Host, in_short, own_file, static_layout};
     use super::*;
 
@@ -42,15 +42,8 @@ mod tests {
         plan_with(static_layout(), &host.load(), &["1.0-a".to_owned()], Vec::new(), |goal| host.snapshot(goal))
     }
 
-    fn upgraded() -> Host {
-        let mut host = Host::new();
-        host.run(&|host: &Host| plan_of("1.0-a", host, false));
-        host.run(&|host: &Host| plan_of("1.1-b", host, false));
-        host
-    }
-
     #[test]
-    fn exactly_the_old_version_goes() {
+    fn only_the_old_version_goes() {
         let mut host = upgraded();
         let plan = host.run(&without_a);
         assert!(in_short(&plan).iter().all(|step| step.contains(" /opt/etcdproxy/versions/1.0-a")), "{plan:?}");

@@ -1,4 +1,4 @@
-//! What to do so that another installed version is the current one.
+//! Plans to make another installed version the current one.
 
 use super::goal::Goal;
 use super::planner::Planner;
@@ -9,8 +9,10 @@ use crate::install::layout::Layout;
 use crate::install::receipt::{Receipt, Version};
 use crate::install::{verify, versions};
 
+/// `wanted` is the beginning of a version's name; without it, the previous version is taken.
+///
 /// # Errors
-/// When there is no such version, or it was changed after it was installed.
+/// If there is no such version, or if it was changed after it was installed.
 pub(in crate::install) fn plan(layout: &Layout, receipt: &Receipt, wanted: Option<&str>) -> Result<Plan, Error> {
     if receipt.versions.is_empty() {
         return Err(Error::NotInstalled { path: layout.real(&layout.prefix) });
@@ -20,7 +22,7 @@ pub(in crate::install) fn plan(layout: &Layout, receipt: &Receipt, wanted: Optio
     plan_with(layout, receipt, version, Snapshot::take)
 }
 
-/// All versions and the service stay; the links change.
+/// Keeps all versions and the service, and changes the links.
 fn plan_with(
     layout: &Layout,
     receipt: &Receipt,
@@ -41,7 +43,7 @@ fn plan_with(
 
 #[cfg(test)]
 mod tests {
-    use super::super::install::tests::plan_of;
+    use super::super::install::tests::upgraded;
     use super::super::simulation::{Host, in_short, link, own_file, static_layout};
     use super::*;
     use crate::install::file_state::FileState;
@@ -49,13 +51,6 @@ mod tests {
     fn to_a(host: &Host) -> Result<Plan, Error> {
         let receipt = host.load();
         plan_with(static_layout(), &receipt, receipt.version("1.0-a").unwrap(), |goal| host.snapshot(goal))
-    }
-
-    fn upgraded() -> Host {
-        let mut host = Host::new();
-        host.run(&|host: &Host| plan_of("1.0-a", host, false));
-        host.run(&|host: &Host| plan_of("1.1-b", host, false));
-        host
     }
 
     #[test]
@@ -84,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_programs_that_the_version_lacks_go() {
+    fn links_to_programs_that_the_version_lacks_go() {
         let mut host = upgraded();
         let mut receipt = host.load();
         for version in receipt.versions.iter_mut().filter(|version| version.name == "1.0-a") {
@@ -105,7 +100,7 @@ mod tests {
 
     /// An interrupted upgrade may or may not have replaced the unit.
     #[test]
-    fn what_stays_is_recorded_as_it_is() {
+    fn files_that_stay_are_recorded_as_they_were_found() {
         let unit = "/etc/systemd/system/etcdproxy.service";
         for found in [FileState::text("old"), FileState::text("new")] {
             let mut host = upgraded().with(unit, found.clone());

@@ -1,4 +1,4 @@
-//! For tests: a disk that is only a table, on which plans are carried out.
+//! For tests: carries out plans on a disk that is only a table.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::install::layout::Layout;
 use crate::install::layout::tests::layout;
 use crate::install::receipt::Receipt;
 
-/// A system: what is on its disk, and the receipt of its installation.
+/// A host: its disk, and the receipt of its installation.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Host {
     pub disk: BTreeMap<PathBuf, FileState>,
@@ -23,7 +23,7 @@ pub(super) struct Host {
 pub(super) type Planning<'a> = &'a dyn Fn(&Host) -> Result<Plan, Error>;
 
 impl Host {
-    /// One with the usual directories.
+    /// A host with the usual directories.
     pub(super) fn new() -> Self {
         let dirs = ["/", "/opt", "/usr", "/usr/local", "/usr/local/bin", "/etc", "/etc/systemd", "/etc/systemd/system"];
         let disk = dirs.into_iter().map(|dir| (dir.into(), FileState::Directory)).collect();
@@ -39,11 +39,11 @@ impl Host {
         self.disk.get(Path::new(path))
     }
 
-    /// The receipt as it would be loaded.
+    /// The receipt as `Receipt::load` would return it.
     pub(super) fn load(&self) -> Receipt {
         let mut receipt = self.receipt.clone().unwrap_or_else(|| Receipt::new(&layout()));
         if let Some(FileState::Link { target }) = self.disk.get(&layout().current()) {
-            receipt.see_current(target);
+            receipt.follow_current(target);
         }
         receipt
     }
@@ -67,7 +67,7 @@ impl Host {
         plan
     }
 
-    /// Carries out the first steps of a plan, as a run does that is killed then.
+    /// Carries out the first steps of a plan, like a run that is killed after them.
     pub(super) fn run_until(&mut self, plan: &Plan, steps: usize) {
         self.receipt = Some(plan.during.clone());
         plan.steps[..steps].iter().for_each(|step| self.carry_out(step.clone()));
@@ -98,7 +98,7 @@ impl Host {
         }
     }
 
-    /// Checks that a run that is killed after any of its steps is finished by another run of the same kind.
+    /// Kills a run after each of its steps, and checks that another run of the same kind finishes the work.
     #[track_caller]
     pub(super) fn survives_interruption(&self, planning: Planning<'_>) {
         let mut whole = self.clone();

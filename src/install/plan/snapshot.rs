@@ -1,6 +1,5 @@
-//! A look at everything that a plan depends on.
+//! Reads everything that a plan depends on.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,15 +9,18 @@ use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::guard;
 
-/// What is at the paths that a goal concerns. An error counts only if the plan depends on that path.
+/// The state of all paths that a plan for a goal may depend on. An error counts only if the plan does depend on that path.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    states: BTreeMap<PathBuf, Result<Option<FileState>, Error>>,
-    directories: BTreeMap<PathBuf, Result<bool, Error>>,
+    states: Looked<Option<FileState>>,
+    directories: Looked<bool>,
 }
 
+/// Paths with what a look at each gave. There are some dozens, so a search through all of them is quick.
+type Looked<T> = Vec<(PathBuf, Result<T, Error>)>;
+
 impl Snapshot {
-    /// Looks at the disk.
+    /// Reads the disk.
     pub(super) fn take(goal: &Goal<'_>) -> Self {
         let layout = goal.layout;
         let look = |path: &Path| {
@@ -50,13 +52,14 @@ impl Snapshot {
     }
 }
 
-/// A copy of a result, or the error itself, which ends the planning.
-fn get<T: Clone>(found: &mut BTreeMap<PathBuf, Result<T, Error>>, path: &Path) -> Result<T, Error> {
-    if let Some(Ok(value)) = found.get(path) {
+/// A copy of the result, or the error itself, which ends the planning.
+fn get<T: Clone>(found: &mut Looked<T>, path: &Path) -> Result<T, Error> {
+    let position = found.iter().position(|(looked_at, _)| looked_at == path);
+    if let Some((_, Ok(value))) = position.map(|at| &found[at]) {
         return Ok(value.clone());
     }
     let never_looked_at = || Err(Error::CannotRead { path: path.to_owned(), cause: io::ErrorKind::Other.into() });
-    found.remove(path).unwrap_or_else(never_looked_at)
+    position.map_or_else(never_looked_at, |at| found.swap_remove(at).1)
 }
 
 impl Goal<'_> {
@@ -72,7 +75,7 @@ impl Goal<'_> {
                 paths.push(backup_of(&item.path));
             }
         }
-        // Kept versions are not looked at: reading all of them would take long.
+        // The files of kept versions are left out, because reading them all would take long.
         paths.extend(self.kept.iter().filter(|entry| !entry.previous.is_empty()).map(|entry| entry.path.clone()));
         let files = self.receipt.entries.iter().filter(|entry| entry.state != FileState::Directory);
         for entry in files.filter(|entry| !self.wants(&entry.path)) {

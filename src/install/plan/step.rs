@@ -1,4 +1,4 @@
-//! What is to be done.
+//! The steps of a plan.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use crate::install::file_state::Mode;
 use crate::install::layout::Layout;
 use crate::install::receipt::Receipt;
 
-/// One change.
+/// One change. It is the JSON of `--dry-run=json`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "step", rename_all = "lowercase")]
 pub(crate) enum Step {
     Directory {
         path: PathBuf,
     },
-    /// The user's own file is kept under another name.
+    /// Keeps the user's own file under another name.
     Save {
         path: PathBuf,
         to: PathBuf,
@@ -35,19 +35,19 @@ pub(crate) enum Step {
     Remove {
         path: PathBuf,
     },
-    /// The user's own file comes back.
+    /// Moves the user's own file back.
     Restore {
         path: PathBuf,
         from: PathBuf,
     },
-    /// If it is empty.
+    /// Removes the directory if it is empty.
     RemoveDirectory {
         path: PathBuf,
     },
 }
 
 impl Step {
-    /// The path that it changes.
+    /// The path that the step changes.
     pub(in crate::install) fn path(&self) -> &Path {
         match self {
             Self::Directory { path }
@@ -60,7 +60,7 @@ impl Step {
         }
     }
 
-    /// The step with paths as they are for this process. A link's target is not one of them.
+    /// The step with its paths as this process sees them. The target of a link stays as it is.
     pub(in crate::install) fn real(&self, layout: &Layout) -> Self {
         let mut step = self.clone();
         let (path, other) = match &mut step {
@@ -78,23 +78,24 @@ impl Step {
     }
 }
 
-/// Everything there is to do, and the receipts that go with it.
+/// All steps, and the receipts that go with them.
 #[derive(Debug)]
 pub(in crate::install) struct Plan {
     pub steps: Vec<Step>,
     /// What the user should know, one line each.
     pub notes: Vec<String>,
+    /// The receipt before the work.
     pub before: Receipt,
-    /// For as long as the work goes on: with everything that may be there.
+    /// The receipt until the work is done, with every path that may exist.
     pub during: Receipt,
-    /// For when all is done; `None` if nothing is left.
+    /// The receipt after the work; `None` if nothing is left.
     pub after: Option<Receipt>,
-    /// Whether the receipt on disk says all of this already.
+    /// Whether `after` is the receipt on disk already.
     pub is_recorded: bool,
 }
 
 impl Plan {
-    /// Whether the service is gone after it.
+    /// Whether the plan removes the service.
     pub(in crate::install) fn removes_service(&self, layout: &Layout) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Remove { path } if *path == layout.unit()))
     }

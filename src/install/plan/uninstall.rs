@@ -1,4 +1,4 @@
-//! What to do so that nothing of an installation is left.
+//! Plans to remove an installation.
 
 use super::goal::Goal;
 use super::planner::Planner;
@@ -8,7 +8,7 @@ use crate::install::error::Error;
 use crate::install::layout::Layout;
 use crate::install::receipt::Receipt;
 
-/// With `purge`, removes also what was changed after it was installed.
+/// With `purge`, also removes files that were changed after they were installed.
 pub(in crate::install) fn plan(layout: &Layout, receipt: &Receipt, purge: bool) -> Result<Plan, Error> {
     plan_with(layout, receipt, purge, Snapshot::take)
 }

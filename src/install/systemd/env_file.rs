@@ -10,13 +10,13 @@ use crate::settings::Error;
 /// Parses `text`, the content of `file`. The last value of a variable wins.
 ///
 /// # Errors
-/// If a line is not `NAME=VALUE`, or a quotation mark is not closed.
+/// If a line is not `NAME=VALUE`, or if a quotation mark is not closed.
 pub(crate) fn parse(file: &Path, text: &str) -> Result<Env, Error> {
     let variables = variables(text);
     variables.map(Env::from_iter).map_err(|(line, problem)| Error::new(format!("line {line}"), problem).in_file(file))
 }
 
-/// Names and values in order; otherwise the line that is invalid, and why.
+/// Names and values in order, or the number of the invalid line and what is wrong with it.
 ///
 /// Only quotation marks at the beginning of a value count. A backslash escapes the next character.
 fn variables(text: &str) -> Result<Vec<(String, String)>, (usize, &'static str)> {
@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    /// As systemd 252 reads it (`systemd-run --property EnvironmentFile=`).
+    /// Checked with systemd 252: `systemd-run --property EnvironmentFile=…`.
     #[test]
     fn values_as_systemd_reads_them() {
         for (text, wanted) in [

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crate::install::error::Error;
 use crate::install::layout::{Layout, UNIT};
 
-/// How long to wait for a start. The cluster may come up late, and the service only after it.
+/// How long to wait for a start. The cluster may start late, and the service is ready only after it.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Whether the system has systemd. If it is the running one, this is the test of `sd_booted(3)`.
+/// Whether the system has systemd. For the running system, this is the test of `sd_booted(3)`.
 pub(in crate::install) fn has_systemd(layout: &Layout) -> bool {
     if layout.is_live() {
         return Path::new("/run/systemd/system").is_dir();
@@ -21,18 +21,18 @@ pub(in crate::install) fn has_systemd(layout: &Layout) -> bool {
     ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].iter().any(|path| layout.real(Path::new(path)).exists())
 }
 
-/// Whether a service manager is running that must learn of changes. A user has one while logged in, and always with
+/// Whether a service manager is running, which must learn of changes. A user has one while logged in, or all the time with
 /// `loginctl enable-linger`.
 pub(in crate::install) fn is_running(layout: &Layout) -> bool {
     layout.is_live() && has_systemd(layout) && (!layout.user || runtime_dir(layout).join("systemd").exists())
 }
 
-/// The user's own, as `pam_systemd(8)` creates it.
+/// The user's `XDG_RUNTIME_DIR`, as `pam_systemd(8)` sets it.
 fn runtime_dir(layout: &Layout) -> PathBuf {
     Path::new("/run/user").join(layout.uid.to_string())
 }
 
-/// The command line of `systemctl`, as a person would type it.
+/// The command line of `systemctl`, as a user would type it.
 pub(in crate::install) fn systemctl(layout: &Layout, args: &[&str]) -> String {
     format!("systemctl {}{}", layout.user_option(), args.join(" "))
 }
@@ -47,27 +47,30 @@ pub(in crate::install) fn is_active(layout: &Layout) -> bool {
     matches!(run(layout, &["is-active", "--quiet", UNIT]), Ok(true))
 }
 
-/// Starts or restarts the service. Returns whether it got ready in time.
+/// Starts or restarts the service. Returns whether it was ready within a minute.
 ///
 /// # Errors
-/// When it does not start.
+/// If it does not start.
 pub(in crate::install) fn restart(layout: &Layout) -> Result<bool, Error> {
     run(layout, &["restart", UNIT])
 }
 
-/// Stops the service, and no longer starts it at boot.
+/// Stops the service, and keeps it from starting at boot.
 pub(in crate::install) fn disable(layout: &Layout) -> Result<(), Error> {
     run(layout, &["disable", "--quiet", "--now", UNIT]).map(drop)
 }
 
-/// Runs `systemctl`. Returns whether it finished in time.
+/// Runs `systemctl`. Returns whether it finished within a minute.
+///
+/// # Errors
+/// If it cannot be run, or fails.
 fn run(layout: &Layout, args: &[&str]) -> Result<bool, Error> {
     let command = systemctl(layout, args);
     let failed = |why: String| Error::Service { command: command.clone(), why };
     let mut words = command.split(' ');
     let mut child = Command::new(words.next().unwrap_or_default());
     if layout.user {
-        // Not every way to become a user sets it.
+        // su and sudo, for example, do not set it.
         child.env("XDG_RUNTIME_DIR", runtime_dir(layout));
     }
     let mut child = child
@@ -87,7 +90,7 @@ fn run(layout: &Layout, args: &[&str]) -> Result<bool, Error> {
                 return Err(failed(why.trim().replace('\n', " ")));
             }
             None if start.elapsed() > START_TIMEOUT => {
-                // This ends only systemctl; the manager goes on.
+                // This ends only systemctl. The manager goes on starting the service.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Ok(false);
@@ -103,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_what_a_person_would_type() {
+    fn the_command_line_is_what_a_user_would_type() {
         assert_eq!(systemctl(&layout(), &["restart", UNIT]), "systemctl restart etcdproxy.service");
         let user = Layout { user: true, ..layout() };
         assert_eq!(systemctl(&user, &["restart", UNIT]), "systemctl --user restart etcdproxy.service");

@@ -17,10 +17,10 @@ pub(in crate::install) fn template(layout: &Layout) -> String {
     TEMPLATE.replace("@USER@", layout.user_option())
 }
 
-/// What the service needs, from the settings that it has.
+/// What the service needs, according to its settings.
 ///
 /// # Errors
-/// When the file cannot be read, or has a setting that cannot work.
+/// If the file cannot be read, or if a setting cannot work.
 pub(in crate::install) fn read(layout: &Layout) -> Result<Needs, Error> {
     let path = layout.real(&layout.config());
     let state = if guard::check(layout, &layout.config_dir)? { FileState::read(&path, layout.uid)? } else { None };
@@ -39,12 +39,12 @@ pub(in crate::install) fn read(layout: &Layout) -> Result<Needs, Error> {
 }
 
 /// # Errors
-/// When the service has nothing to connect to.
+/// If the settings name no endpoint.
 pub(in crate::install) fn refuse_unconfigured(layout: &Layout) -> Result<(), Error> {
     if read(layout)?.configured { Ok(()) } else { Err(Error::NotConfigured { path: layout.config() }) }
 }
 
-/// What is wrong with the settings but does not prevent an installation.
+/// Problems of the settings that do not prevent an installation, one line each.
 pub(in crate::install) fn problems(layout: &Layout, needs: &Needs) -> Vec<String> {
     let path = layout.real(&layout.config());
     let shown = path.display();
@@ -52,13 +52,13 @@ pub(in crate::install) fn problems(layout: &Layout, needs: &Needs) -> Vec<String
     let mut problems: Vec<String> =
         missing.map(|(setting, file)| format!("{}: {} does not exist", setting.variable(), file.display())).collect();
     if needs.holds_key && fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o044 != 0) {
-        problems.push(format!("{shown} holds a private key and everybody can read it: run chmod 600 {shown}"));
+        problems.push(format!("{shown} holds a private key that other users can read: run chmod 600 {shown}"));
     }
     if !needs.configured {
         problems.push(format!("the service does not start until ETCDPROXY_ENDPOINTS is set in {shown}"));
     }
     if let Some(port) = needs.ports.first().filter(|port| **port < 1024 && !layout.user) {
-        problems.push(format!("the service's user may not listen on port {port}: choose one of 1024 or above"));
+        problems.push(format!("the service's user may not listen on port {port}: choose 1024 or above"));
     }
     problems
 }

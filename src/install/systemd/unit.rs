@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::install::layout::Layout;
 use crate::settings::{Needs, Setting};
 
-/// For etcdproxy under systemd, as systemd.unit(5) and systemd.exec(5) describe it.
+/// The unit, with placeholders (systemd.unit(5), systemd.exec(5)).
 const SERVICE: &str = include_str!("../../../assets/etcdproxy.service");
-/// The sandbox that only the system's manager can set up.
+/// The sandbox, which only the system's manager supports, not a user's.
 const SANDBOX: &str = include_str!("../../../assets/sandbox.conf");
 
 /// The unit for a service with these needs.
@@ -27,7 +27,7 @@ pub(in crate::install) fn unit(layout: &Layout, needs: &Needs) -> String {
         .replace("@TARGET@", target)
 }
 
-/// The drop-in; `None` if there are no certificates, or the service runs as the user who owns them.
+/// The text of the drop-in; `None` if there are no certificates, or if the service runs as the user who owns them.
 pub(in crate::install) fn certificates(layout: &Layout, needs: &Needs) -> Option<String> {
     if layout.user || needs.files.is_empty() {
         return None;
@@ -47,7 +47,7 @@ pub(in crate::install) fn certificates(layout: &Layout, needs: &Needs) -> Option
     ))
 }
 
-/// A path as a unit writes it: a percent sign would begin a specifier.
+/// A path as a unit contains it: `%` begins a specifier, so it is doubled (systemd.unit(5)).
 fn text(path: &Path) -> String {
     path.display().to_string().replace('%', "%%")
 }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_handed_over_only_to_a_service_that_cannot_read_them() {
+    fn only_a_service_that_cannot_read_certificates_gets_them_as_credentials() {
         let files = vec![(Setting::CaCert, "/etc/100%/ca.pem".into())];
         let needs = Needs { files, ..needs() };
         let text = certificates(&layout(), &needs).unwrap();

@@ -13,14 +13,14 @@ class Cases:
         self.functions = {}
 
     def __call__(self, title, **arguments):
-        """Decorator: the arguments go to the function, and into the braces of the title."""
+        """Decorator: adds a case. The arguments go to the function and fill the title's braces."""
         def add(function):
             self.functions[title.format(**arguments)] = partial(function, **arguments)
             return function
         return add
 
     def run(self, words, run_one) -> int:
-        """Run the cases with one of the words in their names, or all. Return an exit code.
+        """Run the cases whose names contain one of the words, or all. Return an exit code.
 
         `run_one` gets a number and a name, and returns whether the case passed.
         """
@@ -37,7 +37,7 @@ class Cases:
 
 
 def matching(names, words):
-    """The names with one of the words in them; without words, all."""
+    """The names that contain one of the words; without words, all."""
     found = [name for name in names if not words or any(word in name for word in words)]
     if not found:
         sys.exit(f"{Path(sys.argv[0]).name}: no name contains {' or '.join(words)}")

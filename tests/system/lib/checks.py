@@ -4,12 +4,13 @@ import time
 
 
 def until(condition, what, seconds=30):
-    """Wait until `condition()` is true. Fail with `what` after that many seconds."""
+    """Wait until `condition()` is true. After that many seconds, fail and name `what`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
 
 
 def same(found, wanted):
+    """Fail unless the two are equal."""
     assert found == wanted, f"{found!r} is not {wanted!r}"

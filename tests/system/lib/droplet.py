@@ -2,7 +2,7 @@
 
 
 class Staging:
-    """`etcdproxy supply`, and the tar of what it leaves: the buildpack's part of a droplet."""
+    """`etcdproxy supply`, and the tar of its files: the buildpack's part of a droplet."""
 
     def __init__(self, binary, work):
         build, cache, self.deps = (work / name for name in ("build", "cache", "deps"))

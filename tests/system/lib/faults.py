@@ -14,7 +14,7 @@ from lib.processes import output
 QUIET_SECONDS = 10
 HUNG_SECONDS = 25
 CUT_SECONDS = 12
-CUT_PREFERENCE = "5"  # of the rules for the network; the first one that is there has 10
+CUT_PREFERENCE = "5"  # of the routing rule; scripts/chaos.sh has moved the first one to 10
 DOWN_SECONDS = 10
 LEAD_SECONDS = 1
 

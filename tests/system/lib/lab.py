@@ -17,7 +17,7 @@ class Programs(NamedTuple):
 
 
 class Lab:
-    """`work` is its directory. All labs with the same parent directory share the unpacked etcd."""
+    """`work` is its directory. Labs with the same parent directory share the unpacked etcd."""
 
     def __init__(self, programs, work):
         self.programs = programs
@@ -42,7 +42,7 @@ class Lab:
         shutil.rmtree(self.work)
 
     def start(self, name, *argv, **options) -> Process:
-        """A process that ends with the lab. Its output is added to NAME.log."""
+        """Start a process that ends with the lab. Its output is added to NAME.log."""
         log = self.work / f"{name}.log"
         process = Process(name, argv, log, **({"env": self.env} | options))
         self.processes.append(process)

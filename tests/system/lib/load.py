@@ -24,7 +24,7 @@ class Load:
         return json.loads(lines[-1]) if lines else dict.fromkeys(KINDS, 0)
 
     def runs_for(self, seconds) -> bool:
-        """Whether each kind soon succeeds as often as it should in that many seconds."""
+        """Whether each kind soon succeeds as often as a healthy cluster allows in that time."""
         before = self.last_line()
         enough = CALLS_PER_SECOND * seconds
         deadline = time.monotonic() + RESUME_SECONDS

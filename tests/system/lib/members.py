@@ -25,7 +25,7 @@ class Member:
             self.flags += ("--listen-metrics-urls", f"http://{self.health}")
 
     def start(self, initial_cluster=None):
-        """A restart needs no `initial_cluster`: the data has it."""
+        """A restart needs no `initial_cluster`, because the data contains it."""
         argv = [
             self.lab.etcd, "--name", self.name, "--data-dir", self.lab.work / self.name,
             "--log-level", "error",
@@ -42,14 +42,14 @@ class Member:
 
 
 class Cluster:
-    """Some members, which run inside of `with`, or from `start` until their lab ends."""
+    """Members that run as long as the `with` block, or from `start` until their lab ends."""
 
     def __init__(self, members):
         self.members = members
         self.endpoints = ",".join(member.client for member in members)
 
     def start(self):
-        """Returns when each member is ready."""
+        """Start all members. Returns when each one is ready."""
         initial = ",".join(f"{member.name}={member.peer}" for member in self.members)
         for member in self.members:
             member.start(initial)
@@ -66,5 +66,5 @@ class Cluster:
 
 
 def three_members(lab, **options) -> Cluster:
-    """On one host, not started yet."""
+    """Three members on one host, which are not started yet."""
     return Cluster([Member(lab, number, **options) for number in NUMBERS])

@@ -4,14 +4,14 @@ import subprocess
 
 
 class Authority:
-    """A certificate authority that keeps its files, and those it issues, in one directory."""
+    """A certificate authority. Its files and all certificates that it issues are in `directory`."""
 
     def __init__(self, directory):
         self.directory = directory
         self.cert, self.key = self._certificate("ca", "DNS:ca", "/CN=ca", "TRUE")
 
     def issue(self, file_name, alternative_name, subject):
-        """The paths of a new certificate and its key. `subject` is as in /CN=name."""
+        """Return the paths of a new certificate and its key. `subject` is like /CN=name."""
         signed_by = ("-CA", self.cert, "-CAkey", self.key)
         return self._certificate(file_name, alternative_name, subject, "FALSE", *signed_by)
 

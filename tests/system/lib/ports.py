@@ -11,7 +11,7 @@ def random_host() -> str:
 
 
 def free_address():
-    """Host and port of an address on which nobody listens."""
+    """The host and port of an address on which nobody listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()
@@ -19,7 +19,7 @@ def free_address():
 
 def is_open(address) -> bool:
     """Whether somebody listens on host and port."""
-    # A connection from the same host can connect to itself.
+    # From the same address, a connection could connect to itself.
     source = ("127.0.0.2", 0)
     try:
         socket.create_connection(address, timeout=5, source_address=source).close()

@@ -24,7 +24,7 @@ def die_with_parent():
 
 
 def output(*argv, env=ENV, seconds=60, **options) -> str:
-    """Run a program. Return its stdout without the space around it; raise if it fails."""
+    """Run a program. Return its stdout without surrounding white space; raise if it fails."""
     done = subprocess.run(
         argv, env=env, check=True, timeout=seconds, text=True, stdout=subprocess.PIPE, **options
     )

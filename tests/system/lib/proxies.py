@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class Proxy:
-    """A proxy on the lab's host. It is ready when this returns."""
+    """A proxy on the lab's host. The constructor returns when it is ready."""
 
     def __init__(self, lab, endpoints, *flags, name="proxy", port=2379):
         self.address = f"{lab.host}:{port}"

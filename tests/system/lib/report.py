@@ -14,14 +14,14 @@ MEASURED = ("what", "measured", "target", "met")
 
 
 def table(header, rows) -> str:
-    """Markdown."""
+    """A table in Markdown."""
     lines = [f"| {' | '.join(map(str, cells))} |" for cells in (header, *rows)]
     lines.insert(1, "|" + "---|" * len(header))
     return "\n".join(lines)
 
 
 def row(what, value, unit, detail, at_most=None, at_least=None):
-    """A row of a table with the header MEASURED. Without a limit it has no target."""
+    """A row of a table with the header MEASURED. Without a limit, the row has no target."""
     target = verdict = "–"
     if at_most is not None:
         target, excess = f"at most {at_most:.2f}{unit}", value - at_most
@@ -55,7 +55,7 @@ def docs(functions) -> str:
 
 
 def circumstances(path):
-    """When and on which machine the measurement runs, with its files below `path`."""
+    """The date and the machine of the measurement, whose files are below `path`."""
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     return {
         "date": datetime.date.today().isoformat(),
@@ -68,5 +68,5 @@ def circumstances(path):
 
 
 def file_system(path) -> str:
-    """Its type, such as ext4."""
+    """The type of the file system at `path`, such as ext4."""
     return output("df", "--output=fstype", path).split()[-1]

@@ -15,7 +15,7 @@ BOOT_SECONDS = 60
 COMMAND_SECONDS = 60
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUS = Path("/run/dbus/system_bus_socket")
-POWER_OFF = signal.SIGRTMIN + 4  # what systemd's pid 1 takes it for, see systemd(1)
+POWER_OFF = signal.SIGRTMIN + 4  # the meaning of this signal for pid 1, see systemd(1)
 
 
 class CannotBoot(Exception):

@@ -27,7 +27,7 @@ exec bash -c "$@"
 
 
 class Container:
-    """A droplet unpacked in the container of an app instance. `start` starts its processes."""
+    """The container of an app instance, with an unpacked droplet. `start` starts its processes."""
 
     def __init__(self, work, droplet, env, sidecars=(), memory_mb=256):
         self.vcap = new_directory(work, "container-") / "home/vcap"
@@ -84,7 +84,7 @@ class Container:
         self.watcher.start()
 
     def _watch(self):
-        """When one process ends, or the instance is stopped, end all of them."""
+        """End all processes when one of them ends, or when the instance is stopped."""
         while not self.stopping.wait(0.02):
             ended = [process.name for process in self.processes if process.ended()]
             if ended:

@@ -14,7 +14,7 @@ from lib.lab import Lab, Programs
 from lib.processes import output
 
 FIXTURES = Path(__file__).absolute().parents[4] / "fixtures"
-# Nobody listens there. A launch that still has it from staging fails.
+# Nobody listens at this address, so a launch that still uses it fails.
 ENDPOINTS_AT_STAGING = "192.0.2.1:2379"
 
 

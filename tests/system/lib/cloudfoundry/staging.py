@@ -26,7 +26,7 @@ class Builder:
     """Stages one app with a list of buildpacks; the last one is the final buildpack."""
 
     def __init__(self, work, app, buildpacks, env):
-        # The launch happens at other paths: each staging has random ones.
+        # Each staging has random paths, because the launch has other paths as well.
         self.root = new_directory(work, "staging-")
         self.build = self.root / "app"
         self.cache = self.root / "cache"
