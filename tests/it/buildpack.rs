@@ -202,7 +202,7 @@ fn wrong_arguments_get_a_usage_line() {
     let usage = "usage: bin/supply BUILD_DIR CACHE_DIR DEPS_DIR INDEX";
     assert_eq!(fails_with(2, &mut staging.script("supply", &[])), usage);
     assert_eq!(fails_with(2, &mut staging.script("supply", &["a".as_ref(), "--help".as_ref()])), usage);
-    assert_eq!(fails_with(2, &mut staging.supply("x")), format!("{usage} (a number, as in 0)"));
+    assert_eq!(fails_with(2, &mut staging.supply("x")), format!("{usage} (a number, such as 0)"));
     assert_eq!(fails_with(2, &mut staging.script("compile", &[])), "usage: bin/compile BUILD_DIR CACHE_DIR");
     let line = fails_with(1, &mut staging.script("supply", &["a", "b", "/no/such/dir", "0"].map(Path::new)));
     assert!(line.contains("/no/such/dir is not a directory"), "{line}");
