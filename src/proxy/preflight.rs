@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
 use crate::net::{self, Deadline, DialError, Dialer};
-use crate::os::log::warn_all;
+use crate::os::log::{warn_all, without_errno};
 use crate::os::signals::Events;
 use crate::settings::{Endpoint, Preflight, Settings};
 
@@ -50,29 +50,30 @@ pub(super) enum Verdict {
 /// # Errors
 /// When the system allows no more threads.
 pub(super) fn start(settings: &Settings, mode: Preflight) -> Result<Receiver<Tried>, Error> {
-    let settings = settings.clone();
-    let (sender, receiver) = mpsc::channel();
+    let Settings { endpoints, tls, listen_addr, .. } = settings.clone();
+    let (results, receiver) = mpsc::channel();
+    let try_them = move || {
+        let deadline = Deadline::after(TIMEOUT);
+        let tried = Dialer::new(&tls, &endpoints, &listen_addr).and_then(|dialer| {
+            let trials = try_all(&endpoints, Arc::new(dialer), deadline, &results);
+            net::block_on(trials).map_err(|err| without_errno(&err))
+        });
+        // Nothing could be tried.
+        if let Err(why) = tried {
+            for endpoint in endpoints {
+                let _ = results.send((endpoint, Err(DialError::Unsupported(why.clone()))));
+            }
+        }
+    };
     if mode != Preflight::Off {
-        thread::Builder::new().spawn(move || net::block_on(try_all(settings, sender)))?;
+        thread::Builder::new().spawn(try_them)?;
     }
     Ok(receiver)
 }
 
-async fn try_all(settings: Settings, results: Sender<Tried>) {
-    let Settings { endpoints, tls, listen_addr, .. } = settings;
-    let deadline = Deadline::after(TIMEOUT);
-    let dialer = match Dialer::new(&tls, &endpoints, &listen_addr) {
-        Ok(dialer) => Arc::new(dialer),
-        Err(why) => {
-            let unsupported = DialError::Unsupported(why);
-            for endpoint in endpoints {
-                let _ = results.send((endpoint, Err(unsupported.clone())));
-            }
-            return;
-        }
-    };
+async fn try_all(endpoints: &[Endpoint], dialer: Arc<Dialer>, deadline: Deadline, results: &Sender<Tried>) {
     let mut trials = JoinSet::new();
-    for endpoint in endpoints {
+    for endpoint in endpoints.iter().cloned() {
         let (dialer, results) = (Arc::clone(&dialer), results.clone());
         trials.spawn(async move {
             let tried = dialer.connect_grpc(&endpoint, deadline).await.map(drop);
