@@ -192,7 +192,7 @@ impl<'a> Planner<'a> {
     fn remove_rest(&mut self) -> Result<(), Error> {
         let receipt = self.goal.receipt;
         let is_wanted = |planner: &Self, path: &Path| planner.entries.iter().any(|entry| entry.path == path);
-        // In reverse order, links go before their targets.
+        // In the reverse order of the receipt.
         let (mut directories, files): (Vec<&Entry>, Vec<&Entry>) =
             receipt.entries.iter().rev().partition(|entry| entry.state == FileState::Directory);
         for entry in files {
