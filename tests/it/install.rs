@@ -213,7 +213,8 @@ fn every_printed_path_includes_the_root() {
     let host = Host::new();
     let root = host.path("").display().to_string();
     fs::write(host.path("usr/local/bin/etcd"), "mine").unwrap();
-    let mut printed = host.run(&["install", "--force", "--dry-run"]) + &host.run(&["install", "--force"]);
+    let mut printed =
+        host.run(&["install", "--systemd", "--force", "--dry-run"]) + &host.run(&["install", "--systemd", "--force"]);
     fs::write(host.path(ENV), "ETCDPROXY_METRICS_ADDR=127.0.0.1:4002\n").unwrap();
     printed += &host.run(&["install"]);
     // The unpacked etcd belongs to this host, not to that root.
@@ -225,7 +226,7 @@ fn every_printed_path_includes_the_root() {
     printed += &host.run(&["uninstall"]);
     fs::create_dir(host.path("etc/etcdproxy")).unwrap();
     fs::write(host.path(ENV), "").unwrap();
-    printed += &host.run(&["install", "--force"]);
+    printed += &host.run(&["install", "--systemd", "--force"]);
     printed += &host.run(&["uninstall"]);
     for line in printed.lines() {
         let is_not_a_target = |word: &&str| !line.contains(&format!("-> {word}"));
@@ -387,7 +388,7 @@ fn the_users_settings_and_a_modified_unit_are_not_overwritten() {
     fs::create_dir(host.path("etc/etcdproxy")).unwrap();
     fs::write(host.path(ENV), mine).unwrap();
     let before = host.tree();
-    let output = host.run(&["install"]);
+    let output = host.run(&["install", "--systemd"]);
     let new = host.path(ENV).with_extension("env.new");
     assert!(
         output.contains(&format!("etcdproxy.env is yours and stays: the current defaults are in {}", new.display())),
@@ -421,12 +422,16 @@ fn the_users_settings_and_a_modified_unit_are_not_overwritten() {
 /// Whatever commands follow, etcdproxy still recognizes the settings that uninstall kept.
 #[test]
 fn settings_that_uninstall_keeps_can_be_purged_later() {
-    for between in
-        [&[][..], &["uninstall"], &["install"], &["install", "install --no-systemd"], &["install", "uninstall"]]
-    {
+    for between in [
+        &[][..],
+        &["uninstall"],
+        &["install --systemd"],
+        &["install --systemd", "install --no-systemd"],
+        &["install --systemd", "uninstall"],
+    ] {
         let host = Host::new();
         let before = host.tree();
-        host.run(&["install"]);
+        host.run(&["install", "--systemd"]);
         let mine = "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n";
         fs::write(host.path(ENV), mine).unwrap();
         let output = host.run(&["uninstall"]);
@@ -450,7 +455,7 @@ fn uninstall_keeps_modified_settings_unless_it_purges() {
     for (args, is_left) in [(&["uninstall"][..], true), (&["uninstall", "--purge"], false)] {
         let host = Host::new();
         let before = host.tree();
-        host.run(&["install"]);
+        host.run(&["install", "--systemd"]);
         fs::write(host.path(ENV), "ETCDPROXY_ENDPOINTS=10.0.0.1:2379\n").unwrap();
         let verified = host.run(&["verify"]);
         assert!(verified.contains("etcdproxy.env, changed by you\n"), "{verified}");
@@ -465,7 +470,7 @@ fn uninstall_keeps_modified_settings_unless_it_purges() {
 #[test]
 fn the_sandbox_allows_what_the_settings_need() {
     let host = Host::new();
-    host.run(&["install"]);
+    host.run(&["install", "--systemd"]);
     let unit = || fs::read_to_string(host.path(UNIT)).unwrap();
     for text in [unit(), fs::read_to_string(host.path(ENV)).unwrap()] {
         assert!(text.contains("etcdproxy install --start\n"), "what to do after a change: {text}");
@@ -485,7 +490,7 @@ fn the_sandbox_allows_what_the_settings_need() {
     );
     assert!(text.contains(" --cacert ${CREDENTIALS_DIRECTORY}/cacert --key ${CREDENTIALS_DIRECTORY}/key\n"), "{text}");
 
-    let line = fails_with(78, &mut Host::new().command(&["install", "--prefix", "/home/x"]));
+    let line = fails_with(78, &mut Host::new().command(&["install", "--systemd", "--prefix", "/home/x"]));
     assert!(
         line.contains("/home/x: the service's sandbox hides everything in /home: choose another --prefix"),
         "{line}"
@@ -807,6 +812,14 @@ mod needs_root {
             assert_eq!(victim.path().metadata().unwrap().len(), 0);
             assert!(!host.path("usr/local/bin/etcdproxy").exists(), "nothing was changed");
         }
+    }
+
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn root_gets_a_service_if_there_is_systemd() {
+        let host = Host::new();
+        host.run(&["install"]);
+        assert!(host.path(UNIT).exists());
     }
 
     /// A script in its own mount namespace. A version is installed in `$ROOT`, and `$BIN` is another one.
