@@ -233,7 +233,7 @@ def upgrade(host, lab, other):
     load.settle()
     host.put(lab.programs.binary, "etcdproxy-new")
     printed = host.call("./etcdproxy-new install")
-    assert "to change that: systemctl restart etcdproxy.service" in printed, printed
+    assert "to update it: systemctl restart etcdproxy.service" in printed, printed
     assert load.runs_for(1), "the old version still serves"
     host.call("systemctl restart etcdproxy.service")
     assert load.runs_for(2), "the client still works"
