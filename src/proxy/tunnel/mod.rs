@@ -205,7 +205,8 @@ impl Shared {
             self.warnings.warn(format_args!("a connection is refused: the tunnel serves {}", self.limit));
             return;
         }
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(protocol)).await;
+        // Boxed, so that its 2.7 kB are free again while the connection lives.
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.connect(protocol))).await;
         if let Ok(Some((member, stream))) = connected {
             relay(client, &bytes, &member, stream).await;
         }
