@@ -40,11 +40,16 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
     warn_all(&settings.warnings);
     let preflight = preflight_mode(settings, env);
     let results = preflight::start(settings, preflight)?;
-    let (etcd, launch) = (Store::new(env).obtain("etcd")?, Launch::new(settings, &RELEASE, extra, env)?);
+    let (etcd, launch) = prepare_etcd(settings, extra, env)?;
     preflight::wait(&results, None, preflight)?;
     let mut command = launch.command(&etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd").into())
+}
+
+/// Finds or unpacks etcd, and works out its command line.
+fn prepare_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<(Executable, Launch)> {
+    Ok((Store::new(env).obtain("etcd")?, Launch::new(settings, &RELEASE, extra, env)?))
 }
 
 /// Starts the backend and supervises it.
@@ -106,8 +111,8 @@ impl Prepared {
         }
         let start = match settings.run {
             Run::ExecEtcd | Run::SuperviseEtcd { .. } => {
-                let etcd = Store::new(env).obtain("etcd")?;
-                Start::Etcd { etcd, launch: Launch::new(settings, &RELEASE, extra, env)? }
+                let (etcd, launch) = prepare_etcd(settings, extra, env)?;
+                Start::Etcd { etcd, launch }
             }
             Run::Tunnel { .. } => Start::Tunnel,
         };
