@@ -83,7 +83,7 @@ fn declare(env: &Env) -> Result<Declare, Error> {
         None | Some("auto") => {
             let endpoints = Setting::Endpoints.variable();
             Ok(match ClusterSource::find(env)? {
-                ClusterSource::Endpoints => Declare::Yes(format!("{endpoints} is set")),
+                ClusterSource::Set(setting) => Declare::Yes(format!("{} is set", setting.variable())),
                 ClusterSource::Service(name) => Declare::Yes(format!("the service {name} is bound")),
                 ClusterSource::Unknown(why) => {
                     Declare::No(format!("{why} and {endpoints} is not set. {SIDECAR}=true declares one"))

@@ -31,6 +31,9 @@ fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Writ
     let why = settings.mode_reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
     writeln!(out, "# mode {}{why}", settings.run.mode())?;
     writeln!(out, "# service binding: {}", settings.binding.as_deref().unwrap_or("none"))?;
+    if let Some(domain) = &settings.discovery_srv {
+        writeln!(out, "# endpoints: the SRV records of {domain}")?;
+    }
     for endpoint in &settings.endpoints {
         writeln!(out, "# endpoint: {endpoint}")?;
     }

@@ -19,6 +19,19 @@ fn is_in_host(c: char) -> bool {
     c.is_alphanumeric() || "-._:%".contains(c)
 }
 
+/// Reads the name of a domain, such as `example.com`. Returns it without the dot that can end it.
+pub(super) fn domain(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    // The error does not show the text, which may be a URL with a password.
+    if let Some(odd) = name.chars().find(|c| !c.is_alphanumeric() && !"-_.".contains(*c)) {
+        return Err(format!("it contains {odd:?}: write only the domain, as in example.com"));
+    }
+    if name.split('.').any(str::is_empty) {
+        return Err("it is not a domain: write its name, as in example.com".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
 /// Splits `host:port` and `[ipv6]:port`. Returns the host without brackets.
 pub(super) fn split_host_port(text: &str) -> Result<(&str, u16), String> {
     refuse_odd(text)?;

@@ -11,7 +11,8 @@ use crate::os::env::Env;
 const SECRET: &str = "s3cret";
 
 /// Names of credentials, and names that mean nothing.
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 29] = [
+    "srv",
     "endpoints",
     "hosts",
     "uris",
@@ -128,7 +129,7 @@ fn check(env: &Env) {
     let resolved = Sources::new([], env).with_binding(env).and_then(|sources| sources.resolve());
     let shown = match resolved {
         Ok(settings) => {
-            assert!(!settings.endpoints.is_empty());
+            assert_ne!(settings.endpoints.is_empty(), settings.discovery_srv.is_none());
             format!("{:?} {}", settings.endpoints, settings.warnings.join(" "))
         }
         Err(err) => err.to_string(),

@@ -7,6 +7,7 @@ use super::binding;
 use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
+use super::host_port;
 use super::mode::{Mode, Run};
 use super::sources::Sources;
 use super::table::Setting;
@@ -15,8 +16,10 @@ use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
 /// The checked settings of `run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// At least one; all with the same scheme.
+    /// All with the same scheme. Empty only if `discovery_srv` is set.
     pub endpoints: Vec<Endpoint>,
+    /// The domain whose SRV records name the members.
+    pub discovery_srv: Option<String>,
     pub listen_addr: ListenAddr,
     pub run: Run,
     /// Why `auto` did not choose etcd's grpc-proxy.
@@ -69,12 +72,12 @@ impl Sources {
         let mut warnings = self.warnings.clone();
         let tls = self.tls(&mut warnings)?;
         let listen_addr = self.listen_addr()?;
-        let endpoints = self.endpoints(&listen_addr, tls.is_configured())?;
-        if tls.is_configured() && endpoints[0].scheme == Scheme::Http {
-            warnings.push(format!(
-                "{} is plain http, so the configured certificates are not used: write https",
-                endpoints[0]
-            ));
+        let (endpoints, discovery_srv) = self.cluster(&listen_addr, tls.is_configured())?;
+        if let Some(first) = endpoints.first()
+            && tls.is_configured()
+            && first.scheme == Scheme::Http
+        {
+            warnings.push(format!("{first} is plain http, so the configured certificates are not used: write https"));
         }
         let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
         let (mode, mode_reason) = self.mode(&tls, password)?;
@@ -99,6 +102,7 @@ impl Sources {
         };
         Ok(Settings {
             endpoints,
+            discovery_srv,
             run: Run::new(mode, self.parsed(Setting::Drain, drain)?),
             mode_reason,
             binding: self.bound.as_ref().map(|bound| bound.name.clone()),
@@ -113,8 +117,9 @@ impl Sources {
         })
     }
 
-    fn endpoints(&self, listen_addr: &ListenAddr, tls: bool) -> Result<Vec<Endpoint>, Error> {
-        let Some(value) = self.get(Setting::Endpoints) else {
+    /// The endpoints, or the domain whose SRV records name the members.
+    fn cluster(&self, listen_addr: &ListenAddr, tls: bool) -> Result<(Vec<Endpoint>, Option<String>), Error> {
+        let Some((setting, value)) = self.members()? else {
             let problem = format!(
                 "none are set and {}: give etcd's addresses with {} or {}, as in \
                  https://10.0.0.1:2379,https://10.0.0.2:2379",
@@ -124,6 +129,10 @@ impl Sources {
             );
             return Err(Error::new("endpoints", problem));
         };
+        if setting == Setting::DiscoverySrv {
+            let domain = host_port::domain(value.text()?).map_err(|problem| value.error(problem))?;
+            return Ok((Vec::new(), Some(domain)));
+        }
         let endpoints =
             endpoint::parse_list(value.text()?, Scheme::default_for(tls)).map_err(|problem| value.error(problem))?;
         match endpoints.iter().find(|endpoint| listen_addr.is_reached_by(endpoint)) {
@@ -131,7 +140,7 @@ impl Sources {
                 "{endpoint} is the address the proxy itself listens on: name the cluster's members, or change {}",
                 Setting::ListenAddr.flag()
             ))),
-            None => Ok(endpoints),
+            None => Ok((endpoints, None)),
         }
     }
 
@@ -239,6 +248,57 @@ mod tests {
         assert_eq!((settings.binding.as_deref(), settings.namespace), (Some("e"), None));
         let opted_in = [("VCAP_SERVICES", services), ("ETCDPROXY_NAMESPACE_FROM_BINDING", "1")];
         assert_eq!(resolve(&[], opted_in).namespace.as_deref(), Some("p/"));
+    }
+
+    #[test]
+    fn the_first_source_with_endpoints_or_an_srv_domain_names_the_members() {
+        let srv = r#"{"etcd":[{"name":"e","credentials":{"srv":"bound.example"}}]}"#;
+        let uri = r#"{"etcd":[{"name":"e","credentials":{"uri":"bound:1"}}]}"#;
+        let (flag, endpoint) = ((Setting::DiscoverySrv, "flag.example"), (Setting::Endpoints, "flag:1"));
+        for (flags, env, services, expected) in [
+            (None, None, srv, "bound.example"),
+            (None, None, uri, "http://bound:1"),
+            (None, Some(("ETCDPROXY_ENDPOINTS", "env:1")), srv, "http://env:1"),
+            (None, Some(("ETCDPROXY_DISCOVERY_SRV", "env.example.")), uri, "env.example"),
+            (Some(flag), Some(("ETCDPROXY_ENDPOINTS", "env:1")), uri, "flag.example"),
+            (Some(endpoint), Some(("ETCDPROXY_DISCOVERY_SRV", "env.example")), srv, "http://flag:1"),
+        ] {
+            let env = [env.unwrap_or(("X", "")), ("VCAP_SERVICES", services)];
+            let settings = resolve(flags.as_slice(), env);
+            let named = settings.endpoints.iter().map(ToString::to_string).chain(settings.discovery_srv);
+            assert_eq!(named.collect::<Vec<_>>(), [expected]);
+        }
+    }
+
+    #[test]
+    fn endpoints_and_an_srv_domain_in_one_source_are_an_error() {
+        let both = [(Setting::Endpoints, "a:1"), (Setting::DiscoverySrv, "example.com")];
+        let problem = |env: &[(&str, &str)], flags: &[(Setting, &str)]| {
+            let env: Env = env.iter().copied().collect();
+            let sources = Sources::new(flags.iter().map(|(key, text)| (*key, text.into())), &env);
+            sources.with_binding(&env).and_then(|sources| sources.resolve()).unwrap_err().to_string()
+        };
+        let members = "names the cluster's members too";
+        assert_eq!(problem(&[], &both), format!("--discovery-srv: --endpoints {members}: remove one"));
+        assert_eq!(
+            problem(&[("ETCDPROXY_ENDPOINTS", "a:1"), ("ETCDPROXY_DISCOVERY_SRV", "b")], &[]),
+            format!("ETCDPROXY_DISCOVERY_SRV: ETCDPROXY_ENDPOINTS {members}: remove one")
+        );
+        let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"a:1","srv":"b"}}]}"#;
+        let bound = [("VCAP_SERVICES", services)];
+        assert!(problem(&bound, &[]).ends_with(&format!("{members}: choose with ETCDPROXY_ENDPOINTS")));
+        let flag = [(Setting::DiscoverySrv, "c")];
+        assert_eq!(resolve(&flag, bound).discovery_srv.as_deref(), Some("c"));
+        for (domain, problem) in [
+            ("a b", "it contains ' '"),
+            ("https://u:s3cret@a", "it contains ':': write only the domain, as in example.com"),
+            ("a:1", "it contains ':'"),
+            (".", "it is not a domain"),
+        ] {
+            let found = error(&[(Setting::DiscoverySrv, domain)], []);
+            assert!(found.starts_with("--discovery-srv: ") && found.contains(problem), "{found}");
+            assert!(!found.contains("s3cret"), "{found}");
+        }
     }
 
     #[test]

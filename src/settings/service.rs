@@ -17,7 +17,7 @@ const TLS_SETTINGS: [Setting; 3] = [Setting::CaCert, Setting::Cert, Setting::Key
 #[derive(Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(crate) struct Needs {
-    /// The endpoints are set. Without them the service does not start.
+    /// The endpoints or the SRV domain are set. Without them the service does not start.
     pub configured: bool,
     pub ipv4: bool,
     pub ipv6: bool,
@@ -52,7 +52,7 @@ impl Needs {
         }
         let tls = TLS_SETTINGS.iter().any(|setting| sources.get(*setting).is_some());
         let endpoints = sources.parsed(Setting::Endpoints, |text| parse_list(text, Scheme::default_for(tls)))?;
-        needs.configured = endpoints.is_some();
+        needs.configured = sources.members()?.is_some();
         match endpoints {
             Some(endpoints) => {
                 endpoints.iter().filter_map(|it| it.host_port()).for_each(|(host, _)| needs.reach(host));
@@ -88,6 +88,9 @@ mod tests {
 
         let addresses = needs([("ETCDPROXY_ENDPOINTS", "10.0.0.1:2379,10.0.0.2:2379")]);
         assert!(addresses.configured && addresses.ipv4 && !addresses.ipv6);
+
+        let srv = needs([("ETCDPROXY_DISCOVERY_SRV", "example.com")]);
+        assert!(srv.configured && srv.ipv4 && srv.ipv6);
 
         let name = needs([("ETCDPROXY_ENDPOINTS", "etcd.example:2379")]);
         assert!(name.ipv4 && name.ipv6, "a name can be either");

@@ -67,8 +67,8 @@ pub(super) struct Bound {
 /// Where the addresses of the cluster will come from.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ClusterSource {
-    /// The endpoints are set.
-    Endpoints,
+    /// This setting has a value.
+    Set(Setting),
     /// The bound service of this name.
     Service(String),
     /// Nothing is known yet, for this reason.
@@ -82,8 +82,8 @@ impl ClusterSource {
     /// If the service bindings cannot be read, or several services could be etcd.
     pub(crate) fn find(env: &Env) -> Result<Self, Error> {
         let sources = Sources::new([], env);
-        if sources.get(Setting::Endpoints).is_some() {
-            return Ok(Self::Endpoints);
+        if let Some((setting, _)) = sources.members()? {
+            return Ok(Self::Set(setting));
         }
         match sources.find_binding(env)? {
             BindingMatch::One(binding) => Ok(Self::Service(binding.name)),
@@ -112,12 +112,12 @@ impl Sources {
     /// # Errors
     /// If the bindings cannot be read, or several services could be etcd.
     pub(crate) fn with_binding(mut self, env: &Env) -> Result<Self, Error> {
-        let endpoints = self.get(Setting::Endpoints);
-        match (self.find_binding(env)?, endpoints) {
-            (BindingMatch::One(binding), endpoints) => self.add(&binding, endpoints.is_none())?,
+        let members = self.members()?;
+        match (self.find_binding(env)?, members) {
+            (BindingMatch::One(binding), members) => self.add(&binding, members.is_none())?,
             (BindingMatch::None { others }, _) => self.others = others,
             (BindingMatch::Several(names), None) => return Err(binding::several(&names)),
-            (BindingMatch::Several(names), Some(given)) => self.warnings.push(format!(
+            (BindingMatch::Several(names), Some((_, given))) => self.warnings.push(format!(
                 "no service binding is used, because {} is set and several services could be etcd ({}): choose one \
                  with {}",
                 given.name,
@@ -134,18 +134,25 @@ impl Sources {
         binding::find(env, service)
     }
 
-    fn add(&mut self, binding: &Binding, endpoints: bool) -> Result<(), Error> {
+    /// `members`: whether the binding must name the members.
+    fn add(&mut self, binding: &Binding, members: bool) -> Result<(), Error> {
         let name = format!("service binding {:?}", binding.name);
         let mut values = Layer::new();
-        if endpoints {
-            values.push((Setting::Endpoints, Origin::Binding.value(&name, binding.endpoints()?)));
-        }
         // The prefix may be meant for other things.
         let namespace = self.switch(Setting::NamespaceFromBinding)?;
         for (setting, credential, value) in binding.settings() {
-            if setting != Setting::Namespace || namespace {
+            let wanted = match setting {
+                Setting::Namespace => namespace,
+                Setting::DiscoverySrv => members,
+                _ => true,
+            };
+            if wanted {
                 values.push((setting, Origin::Binding.value(format!("{name}, {credential}"), value)));
             }
+        }
+        let by_srv = values.iter().any(|(setting, _)| *setting == Setting::DiscoverySrv);
+        if members && (!by_srv || binding.lists_endpoints()) {
+            values.push((Setting::Endpoints, Origin::Binding.value(&name, binding.endpoints()?)));
         }
         self.layers.push(values);
         self.bound = Some(Bound { name: binding.name.clone(), has_password: binding.has_password() });
@@ -154,6 +161,28 @@ impl Sources {
 
     pub(super) fn get(&self, key: Setting) -> Option<Value> {
         self.layers.iter().flatten().find(|(setting, _)| *setting == key).map(|(_, value)| value.clone())
+    }
+
+    /// What names the cluster's members: the endpoints or the SRV domain of the first source that has one of them.
+    ///
+    /// # Errors
+    /// If that source has both.
+    pub(super) fn members(&self) -> Result<Option<(Setting, Value)>, Error> {
+        for layer in &self.layers {
+            let find = |key: Setting| layer.iter().find(|(setting, _)| *setting == key).cloned();
+            match (find(Setting::Endpoints), find(Setting::DiscoverySrv)) {
+                (Some((_, endpoints)), Some((_, srv))) => {
+                    let remedy = match srv.origin {
+                        Origin::Binding => format!("choose with {}", Setting::Endpoints.variable()),
+                        Origin::Flags | Origin::Environment => "remove one".to_owned(),
+                    };
+                    return Err(srv.error(format_args!("{} names the cluster's members too: {remedy}", endpoints.name)));
+                }
+                (Some(found), None) | (None, Some(found)) => return Ok(Some(found)),
+                (None, None) => {}
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn parsed<T>(

@@ -54,6 +54,8 @@ struct Row {
 settings! {
     Endpoints: Some("--endpoints"), "ETCDPROXY_ENDPOINTS", Kind::Text("HOST:PORT,…"), default None,
         "Client addresses of the cluster's members, separated by commas";
+    DiscoverySrv: Some("--discovery-srv"), "ETCDPROXY_DISCOVERY_SRV", Kind::Text("DOMAIN"), default None,
+        "Find the cluster's members by the SRV records of this domain, instead of --endpoints";
     ListenAddr: Some("--listen-addr"), "ETCDPROXY_LISTEN_ADDR", Kind::Text("HOST:PORT"), default Some("127.0.0.1:2379"),
         "Address that the application connects to";
     Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "tunnel"]), default Some("auto"),

@@ -7,7 +7,7 @@ use crate::settings::table::Setting;
 
 /// Names of each credential, in upper or lower case, and also below `tls`. A dot is part of a file's name, or leads into
 /// an object.
-const NAMES: [(Setting, &[&str]); 4] = [
+const NAMES: [(Setting, &[&str]); 5] = [
     (
         Setting::CaCert,
         &[
@@ -24,6 +24,7 @@ const NAMES: [(Setting, &[&str]); 4] = [
     (Setting::Cert, &["cert", "client_cert", "tls.crt", "client.crt"]),
     (Setting::Key, &["key", "client_key", "private_key", "tls.key", "client.key"]),
     (Setting::Namespace, &["namespace", "prefix"]),
+    (Setting::DiscoverySrv, &["srv", "discovery_srv", "discovery-srv"]),
 ];
 
 const PASSWORDS: [&str; 2] = ["password", "authentication.password"];
@@ -44,7 +45,8 @@ impl Binding {
     pub(in crate::settings) fn settings(&self) -> Vec<(Setting, String, String)> {
         let setting = |(setting, names): &(Setting, &[&str])| {
             let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-            let below_tls = names.iter().map(|name| format!("tls.{name}"));
+            let is_about_tls = matches!(setting, Setting::CaCert | Setting::Cert | Setting::Key);
+            let below_tls = names.iter().map(|name| format!("tls.{name}")).filter(|_| is_about_tls);
             let names: Vec<String> = names.iter().map(ToString::to_string).chain(below_tls).collect();
             let (credential, value) = self.credential(&names, is_text)?;
             Some((*setting, credential.clone(), text(value)))
@@ -83,6 +85,11 @@ impl Binding {
                 .error("it has no endpoints: its credentials need \"endpoints\", as in [\"https://10.0.0.1:2379\"]"));
         }
         Ok(endpoints.join(","))
+    }
+
+    /// Whether it has endpoints.
+    pub(in crate::settings) fn lists_endpoints(&self) -> bool {
+        !self.listed().is_empty()
     }
 
     /// The endpoints as they are written, with user names and passwords.
@@ -227,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_certificates_and_namespace() {
+    fn every_name_of_each_setting() {
         for (setting, names) in NAMES {
             for name in names {
                 let (outer, inner) = name.split_once('.').unwrap_or(("", name));
@@ -240,7 +247,8 @@ mod tests {
                 assert_eq!(binding(&flat).settings(), expected, "{flat}");
                 let ibm = format!("{{\"connection\":{{\"grpc\":{object}}}}}");
                 assert_eq!(binding(&ibm).settings(), expected, "{ibm}");
-                let below_tls = found(&format!("tls.{name}"));
+                let is_about_tls = matches!(setting, Setting::CaCert | Setting::Cert | Setting::Key);
+                let below_tls = if is_about_tls { &found(&format!("tls.{name}"))[..] } else { &[] };
                 for object in [object, flat] {
                     let below = format!("{{\"TLS\":{object}}}");
                     assert_eq!(binding(&below).settings(), below_tls, "{below}");
