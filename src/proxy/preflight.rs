@@ -18,6 +18,9 @@ use crate::settings::{Endpoint, Preflight, Settings};
 /// How often to look for a signal.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The pause after a look-up that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// How long an endpoint may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -119,20 +122,30 @@ async fn try_all(settings: &Settings, dialer: Arc<Dialer>, deadline: Deadline, r
             Err(err) => drop(results.send((Subject::Domain(domain.clone()), Err(err)))),
         }
     }
+    let runs_etcd = settings.run.mode().capabilities().runs_etcd;
     let mut trials = JoinSet::new();
     for endpoint in endpoints {
         let (resolver, dialer, results) = (Arc::clone(&resolver), Arc::clone(&dialer), results.clone());
         trials.spawn(async move {
             let targets = match deadline.step(Step::Resolve, resolver.targets(&endpoint)).await.flatten() {
-                Ok(targets) => targets.found.into_iter(),
+                Ok(targets) => targets.found,
                 Err(err) => return drop(results.send((Subject::Endpoint(endpoint), Err(err)))),
             };
+            if runs_etcd {
+                warn_of_several_addresses(&endpoint, &targets);
+            }
+            let is_only = targets.len() == 1;
             let probes: JoinSet<()> = targets
+                .into_iter()
                 .map(|target| {
                     let (dialer, results) = (Arc::clone(&dialer), results.clone());
                     async move {
                         let (_, tried) = dialer.probe(&target, deadline).await;
-                        let _ = results.send((Subject::Target(target), tried));
+                        let subject = match tried {
+                            Err(DialError::OwnAddress) if is_only => Subject::Endpoint(target.endpoint),
+                            _ => Subject::Target(target),
+                        };
+                        let _ = results.send((subject, tried));
                     }
                 })
                 .collect();
@@ -140,6 +153,58 @@ async fn try_all(settings: &Settings, dialer: Arc<Dialer>, deadline: Deadline, r
         });
     }
     trials.join_all().await;
+}
+
+/// Finds the members by their SRV records for a proxy that cannot do that itself, however long it takes.
+/// Returns `None` when a signal comes first.
+///
+/// # Errors
+/// When the first look-up fails and the preflight is strict.
+pub(super) fn discover(
+    settings: &Settings,
+    events: Option<&Events>,
+    mode: Preflight,
+) -> Result<Option<Settings>, Error> {
+    let Some(domain) = settings.discovery_srv.as_ref().filter(|_| !settings.run.mode().capabilities().follows_srv)
+    else {
+        return Ok(Some(settings.clone()));
+    };
+    let resolver = Resolver::default();
+    let mut is_logged = false;
+    loop {
+        let deadline = Deadline::after(TIMEOUT);
+        let look_up = deadline.step(Step::Resolve, resolver.members(domain, settings.tls.is_configured()));
+        let problem = match net::block_on(look_up)?.flatten() {
+            Ok(found) => return Ok(Some(Settings { endpoints: found.found, ..settings.clone() })),
+            Err(err) => format!("{domain}: {err}"),
+        };
+        if mode == Preflight::Strict {
+            return Err(Error::NoneUsable(vec![problem]));
+        }
+        if !is_logged {
+            log::warn!("{problem}; retrying");
+            is_logged = true;
+        }
+        match events {
+            None => thread::sleep(RETRY),
+            Some(events) if events.next(RETRY).ending().is_some() => return Ok(None),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Warns of a name that stands for several addresses, if etcd's own proxy is to use it.
+fn warn_of_several_addresses(endpoint: &Endpoint, targets: &[Target]) {
+    let is_v4 = |target: &&Target| target.addr.is_some_and(|addr| addr.is_ipv4());
+    // One address of each kind can be the same member.
+    let (v4, v6): (Vec<_>, Vec<_>) = targets.iter().partition(is_v4);
+    let count = v4.len().max(v6.len());
+    if count > 1 {
+        log::warn!(
+            "{endpoint} has {count} addresses, of which etcd's grpc-proxy uses one at a time, even if it hangs: use \
+             --mode tunnel, or name each member"
+        );
+    }
 }
 
 /// Waits for the first usable endpoint, or until none is left to wait for, and logs what is wrong with the others.
@@ -197,7 +262,8 @@ fn judge(tried: &[Tried], mode: Preflight) -> Result<Judgement, Error> {
             judgement.usable = true;
             continue;
         };
-        if let (DialError::OwnAddress, Some(endpoint)) = (problem, subject.endpoint()) {
+        // One of several addresses does no harm.
+        if let (DialError::OwnAddress, Subject::Endpoint(endpoint)) = (problem, subject) {
             return Err(Error::OwnAddress(endpoint.clone()));
         }
         // An endpoint that our TLS cannot try may work with Go's.

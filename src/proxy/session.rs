@@ -39,8 +39,9 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
     let Some(claim) = stand_by(&settings.listen_addr, None)? else { return Ok(()) };
     warn_all(&settings.warnings);
     let preflight = preflight_mode(settings, env);
-    let results = preflight::start(settings, preflight)?;
-    let (etcd, launch) = prepare_etcd(settings, extra, env)?;
+    let Some(settings) = preflight::discover(settings, None, preflight)? else { return Ok(()) };
+    let results = preflight::start(&settings, preflight)?;
+    let (etcd, launch) = prepare_etcd(&settings, extra, env)?;
     preflight::wait(&results, None, preflight)?;
     let mut command = launch.command(&etcd.path());
     claim.pass_on(&mut command);
@@ -56,7 +57,9 @@ fn prepare_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<(E
 fn run_supervised(settings: &Settings, drain: Duration, extra: &[OsString], env: &Env) -> Result<()> {
     let events = Events::new(&ENDING).context("cannot receive signals")?;
     let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
-    let mut prepared = Prepared::new(settings, extra, env, preflight_mode(settings, env))?;
+    let preflight = preflight_mode(settings, env);
+    let Some(settings) = &preflight::discover(settings, Some(&events), preflight)? else { return Ok(()) };
+    let mut prepared = Prepared::new(settings, extra, env, preflight)?;
     if prepared.wait(Some(&events))?.is_some() {
         return Ok(());
     }

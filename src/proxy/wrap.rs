@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::backend::Backend;
 use super::claim::{Attempt, Claim, try_claim};
+use super::preflight;
 use super::session::{Prepared, preflight_mode};
 use crate::net::etcd_health::{self, Waiting};
 use crate::os::env::Env;
@@ -46,11 +47,16 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let mut sidecar = Sidecar { addr: wrap.addr, settings: wrap.settings, backend: None, claim: None, env };
     if let Attempt::Ours(claim) = try_claim(&sidecar.addr)? {
         let settings = sidecar.settings.clone()?;
-        let mut prepared = Prepared::new(&settings, &[], env, preflight_mode(&settings, env))?;
+        let preflight = preflight_mode(&settings, env);
+        let Some(settings) = preflight::discover(&settings, Some(&events), preflight)? else {
+            return Ok(process::signal_code(Signal::SIGTERM));
+        };
+        let mut prepared = Prepared::new(&settings, &[], env, preflight)?;
         if let Some(signal) = prepared.wait(Some(&events))? {
             return Ok(process::signal_code(signal));
         }
         sidecar.backend = Some(prepared.start(&settings)?);
+        sidecar.settings = Ok(settings);
         sidecar.claim = Some(claim);
     } else {
         log::info!("another etcd proxy serves {}: it is used with its own settings", sidecar.addr);

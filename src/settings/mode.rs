@@ -26,8 +26,22 @@ pub(crate) struct Capabilities {
     pub common_names: bool,
     /// Watches keep working for clients that log in with a password.
     pub passwords: bool,
+    /// It looks SRV records up again while it runs.
+    pub follows_srv: bool,
     /// Minimum memory that it works with, in MB.
     pub min_memory: u32,
+}
+
+/// What the settings ask of a mode.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Demands<'a> {
+    /// The client certificate has this common name.
+    pub common_name: Option<&'a str>,
+    /// Clients log in with a password.
+    pub password: bool,
+    pub namespace: bool,
+    /// SRV records name the members.
+    pub srv: bool,
 }
 
 impl Mode {
@@ -38,6 +52,7 @@ impl Mode {
                 namespaces: true,
                 common_names: false,
                 passwords: false,
+                follows_srv: false,
                 min_memory: 32, // 26 when idle
             },
             Self::Tunnel => Capabilities {
@@ -45,6 +60,7 @@ impl Mode {
                 namespaces: false,
                 common_names: true,
                 passwords: true,
+                follows_srv: true,
                 min_memory: 8, // 4 when idle
             },
         }
@@ -62,17 +78,24 @@ impl Mode {
 
     /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly; otherwise another one,
     /// with the reason.
-    pub(super) fn auto(common_name: Option<&str>, password: bool, namespace: bool) -> (Self, Option<String>) {
+    pub(super) fn auto(demands: Demands<'_>) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
-        let can = first.capabilities();
-        if let Some(name) = common_name
+        let (can, instead) = (first.capabilities(), second.capabilities());
+        if let Some(name) = demands.common_name
             && !can.common_names
         {
             let why = format!("etcd's grpc-proxy does not accept a client certificate with a common name ({name:?})");
             return (second, Some(why));
         }
-        if password && !can.passwords && (!namespace || second.capabilities().namespaces) {
+        if demands.namespace && !instead.namespaces {
+            return (first, None);
+        }
+        if demands.password && !can.passwords {
             let why = "with etcd's grpc-proxy, watches stop for clients that log in with a password";
+            return (second, Some(why.to_owned()));
+        }
+        if demands.srv && !can.follows_srv {
+            let why = "etcd's grpc-proxy looks SRV records up only once";
             return (second, Some(why.to_owned()));
         }
         (first, None)
@@ -150,16 +173,19 @@ mod tests {
 
     #[test]
     fn auto_is_etcds_proxy_unless_the_other_mode_can_do_more() {
-        for (common_name, password, namespace, expected) in [
-            (None, false, false, Mode::GrpcProxy),
-            (None, false, true, Mode::GrpcProxy),
-            (None, true, false, Mode::Tunnel),
-            (None, true, true, Mode::GrpcProxy),
-            (Some("app"), false, false, Mode::Tunnel),
-            (Some("app"), true, true, Mode::Tunnel),
+        let none = Demands::default();
+        for (demands, expected) in [
+            (none, Mode::GrpcProxy),
+            (Demands { namespace: true, ..none }, Mode::GrpcProxy),
+            (Demands { password: true, ..none }, Mode::Tunnel),
+            (Demands { password: true, namespace: true, ..none }, Mode::GrpcProxy),
+            (Demands { common_name: Some("app"), ..none }, Mode::Tunnel),
+            (Demands { common_name: Some("app"), password: true, namespace: true, ..none }, Mode::Tunnel),
+            (Demands { srv: true, ..none }, Mode::Tunnel),
+            (Demands { srv: true, namespace: true, ..none }, Mode::GrpcProxy),
         ] {
-            let (mode, why) = Mode::auto(common_name, password, namespace);
-            assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{common_name:?}");
+            let (mode, why) = Mode::auto(demands);
+            assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{demands:?}");
         }
     }
 

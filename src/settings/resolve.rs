@@ -8,7 +8,7 @@ use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
 use super::host_port;
-use super::mode::{Mode, Run};
+use super::mode::{Demands, Mode, Run};
 use super::sources::Sources;
 use super::table::Setting;
 use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
@@ -80,7 +80,7 @@ impl Sources {
             warnings.push(format!("{first} is plain http, so the configured certificates are not used: write https"));
         }
         let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
-        let (mode, mode_reason) = self.mode(&tls, password)?;
+        let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some())?;
         if password && !mode.capabilities().passwords {
             warnings.push(
                 "the service binding has a password: with etcd's grpc-proxy, watches stop without an error when the \
@@ -145,13 +145,18 @@ impl Sources {
     }
 
     /// The mode that was chosen, or the one for `auto` and why.
-    fn mode(&self, tls: &Tls, password: bool) -> Result<(Mode, Option<String>), Error> {
+    fn mode(&self, tls: &Tls, password: bool, srv: bool) -> Result<(Mode, Option<String>), Error> {
         let identity = tls.identity.as_ref();
         let named = identity.and_then(|it| Some((&it.cert.name, it.common_name.as_deref()?)));
         let namespace = self.get(Setting::Namespace);
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
             Some(mode) => (mode, None),
-            None => Mode::auto(named.map(|(_, name)| name), password, namespace.is_some()),
+            None => Mode::auto(Demands {
+                common_name: named.map(|(_, name)| name),
+                password,
+                namespace: namespace.is_some(),
+                srv,
+            }),
         };
         let can = mode.capabilities();
         match (named, namespace) {

@@ -80,15 +80,6 @@ fn etcd_may_be_unpacked_below_a_relative_path() {
 }
 
 #[test]
-fn an_endpoint_whose_name_resolves_to_the_proxy_itself_is_an_error() {
-    let addr = free_addr("127.0.0.1");
-    let port = addr.rsplit(':').next().unwrap();
-    let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", &format!("127.1:{port}"), "--listen-addr", &addr]));
-    let problem = "the proxy itself listens on this address: name the cluster's members instead";
-    assert_eq!(line, format!("etcdproxy: error: --endpoints: http://127.1:{port}: {problem}"));
-}
-
-#[test]
 fn words_after_the_dashes_must_be_flags_and_cannot_override_checked_settings() {
     for (flags, problem) in [
         (

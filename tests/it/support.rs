@@ -402,17 +402,36 @@ impl Cluster {
         Self::begin(&unique_host(), 1, None, flags)
     }
 
+    /// One member on each of these hosts; the clients' port is the same on all.
+    pub(crate) fn spread(hosts: &[&str], port: u16, tls: Option<Tls>) -> Self {
+        let mut cluster = Self::prepare("127.0.0.1", hosts.len(), tls, Vec::new());
+        for (member, host) in cluster.members.iter_mut().zip(hosts) {
+            member.client = format!("{host}:{port}");
+        }
+        cluster.start_all();
+        cluster
+    }
+
     fn begin(host: &str, size: usize, tls: Option<Tls>, flags: Vec<String>) -> Self {
+        let mut cluster = Self::prepare(host, size, tls, flags);
+        cluster.start_all();
+        cluster
+    }
+
+    fn prepare(host: &str, size: usize, tls: Option<Tls>, flags: Vec<String>) -> Self {
         let turn = (size > 1).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
         let dir = tempfile::tempdir().unwrap();
         link(dir.path(), "etcd");
         let mut free = free_addrs(host, 3 * size).into_iter();
         let mut addr = || free.next().unwrap();
         let member = |n| Member { name: format!("m{n}"), client: addr(), peer: addr(), health: addr(), process: None };
-        let mut cluster = Self { dir, members: (1..=size).map(member).collect(), tls, flags, _turn: turn };
-        (0..size).for_each(|n| cluster.start_member(n));
-        (0..size).for_each(|n| cluster.wait_member(n));
-        cluster
+        Self { dir, members: (1..=size).map(member).collect(), tls, flags, _turn: turn }
+    }
+
+    fn start_all(&mut self) {
+        let size = self.members.len();
+        (0..size).for_each(|n| self.start_member(n));
+        (0..size).for_each(|n| self.wait_member(n));
     }
 
     /// Starts a member, for the first time or again.
