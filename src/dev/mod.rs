@@ -45,11 +45,11 @@ pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode>
     };
     // Held to the end, so that an `etcdproxy run` on this address stands by.
     let _claim = proxy::claim(&addr)?;
-    let etcd = Store::new(env).obtain("etcd")?.path();
+    let etcd = Store::new(env).obtain("etcd")?;
     let data = Data::new(dev.data_dir)?;
 
-    let mut cluster = Cluster::start(&etcd, dev.nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
-    start_proxy(&mut cluster, &addr, &etcd, data.path(), env)?;
+    let mut cluster = Cluster::start(etcd.path(), dev.nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
+    start_proxy(&mut cluster, &addr, etcd.path(), data.path(), env)?;
     if let Some(signal) = cluster.wait_ready(|| events.ending())? {
         // A command that did not run has not succeeded.
         return Ok(if dev.command.is_empty() { ExitCode::SUCCESS } else { process::signal_code(signal) });
