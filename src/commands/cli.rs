@@ -102,8 +102,8 @@ Examples:
   etcdproxy exec --endpoints 10.0.0.1:2379 --timeout 10s -- my-task
 
 Returns the exit code of the command. The command receives the signals sent to etcdproxy, and finds the proxy's
-address in ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS. If a proxy already serves that address, exec uses it and
-does not stop it, and needs no endpoints.")]
+address in ETCDPROXY_LISTEN_ADDR and, if it is not etcdctl's default 127.0.0.1:2379, in ETCDCTL_ENDPOINTS. If a proxy
+already serves that address, exec uses it and does not stop it, and needs no endpoints.")]
 pub(crate) struct Exec {
     #[command(flatten)]
     pub settings: Flags<Self>,

@@ -130,6 +130,7 @@ fn of_install(err: &install::Error) -> Code {
         | Error::NoPrevious { .. }
         | Error::Damaged { .. }
         | Error::NothingToVerify { .. }
+        | Error::NoDirectory { .. }
         | Error::NoManager
         | Error::Service { .. } => Code::Failed,
     }

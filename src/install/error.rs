@@ -79,6 +79,12 @@ pub(crate) enum Error {
     )]
     NothingToVerify { candidates: String },
 
+    #[error(
+        "{path} {}: name the directory that \"etcdproxy unpack\" wrote to",
+        if *exists { "is not a directory" } else { "does not exist" }
+    )]
+    NoDirectory { path: PathBuf, exists: bool },
+
     #[error("the service is not started: set ETCDPROXY_ENDPOINTS in {path}, then try again")]
     NotConfigured { path: PathBuf },
 

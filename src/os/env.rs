@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Environment variables, the path of this executable, and who runs it.
@@ -24,6 +25,12 @@ pub(crate) const OWN_EXE: &str = "/proc/self/exe";
 /// Opens this binary.
 pub(crate) fn open_own_exe() -> io::Result<File> {
     File::open(OWN_EXE)
+}
+
+/// Whether the path, or what a link at it leads to, is this binary.
+pub(crate) fn is_own_exe(path: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    id(path).is_some_and(|found| id(Path::new(OWN_EXE)) == Some(found))
 }
 
 impl Env {

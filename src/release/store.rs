@@ -82,6 +82,11 @@ impl Store {
         Ok(executable)
     }
 
+    /// Whether [`obtain`](Self::obtain) has something to give: this binary contains the program, or it is on disk.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        payload::has_payload() || program(name).is_ok_and(|program| self.find(program).is_some())
+    }
+
     /// The program, ready to be executed; unpacked now if needed.
     ///
     /// If the file exists, this looks only at the file and its directories, not at the payload.

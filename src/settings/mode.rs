@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::table::Setting;
 
+/// Why the small launcher cannot run etcd.
+pub(super) const NO_ETCD: &str = "this launcher has no etcd";
+
 /// Who forwards the application's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -60,11 +63,19 @@ impl Mode {
         }
     }
 
-    /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly; otherwise another one,
-    /// with the reason.
-    pub(super) fn auto(common_name: Option<&str>, password: bool, namespace: bool) -> (Self, Option<String>) {
+    /// The mode that `auto` stands for: etcd's grpc-proxy wherever there is an etcd and it works correctly; otherwise
+    /// another one, with the reason.
+    pub(super) fn auto(
+        common_name: Option<&str>,
+        password: bool,
+        namespace: bool,
+        has_etcd: bool,
+    ) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
         let can = first.capabilities();
+        if can.runs_etcd && !has_etcd {
+            return (second, Some(NO_ETCD.to_owned()));
+        }
         if let Some(name) = common_name
             && !can.common_names
         {
@@ -150,15 +161,17 @@ mod tests {
 
     #[test]
     fn auto_is_etcds_proxy_unless_the_other_mode_can_do_more() {
-        for (common_name, password, namespace, expected) in [
-            (None, false, false, Mode::GrpcProxy),
-            (None, false, true, Mode::GrpcProxy),
-            (None, true, false, Mode::Tunnel),
-            (None, true, true, Mode::GrpcProxy),
-            (Some("app"), false, false, Mode::Tunnel),
-            (Some("app"), true, true, Mode::Tunnel),
+        for (common_name, password, namespace, has_etcd, expected) in [
+            (None, false, false, true, Mode::GrpcProxy),
+            (None, false, true, true, Mode::GrpcProxy),
+            (None, true, false, true, Mode::Tunnel),
+            (None, true, true, true, Mode::GrpcProxy),
+            (Some("app"), false, false, true, Mode::Tunnel),
+            (Some("app"), true, true, true, Mode::Tunnel),
+            (None, false, false, false, Mode::Tunnel),
+            (None, true, true, false, Mode::Tunnel),
         ] {
-            let (mode, why) = Mode::auto(common_name, password, namespace);
+            let (mode, why) = Mode::auto(common_name, password, namespace, has_etcd);
             assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{common_name:?}");
         }
     }

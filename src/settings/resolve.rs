@@ -7,7 +7,7 @@ use super::binding;
 use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
-use super::mode::{Mode, Run};
+use super::mode::{Mode, NO_ETCD, Run};
 use super::sources::Sources;
 use super::table::Setting;
 use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
@@ -142,9 +142,18 @@ impl Sources {
         let namespace = self.get(Setting::Namespace);
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
             Some(mode) => (mode, None),
-            None => Mode::auto(named.map(|(_, name)| name), password, namespace.is_some()),
+            None => Mode::auto(named.map(|(_, name)| name), password, namespace.is_some(), self.has_etcd),
         };
         let can = mode.capabilities();
+        if can.runs_etcd
+            && !self.has_etcd
+            && let Some(chosen) = self.get(Setting::Mode)
+        {
+            return Err(chosen.error(format_args!(
+                "{NO_ETCD}, which mode {mode} needs: use --mode tunnel, or a build with etcd (on Cloud Foundry, stage \
+                 without BP_ETCDPROXY_MODE=tunnel)"
+            )));
+        }
         match (named, namespace) {
             (Some((cert, name)), _) if !can.common_names => Err(Error::new(
                 cert,
@@ -153,6 +162,10 @@ impl Sources {
                      use --mode tunnel, or a certificate without a common name"
                 ),
             )),
+            (_, Some(namespace)) if !can.namespaces && !self.has_etcd => Err(namespace.error(format_args!(
+                "{NO_ETCD}, and only etcd's grpc-proxy can put a prefix before keys: remove it, or use a build with \
+                 etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)"
+            ))),
             (_, Some(namespace)) if !can.namespaces => Err(namespace.error(
                 "the tunnel forwards bytes unchanged and cannot put a prefix before keys: remove it, or use --mode \
                  grpc-proxy (without a common name in the client certificate)",
@@ -347,6 +360,24 @@ mod tests {
         assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
         let off = resolve(&[(Setting::Mode, "tunnel"), (Setting::Drain, "off")], bound);
         assert_eq!((off.mode_reason, off.run), (None, Run::Tunnel { drain: Duration::ZERO }));
+    }
+
+    #[test]
+    fn without_an_etcd_auto_takes_the_tunnel_and_what_needs_etcd_is_an_error() {
+        let without = |more: &[(Setting, &str)]| {
+            let flags = [&[(Setting::Endpoints, "a:1")], more].concat();
+            sources(&flags, []).with_etcd(false).resolve().map_err(|err| err.to_string())
+        };
+        for more in [&[][..], &[(Setting::Mode, "auto")]] {
+            let settings = without(more).unwrap();
+            assert_eq!(settings.run.mode(), Mode::Tunnel);
+            assert_eq!(settings.mode_reason.as_deref(), Some("this launcher has no etcd"));
+        }
+        assert_eq!(without(&[(Setting::Mode, "tunnel")]).unwrap().mode_reason, None);
+        let problem = without(&[(Setting::Mode, "grpc-proxy")]).unwrap_err();
+        assert!(problem.starts_with("--mode: this launcher has no etcd, which mode grpc-proxy needs: "), "{problem}");
+        let problem = without(&[(Setting::Namespace, "p/")]).unwrap_err();
+        assert!(problem.starts_with("--namespace: this launcher has no etcd, and only etcd's grpc-proxy"), "{problem}");
     }
 
     #[test]

@@ -61,7 +61,9 @@ pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     }
     let suffix = if stack.is_empty() { String::new() } else { format!("-{stack}") };
     let path = task.output.unwrap_or_else(|| format!("etcdproxy_buildpack-cached{suffix}-v{VERSION}.zip").into());
-    atomic::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
+    atomic::replace(&path, 0o644, "choose another --output", |zip| {
+        fill(zip, &binaries, stack).map_err(io::Error::other)
+    })?;
     Ok(path)
 }
 
