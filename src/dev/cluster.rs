@@ -27,6 +27,13 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// What to do when the data directory cannot be used.
 const REMEDY: &str = "name another --data-dir";
 
+/// Another process works on the data directory.
+#[derive(Debug, thiserror::Error)]
+#[error("{dir} is in use by another etcdproxy dev: end it, or name another --data-dir")]
+pub(crate) struct InUse {
+    dir: PathBuf,
+}
+
 /// Where a member listens. The data directory keeps it, because a member's peers expect it there after a restart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct MemberPorts {
@@ -61,7 +68,7 @@ impl Cluster {
         dirs::ensure(dir, REMEDY)?;
         let lock = File::open(dir).map_err(|err| WriteError::new(dir, &err, REMEDY, None))?;
         if lock.try_lock().is_err() {
-            bail!("{} is in use by another etcdproxy dev: end it, or name another --data-dir", dir.display());
+            bail!(InUse { dir: dir.to_owned() });
         }
         let ports = ports(nodes, dir)?;
         let initial_cluster: Vec<String> = ports

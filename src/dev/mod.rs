@@ -12,10 +12,11 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+pub(crate) use self::cluster::InUse;
 use self::cluster::{Cluster, free_ports};
 use crate::fs::WriteError;
 use crate::os::env::Env;
-use crate::os::log::warn_all;
+use crate::os::log::{warn_all, with_causes};
 use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
 use crate::proxy::{self, Launch};
@@ -113,7 +114,7 @@ fn watch(cluster: &mut Cluster, events: &Events) -> Result<ExitCode> {
 fn log_ends(cluster: &mut Cluster) -> Duration {
     match cluster.newly_ended() {
         Ok(lines) => warn_all(&lines),
-        Err(err) => log::error!("{err:#}"),
+        Err(err) => log::error!("{}", with_causes(&*err)),
     }
     FOREVER
 }

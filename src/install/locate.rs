@@ -164,7 +164,10 @@ mod tests {
             (prefix("/usr/../bin"), "--prefix: \"/usr/../bin\" contains".to_owned()),
             (
                 Location { root: Some(no_root.clone()), ..Location::default() },
-                format!("--root: the directory {} does not exist: create it first", no_root.display()),
+                format!(
+                    "--root: the directory {} does not exist: name the root directory of an image or chroot",
+                    no_root.display()
+                ),
             ),
         ] {
             let found = located(&location, &env).unwrap_err();

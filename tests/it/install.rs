@@ -202,7 +202,10 @@ fn a_missing_root_is_an_error() {
     for args in [&["install"][..], &["install", "--dry-run"], &["uninstall"], &["verify"], &["list"]] {
         let mut command = command(&binary(), args);
         let (code, _, stderr) = finish(command.arg("--root").arg(&root));
-        let problem = format!("--root: the directory {} does not exist: create it first\n", root.display());
+        let problem = format!(
+            "--root: the directory {} does not exist: name the root directory of an image or chroot\n",
+            root.display()
+        );
         assert!(code == 78 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
     }
 }
@@ -447,6 +450,41 @@ fn settings_that_uninstall_keeps_can_be_purged_later() {
         }
         host.run(&["uninstall", "--purge"]);
         assert_eq!(host.tree(), before, "{between:?}");
+    }
+}
+
+#[test]
+fn a_purge_takes_whatever_an_uninstall_has_left_and_says_what_stays() {
+    let host = Host::new();
+    let before = host.tree();
+    for bin_dir in ["/usr/local/bin", "/opt/bin"] {
+        host.run(&["install", "--bin-dir", bin_dir]);
+        let etcd = host.path(bin_dir.trim_start_matches('/')).join("etcd");
+        fs::remove_file(&etcd).unwrap();
+        fs::write(&etcd, "mine").unwrap();
+        if bin_dir == "/usr/local/bin" {
+            // Also after the links have moved to another directory.
+            let output = host.run(&["install", "--bin-dir", "/opt/other"]);
+            assert!(output.contains("changed after it was installed: "), "{output}");
+        }
+        for _ in 0..2 {
+            let output = host.run(&["uninstall"]);
+            let kept = format!("kept, because it was changed after it was installed: {}\n", etcd.display());
+            assert!(output.contains(&kept) && etcd.exists(), "{output}");
+        }
+        let output = host.run(&["uninstall", "--purge"]);
+        assert!(output.contains(&format!("remove {}\n", etcd.display())) && !output.contains("kept"), "{output}");
+        assert_eq!(host.tree(), before);
+    }
+
+    host.run(&["install", "--systemd"]);
+    for name in ["etc/etcdproxy/ca.pem", "opt/etcdproxy/a", "opt/etcdproxy/b", "opt/etcdproxy/c", "opt/etcdproxy/d"] {
+        fs::write(host.path(name), "mine").unwrap();
+    }
+    let output = host.run(&["uninstall", "--purge"]);
+    for (dir, names) in [("etc/etcdproxy", "ca.pem"), ("opt/etcdproxy", "a, b, c and 1 more")] {
+        let note = format!("note: kept, because it is not empty: {} ({names})\n", host.path(dir).display());
+        assert!(output.contains(&note), "{output}");
     }
 }
 

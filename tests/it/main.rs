@@ -14,6 +14,7 @@ mod command_line;
 mod dev;
 mod drain;
 mod exec;
+mod exit_codes;
 mod install;
 mod pki;
 mod run;
