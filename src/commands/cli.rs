@@ -157,8 +157,9 @@ Examples:
   etcdproxy dev --nodes 3 --listen-addr 127.0.0.1:2379
   etcdproxy dev -- sh -c 'my-tests --etcd $ETCDPROXY_LISTEN_ADDR'
 
-The command finds the proxy's address in ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS, and the members' addresses in
-ETCDPROXY_ENDPOINTS. When it ends, or on Ctrl-C or SIGTERM, dev stops the members and the proxy.")]
+The command finds the proxy's address in ETCDPROXY_LISTEN_ADDR and, if it is not etcdctl's default 127.0.0.1:2379, in
+ETCDCTL_ENDPOINTS, and the members' addresses in ETCDPROXY_ENDPOINTS. When it ends, or on Ctrl-C or SIGTERM, dev stops
+the members and the proxy.")]
 pub(crate) struct Dev {
     /// Number of members
     #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"])]

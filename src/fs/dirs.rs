@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::error::WriteError;
+use super::error::{WriteError, nothing_can_be_created_in};
 
 /// What to do when a file or directory cannot be written whose place the user does not choose.
 pub(crate) const REMEDY: &str = "make room or give permission, then try again";
@@ -28,11 +28,6 @@ pub(crate) fn create(dir: &Path) -> io::Result<bool> {
         }
         Err(err) => Err(err),
     }
-}
-
-/// Why neither files nor directories can be created in an existing directory such as `/proc`.
-pub(super) fn nothing_can_be_created_in(dir: &Path) -> String {
-    format!("nothing can be created in {}", dir.display())
 }
 
 /// Creates a directory and its missing parents. Returns the new ones, outermost first. After an error, none of them is

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-use super::dirs;
 use crate::os::log::without_errno;
 
 /// Why a file, link or directory cannot be written.
@@ -41,8 +40,15 @@ impl WriteError {
 
 /// The kernel says "no such file" for a file in a missing directory, and for every new one in a directory such as `/proc`.
 fn missing(path: &Path) -> String {
-    let dir = dirs::parent(path);
-    if dir.is_dir() { dirs::nothing_can_be_created_in(dir) } else { "its directory does not exist".to_owned() }
+    match path.parent() {
+        Some(dir) if dir.is_dir() => nothing_can_be_created_in(dir),
+        _ => "its directory does not exist".to_owned(),
+    }
+}
+
+/// Why neither files nor directories can be created in an existing directory such as `/proc`.
+pub(super) fn nothing_can_be_created_in(dir: &Path) -> String {
+    format!("nothing can be created in {}", dir.display())
 }
 
 fn no_space(path: &Path, need: Option<u64>) -> String {

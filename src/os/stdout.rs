@@ -11,7 +11,7 @@ struct StdoutError(String);
 
 /// Whether the error is one of writing to [`Stdout`].
 pub(crate) fn is_of_stdout(err: &io::Error) -> bool {
-    err.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
+    err.get_ref().and_then(<dyn std::error::Error + Send + Sync>::downcast_ref::<StdoutError>).is_some()
 }
 
 /// Standard output.

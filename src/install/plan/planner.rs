@@ -79,7 +79,7 @@ impl<'a> Planner<'a> {
             let mut old_bin_dirs = during.old_bin_dirs.clone();
             old_bin_dirs.retain(|dir| *dir != after.bin_dir && entries.iter().any(|entry| entry.path.starts_with(dir)));
             old_bin_dirs.dedup();
-            Receipt { entries, old_bin_dirs, ..after }
+            Receipt { old_bin_dirs, entries, ..after }
         });
         let is_recorded = after.as_ref() == Some(before);
         Plan { steps: self.steps, notes: self.notes, before: before.clone(), during, after, is_recorded }
