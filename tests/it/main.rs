@@ -16,6 +16,7 @@ mod drain;
 mod exec;
 mod exit_codes;
 mod install;
+mod limits;
 mod pki;
 mod run;
 mod sbom;
