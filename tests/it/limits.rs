@@ -75,10 +75,10 @@ const ROWS: [(&str, [&str; 3]); 8] = [
     ("the first member in the list of members", ["itself", "itself", "the member"]),
 ];
 
-fn proxy(mode: &str, cluster: &Cluster, more: &[&str]) -> (Process, String) {
+fn proxy(mode: &str, cluster: &Cluster, flags: &[&str]) -> (Process, String) {
     let addr = unique_addr();
     let args = ["run", "--mode", mode, "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
-    let process = Process::start(etcdproxy(args).args(more).stderr(Stdio::null()));
+    let process = Process::start(etcdproxy(args).args(flags).stderr(Stdio::null()));
     wait_ready(&addr);
     (process, addr)
 }
