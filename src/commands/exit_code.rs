@@ -155,9 +155,11 @@ fn of_install(err: &install::Error) -> Code {
         | Error::NotADirectory { .. }
         | Error::Special { .. }
         | Error::Busy { .. } => Code::CannotWrite,
-        Error::WrongOwner { .. } | Error::Shared { .. } | Error::LeavesRoot { .. } | Error::NoExec { .. } => {
-            Code::NotPermitted
-        }
+        Error::WrongOwner { .. }
+        | Error::Shared { .. }
+        | Error::SharedWithGroup { .. }
+        | Error::LeavesRoot { .. }
+        | Error::NoExec { .. } => Code::NotPermitted,
         Error::Receipt { .. }
         | Error::NewerReceipt { .. }
         | Error::NotInstalled { .. }

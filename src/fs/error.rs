@@ -32,6 +32,11 @@ impl WriteError {
         Self { path: path.to_owned(), reason, remedy, kind: err.kind() }
     }
 
+    /// Whether the disk, or the user's quota, is full.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
+
     /// Whether a permission is missing.
     pub(crate) fn is_permission_denied(&self) -> bool {
         self.kind == ErrorKind::PermissionDenied

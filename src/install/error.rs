@@ -33,13 +33,19 @@ pub(crate) enum Error {
     #[error("{path} is writable by everybody: choose another directory, or take that permission away (chmod o-w)")]
     Shared { path: PathBuf },
 
+    #[error(
+        "{path} is writable by the group {gid}, whose members could change what is installed: choose another directory, \
+         or take that permission away (chmod g-w)"
+    )]
+    SharedWithGroup { path: PathBuf, gid: u32 },
+
     #[error("{path} leads out of --root, to {target}: change the link so that it stays inside")]
     LeavesRoot { path: PathBuf, target: PathBuf },
 
     #[error("{path} is not a directory: choose another directory, or move it away")]
     NotADirectory { path: PathBuf },
 
-    #[error("{path} is neither a regular file nor a link: move it away")]
+    #[error("{path} is not a regular file: move it away")]
     Special { path: PathBuf },
 
     #[error("{path} is on a file system mounted noexec, so nothing can be run from it: choose another --prefix")]

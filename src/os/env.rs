@@ -17,6 +17,8 @@ pub(crate) struct Env {
     pub exe: PathBuf,
     /// The effective user id.
     pub uid: u32,
+    /// The effective group id.
+    pub gid: u32,
 }
 
 /// Leads to this binary, even if its file was moved or replaced since the start (proc(5)).
@@ -40,6 +42,7 @@ impl Env {
             vars: std::env::vars_os().collect(),
             exe: std::env::current_exe().unwrap_or_default(),
             uid: nix::unistd::Uid::effective().as_raw(),
+            gid: nix::unistd::Gid::effective().as_raw(),
         }
     }
 
