@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(err) if reader_has_gone(&err) => ExitCode::SUCCESS,
         Err(err) => {
-            log::error!("{err:#}");
+            log::error!("{}", os::log::with_causes(&*err));
             exit_code::of(&err)
         }
     }
@@ -43,11 +43,12 @@ fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> 
     if let Some(program) = commands::multicall::program(&called_as) {
         return commands::multicall::run(program, &args, env);
     }
-    let out = &mut io::stdout().lock();
+    let out = &mut os::stdout::Stdout::lock();
     if args.iter().any(|arg| arg.as_encoded_bytes().starts_with(b"-----BEGIN")) {
         bail!(settings::Error::pem_in_arguments());
     }
-    match Cli::parse_from([called_as].into_iter().chain(args)).command {
+    let parsed = Cli::try_parse_from([called_as].into_iter().chain(args));
+    match parsed.unwrap_or_else(|err| commands::usage::with_fitting_hints(err).exit()).command {
         Command::Run(args) => commands::run::run(args, env, out),
         Command::Exec(args) => commands::exec::run(args, env),
         Command::Wait(args) => commands::wait::run(args, env),

@@ -8,5 +8,5 @@ mod classic;
 mod options;
 mod process;
 
-pub(crate) use classic::{Package, Supply, package, supply};
+pub(crate) use classic::{Package, PackageError, Supply, package, supply};
 pub(crate) use options::Options;

@@ -31,7 +31,12 @@ pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Resu
         bail!("{} is not a directory: DEPS_DIR must be the one that the platform makes for buildpacks", deps.display());
     }
     let options = Options::resolve(env, &RELEASE)?;
-    buildpack::supply(&Supply { deps, index, exe: &env.exe }, &options, &RELEASE, out)?;
+    buildpack::supply(
+        &Supply { deps, index, exe: &env.exe, waits: env.get("ETCDPROXY_WAIT").is_some() },
+        &options,
+        &RELEASE,
+        out,
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

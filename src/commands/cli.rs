@@ -102,8 +102,8 @@ Examples:
   etcdproxy exec --endpoints 10.0.0.1:2379 --timeout 10s -- my-task
 
 Returns the exit code of the command. The command receives the signals sent to etcdproxy, and finds the proxy's
-address in ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS. If a proxy already serves that address, exec uses it and
-does not stop it, and needs no endpoints.")]
+address in ETCDPROXY_LISTEN_ADDR and, if it is not etcdctl's default 127.0.0.1:2379, in ETCDCTL_ENDPOINTS. If a proxy
+already serves that address, exec uses it and does not stop it, and needs no endpoints.")]
 pub(crate) struct Exec {
     #[command(flatten)]
     pub settings: Flags<Self>,
@@ -157,8 +157,9 @@ Examples:
   etcdproxy dev --nodes 3 --listen-addr 127.0.0.1:2379
   etcdproxy dev -- sh -c 'my-tests --etcd $ETCDPROXY_LISTEN_ADDR'
 
-The command finds the proxy's address in ETCDPROXY_LISTEN_ADDR and ETCDCTL_ENDPOINTS, and the members' addresses in
-ETCDPROXY_ENDPOINTS. When it ends, or on Ctrl-C or SIGTERM, dev stops the members and the proxy.")]
+The command finds the proxy's address in ETCDPROXY_LISTEN_ADDR and, if it is not etcdctl's default 127.0.0.1:2379, in
+ETCDCTL_ENDPOINTS, and the members' addresses in ETCDPROXY_ENDPOINTS. When it ends, or on Ctrl-C or SIGTERM, dev stops
+the members and the proxy.")]
 pub(crate) struct Dev {
     /// Number of members
     #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"])]

@@ -8,10 +8,11 @@ use super::cli;
 use crate::os::env::Env;
 use crate::os::log;
 use crate::proxy::{Wrap, wrap};
+use crate::release::Store;
 use crate::settings::Sources;
 
 pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
-    let sources = Sources::new(args.settings.0, env);
+    let sources = Sources::new(args.settings.0, env).with_etcd(Store::new(env).has("etcd"));
     log::set_format(sources.log_format()?);
     let addr = sources.listen_addr()?;
     let settings = sources.with_binding(env).and_then(|sources| sources.resolve());

@@ -3,11 +3,14 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::buildpack::PackageError;
 use crate::fs::WriteError;
+use crate::install::LocationError;
 use crate::net::etcd_health;
 use crate::os::process::ExecError;
+use crate::os::stdout::is_of_stdout;
 use crate::proxy::{self, ListenError, PreflightError, TunnelError};
-use crate::{install, release, settings};
+use crate::{dev, install, release, settings};
 
 /// Why the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,14 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// The code of an error: that of the first cause in its chain that has one.
+/// The code of an error, by its kind, whichever command meets it:
+///
+/// - what the command line alone shows to be wrong: 2
+/// - what a command names and the system does not have: 1
+/// - a setting of `run`, or an environment variable, that cannot work: 78
+/// - a place that cannot be written, or is in use: 73, and without permission, or mounted noexec: 77
+///
+/// It is that of the first cause in its chain that has one.
 pub(crate) fn of(err: &anyhow::Error) -> ExitCode {
     err.chain().find_map(of_cause).unwrap_or(Code::Failed).into()
 }
@@ -72,6 +82,15 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             TunnelError::Io(_) => Code::Failed,
         });
     }
+    if let Some(err) = cause.downcast_ref::<PackageError>() {
+        return Some(of_package(err));
+    }
+    if cause.downcast_ref::<io::Error>().is_some_and(is_of_stdout) {
+        return Some(Code::CannotWrite);
+    }
+    if cause.is::<dev::InUse>() {
+        return Some(Code::CannotWrite);
+    }
     if cause.is::<settings::Error>() || cause.is::<ListenError>() {
         return Some(Code::BadSetting);
     }
@@ -90,15 +109,34 @@ fn of_release(err: &release::Error) -> Code {
     use release::Error;
     match err {
         Error::Write(err) => of_write(err),
-        Error::Occupied { .. } => Code::CannotWrite,
+        Error::Occupied { .. } | Error::NoMemory { .. } => Code::CannotWrite,
         Error::WrongOwner { .. } | Error::NoExec { .. } => Code::NotPermitted,
         Error::NotIncluded { .. }
         | Error::Launcher { .. }
         | Error::NoDocument { .. }
         | Error::NoLauncher { .. }
-        | Error::Damaged { .. }
-        | Error::CannotRead { .. }
-        | Error::NoMemory { .. } => Code::Failed,
+        | Error::Damaged { .. } => Code::Failed,
+        Error::CannotRead { cause, .. } => of_read(cause),
+    }
+}
+
+fn of_package(err: &PackageError) -> Code {
+    match err {
+        PackageError::InvalidStack(_) | PackageError::OtherNotNeeded { .. } | PackageError::OtherNeeded { .. } => {
+            Code::Usage
+        }
+        PackageError::Launcher
+        | PackageError::Unusable { .. }
+        | PackageError::WrongArch { .. }
+        | PackageError::OtherRelease { .. } => Code::Failed,
+    }
+}
+
+fn of_location(err: &LocationError) -> Code {
+    match err {
+        LocationError::NoRoot { .. } => Code::Failed,
+        LocationError::Unsuitable { flag, .. } if flag.starts_with("--") => Code::Usage,
+        LocationError::Unsuitable { .. } | LocationError::NoHome => Code::BadSetting,
     }
 }
 
@@ -107,10 +145,9 @@ fn of_install(err: &install::Error) -> Code {
     match err {
         Error::Write(err) => of_write(err),
         Error::Release(err) => of_release(err),
-        Error::Location(_) | Error::Settings(_) | Error::NotConfigured { .. } | Error::Hidden { .. } => {
-            Code::BadSetting
-        }
-        Error::CannotRead { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Code::NotPermitted,
+        Error::Location(err) => of_location(err),
+        Error::Settings(_) | Error::NotConfigured { .. } | Error::Hidden { .. } => Code::BadSetting,
+        Error::CannotRead { cause, .. } | Error::OwnExe { cause } => of_read(cause),
         Error::Foreign { .. }
         | Error::Changed { .. }
         | Error::BackupExists { .. }
@@ -118,21 +155,27 @@ fn of_install(err: &install::Error) -> Code {
         | Error::NotADirectory { .. }
         | Error::Special { .. }
         | Error::Busy { .. } => Code::CannotWrite,
-        Error::WrongOwner { .. } | Error::Shared { .. } | Error::LeavesRoot { .. } | Error::NoExec { .. } => {
-            Code::NotPermitted
-        }
+        Error::WrongOwner { .. }
+        | Error::Shared { .. }
+        | Error::SharedWithGroup { .. }
+        | Error::LeavesRoot { .. }
+        | Error::NoExec { .. } => Code::NotPermitted,
         Error::Receipt { .. }
         | Error::NewerReceipt { .. }
-        | Error::CannotRead { .. }
         | Error::NotInstalled { .. }
         | Error::NoVersion { .. }
         | Error::Ambiguous { .. }
         | Error::NoPrevious { .. }
         | Error::Damaged { .. }
         | Error::NothingToVerify { .. }
+        | Error::NoDirectory { .. }
         | Error::NoManager
         | Error::Service { .. } => Code::Failed,
     }
+}
+
+fn of_read(err: &io::Error) -> Code {
+    if err.kind() == io::ErrorKind::PermissionDenied { Code::NotPermitted } else { Code::Failed }
 }
 
 fn of_write(err: &WriteError) -> Code {

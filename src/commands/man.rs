@@ -9,6 +9,8 @@ use crate::commands::cli;
 use crate::fs::{atomic, dirs};
 use crate::release::help;
 
+const REMEDY: &str = "choose another directory";
+
 pub(crate) fn run(args: &cli::Man, out: &mut impl Write) -> Result<ExitCode> {
     let Some(dir) = &args.dir else {
         for (_, page) in help("man/", "etcdproxy.1")? {
@@ -16,10 +18,10 @@ pub(crate) fn run(args: &cli::Man, out: &mut impl Write) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     };
-    dirs::ensure(dir)?;
+    dirs::ensure(dir, REMEDY)?;
     for (name, page) in help("man/", "")? {
         let path = dir.join(name);
-        atomic::replace(&path, 0o644, |file| file.write_all(&page))?;
+        atomic::replace(&path, 0o644, REMEDY, |file| file.write_all(&page))?;
         writeln!(out, "{}", path.display())?;
     }
     Ok(ExitCode::SUCCESS)

@@ -19,6 +19,7 @@ pub(crate) mod run;
 pub(crate) mod sbom;
 pub(crate) mod uninstall;
 pub(crate) mod unpack;
+pub(crate) mod usage;
 pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod wait;

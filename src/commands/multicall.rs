@@ -8,7 +8,8 @@ use anyhow::Result;
 
 use crate::os::env::Env;
 use crate::os::process::exec;
-use crate::release::{PROGRAM_NAMES, Store};
+use crate::release::{Error, PROGRAM_NAMES, Store};
+use crate::settings;
 
 /// The program that `argv[0]` names. `current_exe` is no help: it resolves the link, and we need its name.
 pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
@@ -18,7 +19,11 @@ pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
 
 /// Replaces this process by that program.
 pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> {
-    let executable = Store::new(env).obtain(name)?;
+    let executable = match Store::new(env).obtain(name) {
+        // A droplet for the tunnel has this link, so that a command that runs etcd says what is wrong with it.
+        Err(Error::Launcher { .. }) => return Err(settings::Error::needs_etcd(name).into()),
+        obtained => obtained?,
+    };
     let mut command = Command::new(executable.path());
     command.args(args);
     Err(exec(command, name).into())

@@ -10,13 +10,13 @@ use super::cli;
 use crate::os::env::Env;
 use crate::os::log;
 use crate::proxy::{self, Launch};
-use crate::release::RELEASE;
+use crate::release::{RELEASE, Store};
 use crate::settings::{Run, Settings, Sources, check_etcd_flags};
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let sources = Sources::new(args.settings.0, env);
     log::set_format(sources.log_format()?);
-    let settings = sources.with_binding(env)?.resolve()?;
+    let settings = sources.with_etcd(Store::new(env).has("etcd")).with_binding(env)?.resolve()?;
     check_etcd_flags(&args.extra, settings.run.mode())?;
     if args.dry_run {
         print(&settings, &args.extra, env, out)?;

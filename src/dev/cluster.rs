@@ -1,7 +1,7 @@
 //! Real etcd members and a proxy, as child processes.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,10 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::fs::{WriteError, atomic, dirs};
 use crate::net::{etcd_health, sockets};
 use crate::os::env::Env;
-use crate::os::process;
+use crate::os::process::{self, ExecError};
 use crate::os::sys;
 use crate::settings::{Endpoint, ListenAddr};
 
@@ -22,6 +23,16 @@ use crate::settings::{Endpoint, ListenAddr};
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// The last member would try for longer to hand its leadership over to the others, which have ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What to do when the data directory cannot be used.
+const REMEDY: &str = "name another --data-dir";
+
+/// Another process works on the data directory.
+#[derive(Debug, thiserror::Error)]
+#[error("{dir} is in use by another etcdproxy dev: end it, or name another --data-dir")]
+pub(crate) struct InUse {
+    dir: PathBuf,
+}
 
 /// Where a member listens. The data directory keeps it, because a member's peers expect it there after a restart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,10 +65,10 @@ impl Cluster {
     /// Starts the members, without waiting until they are ready. Without `keep_data` their end is SIGKILL, which is
     /// quicker.
     pub(crate) fn start(etcd: &Path, nodes: usize, dir: &Path, keep_data: bool, env: &Env) -> Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let lock = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+        dirs::ensure(dir, REMEDY)?;
+        let lock = File::open(dir).map_err(|err| WriteError::new(dir, &err, REMEDY, None))?;
         if lock.try_lock().is_err() {
-            bail!("{} is in use by another etcdproxy dev: end it, or name another --data-dir", dir.display());
+            bail!(InUse { dir: dir.to_owned() });
         }
         let ports = ports(nodes, dir)?;
         let initial_cluster: Vec<String> = ports
@@ -194,12 +205,12 @@ impl Part {
 fn spawn(mut command: Command, name: &str, addr: ListenAddr, dir: &Path) -> Result<Part> {
     let log = dir.join(format!("{name}.log"));
     let open = || File::options().create(true).append(true).open(&log);
-    let stderr = open().with_context(|| format!("cannot write {}", log.display()))?;
+    let stderr = open().map_err(|err| WriteError::new(&log, &err, REMEDY, None))?;
     command.stdin(std::process::Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
     // Ctrl-C goes to the foreground command; this process ends the parts itself.
     command.process_group(0);
     sys::die_with_parent(&mut command);
-    let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    let child = command.spawn().map_err(|cause| ExecError::new(command.get_program(), cause))?;
     Ok(Part { name: name.to_owned(), addr, log, child, ended: None })
 }
 
@@ -219,12 +230,13 @@ fn ports(nodes: usize, dir: &Path) -> Result<Vec<MemberPorts>> {
             }
             Ok(ports)
         }
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+        // A file in place of the directory is an error of the write below.
+        Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             let mut free = free_ports(2 * nodes)?.into_iter();
             let mut port = || free.next().unwrap_or_default();
             let ports: Vec<MemberPorts> = (0..nodes).map(|_| MemberPorts { client: port(), peer: port() }).collect();
-            fs::write(&file, serde_json::to_vec(&ports)?)
-                .with_context(|| format!("cannot write {}", file.display()))?;
+            let json = serde_json::to_vec(&ports)?;
+            atomic::replace(&file, 0o644, REMEDY, |file| file.write_all(&json))?;
             Ok(ports)
         }
         Err(err) => Err(err).with_context(|| format!("cannot read {}", file.display())),

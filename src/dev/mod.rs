@@ -12,14 +12,16 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+pub(crate) use self::cluster::InUse;
 use self::cluster::{Cluster, free_ports};
+use crate::fs::WriteError;
 use crate::os::env::Env;
-use crate::os::log::warn_all;
+use crate::os::log::{warn_all, with_causes};
 use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
 use crate::proxy::{self, Launch};
 use crate::release::{RELEASE, Store};
-use crate::settings::{ListenAddr, Setting, Sources};
+use crate::settings::{ETCDCTL_ENDPOINTS, ListenAddr, Setting, Sources, etcdctl_endpoints};
 
 /// What to start.
 pub(crate) struct Dev {
@@ -45,11 +47,11 @@ pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode>
     };
     // Held to the end, so that an `etcdproxy run` on this address stands by.
     let _claim = proxy::claim(&addr)?;
-    let etcd = Store::new(env).obtain("etcd")?.path();
-    let data = Data::new(dev.data_dir)?;
+    let etcd = Store::new(env).obtain("etcd")?;
+    let data = Data::new(dev.data_dir, env)?;
 
-    let mut cluster = Cluster::start(&etcd, dev.nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
-    start_proxy(&mut cluster, &addr, &etcd, data.path(), env)?;
+    let mut cluster = Cluster::start(etcd.path(), dev.nodes, data.path(), matches!(data, Data::Kept(_)), env)?;
+    start_proxy(&mut cluster, &addr, etcd.path(), data.path(), env)?;
     if let Some(signal) = cluster.wait_ready(|| events.ending())? {
         // A command that did not run has not succeeded.
         return Ok(if dev.command.is_empty() { ExitCode::SUCCESS } else { process::signal_code(signal) });
@@ -63,7 +65,7 @@ pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode>
         .args(args)
         .env(Setting::ListenAddr.variable(), addr.to_string())
         .env(Setting::Endpoints.variable(), endpoint_list(&cluster))
-        .env("ETCDCTL_ENDPOINTS", addr.to_string())
+        .envs(etcdctl_endpoints(&addr, env).map(|addr| (ETCDCTL_ENDPOINTS, addr)))
         .spawn()
         .map_err(|cause| ExecError::new(program, cause))?;
     let status = process::run_to_end(command, &events, || log_ends(&mut cluster))?;
@@ -112,7 +114,7 @@ fn watch(cluster: &mut Cluster, events: &Events) -> Result<ExitCode> {
 fn log_ends(cluster: &mut Cluster) -> Duration {
     match cluster.newly_ended() {
         Ok(lines) => warn_all(&lines),
-        Err(err) => log::error!("{err:#}"),
+        Err(err) => log::error!("{}", with_causes(&*err)),
     }
     FOREVER
 }
@@ -124,12 +126,16 @@ enum Data {
 }
 
 impl Data {
-    fn new(dir: Option<PathBuf>) -> Result<Self> {
+    fn new(dir: Option<PathBuf>, env: &Env) -> Result<Self> {
         if let Some(dir) = dir {
             return Ok(Self::Kept(dir));
         }
-        let dir = tempfile::Builder::new().prefix("etcdproxy-dev-").tempdir();
-        Ok(Self::Temporary(dir.context("cannot make a temporary directory: set TMPDIR to one that can be written")?))
+        let temp = env.path("TMPDIR").unwrap_or_else(|| "/tmp".into());
+        let dir = tempfile::Builder::new().prefix("etcdproxy-dev-").tempdir_in(&temp).map_err(|err| {
+            let remedy = "set TMPDIR to a directory that can be written, or name a --data-dir";
+            WriteError::new(&temp.join("etcdproxy-dev-…"), &err, remedy, None)
+        })?;
+        Ok(Self::Temporary(dir))
     }
 
     fn path(&self) -> &Path {

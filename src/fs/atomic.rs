@@ -41,13 +41,14 @@ pub(crate) fn write<E: From<io::Error>>(
     Ok(())
 }
 
-/// Like [`write`], for a file that need not survive a power failure. The error names the file.
+/// Like [`write`], for a file that need not survive a power failure. The error names the file and ends with `remedy`.
 pub(crate) fn replace(
     path: &Path,
     mode: u32,
+    remedy: &'static str,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    write(path, mode, Durability::Cached, fill).map_err(|err| WriteError::new(path, &err, dirs::REMEDY, None))
+    write(path, mode, Durability::Cached, fill).map_err(|err| WriteError::new(path, &err, remedy, None))
 }
 
 /// Makes `path` a symbolic link to `target`, and replaces whatever is there. The link is on disk when this returns.
@@ -125,7 +126,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "old").unwrap();
-        let err = replace(&path, 0o644, |file| {
+        let err = replace(&path, 0o644, "choose another", |file| {
             file.write_all(b"half")?;
             Err(io::ErrorKind::StorageFull.into())
         });
@@ -164,7 +165,7 @@ mod tests {
     fn the_file_of_a_running_writer_is_not_swept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        replace(&path, 0o644, |_| {
+        replace(&path, 0o644, "choose another", |_| {
             sweep(&path);
             Ok(())
         })

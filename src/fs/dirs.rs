@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::error::WriteError;
+use super::error::{WriteError, nothing_can_be_created_in};
 
-/// What to do when a file or directory cannot be written.
-pub(super) const REMEDY: &str = "make room or give permission, then try again";
+/// What to do when a file or directory cannot be written whose place the user does not choose.
+pub(crate) const REMEDY: &str = "make room or give permission, then try again";
 
 /// Creates one directory, 0755 whatever the umask. Returns whether it is new.
 pub(crate) fn create(dir: &Path) -> io::Result<bool> {
@@ -22,6 +22,10 @@ pub(crate) fn create(dir: &Path) -> io::Result<bool> {
         }
         // Another process may have created it just now.
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        // What mkdir(2) says in a directory such as /proc.
+        Err(err) if err.kind() == io::ErrorKind::NotFound && parent(dir).is_dir() => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, nothing_can_be_created_in(parent(dir))))
+        }
         Err(err) => Err(err),
     }
 }
@@ -45,9 +49,9 @@ pub(crate) fn create_all(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(new)
 }
 
-/// Like [`create_all`], with an error that names the directory.
-pub(crate) fn ensure(dir: &Path) -> Result<(), WriteError> {
-    create_all(dir).map(drop).map_err(|err| WriteError::new(dir, &err, REMEDY, None))
+/// Like [`create_all`], with an error that names the directory and ends with `remedy`.
+pub(crate) fn ensure(dir: &Path, remedy: &'static str) -> Result<(), WriteError> {
+    create_all(dir).map(drop).map_err(|err| WriteError::new(dir, &err, remedy, None))
 }
 
 /// Removes a directory if it is empty. Returns whether it was removed; a missing directory is not an error.

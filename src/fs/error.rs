@@ -25,17 +25,35 @@ impl WriteError {
             ErrorKind::PermissionDenied => "permission denied".to_owned(),
             ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(path, need),
-            ErrorKind::NotFound => "its directory does not exist".to_owned(),
+            ErrorKind::NotFound => missing(path),
             ErrorKind::NotADirectory => "a file is where its directory should be".to_owned(),
             _ => without_errno(err),
         };
         Self { path: path.to_owned(), reason, remedy, kind: err.kind() }
     }
 
+    /// Whether the disk, or the user's quota, is full.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
+
     /// Whether a permission is missing.
     pub(crate) fn is_permission_denied(&self) -> bool {
         self.kind == ErrorKind::PermissionDenied
     }
+}
+
+/// The kernel says "no such file" for a file in a missing directory, and for every new one in a directory such as `/proc`.
+fn missing(path: &Path) -> String {
+    match path.parent() {
+        Some(dir) if dir.is_dir() => nothing_can_be_created_in(dir),
+        _ => "its directory does not exist".to_owned(),
+    }
+}
+
+/// Why neither files nor directories can be created in an existing directory such as `/proc`.
+pub(super) fn nothing_can_be_created_in(dir: &Path) -> String {
+    format!("nothing can be created in {}", dir.display())
 }
 
 fn no_space(path: &Path, need: Option<u64>) -> String {
@@ -58,7 +76,7 @@ mod tests {
     #[test]
     fn the_message_says_what_happened_where_and_what_to_do() {
         let message = |kind: ErrorKind, need| {
-            WriteError::new(Path::new("/proc/x"), &kind.into(), "choose another directory", need).to_string()
+            WriteError::new(Path::new("/no/x"), &kind.into(), "choose another directory", need).to_string()
         };
         for (kind, reason) in [
             (ErrorKind::PermissionDenied, "permission denied"),
@@ -66,11 +84,14 @@ mod tests {
             (ErrorKind::NotFound, "its directory does not exist"),
             (ErrorKind::StorageFull, "no space left"),
         ] {
-            assert_eq!(message(kind, None), format!("cannot write /proc/x: {reason}: choose another directory"));
+            assert_eq!(message(kind, None), format!("cannot write /no/x: {reason}: choose another directory"));
         }
+        let in_proc =
+            |kind: ErrorKind, need| WriteError::new(Path::new("/proc/x"), &kind.into(), "R", need).to_string();
+        assert_eq!(in_proc(ErrorKind::NotFound, None), "cannot write /proc/x: nothing can be created in /proc: R");
         // /proc never has free space.
-        let full = message(ErrorKind::StorageFull, Some(1_000_001));
-        assert_eq!(full, "cannot write /proc/x: no space left: 2 MB needed, 0 MB free: choose another directory");
+        let full = in_proc(ErrorKind::StorageFull, Some(1_000_001));
+        assert_eq!(full, "cannot write /proc/x: no space left: 2 MB needed, 0 MB free: R");
     }
 
     #[test]

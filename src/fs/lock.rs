@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+
+use super::regular::not_regular;
 
 /// How long to wait for a lock. A holder needs a second or two, and one that hangs must not block others for ever.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,8 +45,17 @@ impl LockFile {
         loop {
             // 0600: other users cannot open the file, so they cannot lock it and block everybody.
             let mut options = File::options();
-            options.create(true).truncate(false).write(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
-            let lock = Self { path: path.to_owned(), file: options.open(path)? };
+            options.create(true).truncate(false).write(true).mode(0o600);
+            // Opening a FIFO would wait for its reader.
+            options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+            let file = match options.open(path) {
+                Err(err) if err.raw_os_error() == Some(Errno::ENXIO as i32) => return Err(not_regular()),
+                opened => opened?,
+            };
+            if !file.metadata()?.is_file() {
+                return Err(not_regular());
+            }
+            let lock = Self { path: path.to_owned(), file };
             if !acquire(&lock.file, deadline)? {
                 return Ok(None);
             }

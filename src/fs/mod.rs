@@ -5,6 +5,7 @@ pub(crate) mod dirs;
 mod error;
 pub(crate) mod hash;
 pub(crate) mod lock;
+pub(crate) mod regular;
 pub(crate) mod trust;
 
 pub(crate) use error::WriteError;

@@ -34,13 +34,19 @@ pub(super) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -
     if plan.steps.is_empty() && plan.is_recorded {
         return Ok(());
     }
-    plan.during.save(layout)?;
+    match plan.during.save(layout) {
+        // What only removes needs no room, and every path that it removes is in the receipt that is there already.
+        Err(Error::Write(err)) if err.is_full() && plan.needs_no_room() => {}
+        saved => saved?,
+    }
     for (n, step) in plan.steps.iter().enumerate() {
         let shown = step.real(layout);
         progress.begin(&shown);
         match run(step, layout) {
             Ok(true) => progress.done(&shown),
-            Ok(false) => {}
+            // The directories with the receipt have another chance, after the receipt.
+            Ok(false) if plan.after.is_none() && layout.prefix.starts_with(step.path()) => {}
+            Ok(false) => note_what_is_left(layout, step, progress),
             Err(err) => {
                 undo_new_version(layout, plan, &plan.steps[..=n]);
                 return Err(err);
@@ -48,7 +54,13 @@ pub(super) fn apply(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -
         }
     }
     match &plan.after {
-        Some(after) => after.save(layout),
+        Some(after) => match after.save(layout) {
+            Err(Error::Write(err)) if err.is_full() && plan.needs_no_room() => {
+                progress.note(&format!("everything is done, but a later command has to record it: {err}"));
+                Ok(())
+            }
+            saved => saved,
+        },
         None => remove_receipt(layout, plan, progress),
     }
 }
@@ -83,12 +95,28 @@ fn remove_receipt(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> 
     for step in &plan.steps {
         if let Step::RemoveDirectory { path } = step
             && layout.prefix.starts_with(path)
-            && run(step, layout)?
         {
-            progress.done(&step.real(layout));
+            if run(step, layout)? {
+                progress.done(&step.real(layout));
+            } else {
+                note_what_is_left(layout, step, progress);
+            }
         }
     }
     Ok(())
+}
+
+/// Says why a directory that is ours could not be removed: files that are not ours are in it.
+fn note_what_is_left(layout: &Layout, step: &Step, progress: &mut dyn Progress) {
+    let Step::RemoveDirectory { path } = step else { return };
+    let dir = layout.real(path);
+    let Ok(entries) = fs::read_dir(&dir) else { return };
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+    names.truncate(3);
+    progress.note(&format!("kept, because it is not empty: {} ({}{more})", dir.display(), names.join(", ")));
 }
 
 /// Removes the temporary files that interrupted runs left behind.

@@ -4,7 +4,6 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::fs::WriteError;
-use crate::os::env::OWN_EXE;
 use crate::release::{self, Difference};
 use crate::settings;
 
@@ -34,13 +33,19 @@ pub(crate) enum Error {
     #[error("{path} is writable by everybody: choose another directory, or take that permission away (chmod o-w)")]
     Shared { path: PathBuf },
 
+    #[error(
+        "{path} is writable by the group {gid}, whose members could change what is installed: choose another directory, \
+         or take that permission away (chmod g-w)"
+    )]
+    SharedWithGroup { path: PathBuf, gid: u32 },
+
     #[error("{path} leads out of --root, to {target}: change the link so that it stays inside")]
     LeavesRoot { path: PathBuf, target: PathBuf },
 
-    #[error("{path} is not a directory: move it away, or choose another directory")]
+    #[error("{path} is not a directory: choose another directory, or move it away")]
     NotADirectory { path: PathBuf },
 
-    #[error("{path} is neither a regular file nor a link: move it away")]
+    #[error("{path} is not a regular file: move it away")]
     Special { path: PathBuf },
 
     #[error("{path} is on a file system mounted noexec, so nothing can be run from it: choose another --prefix")]
@@ -57,6 +62,12 @@ pub(crate) enum Error {
 
     #[error("cannot read {path}: {}: give permission, or move it away", crate::os::log::without_errno(cause))]
     CannotRead { path: PathBuf, cause: io::Error },
+
+    #[error(
+        "cannot read this etcdproxy itself: {}: make its file readable, or copy it again",
+        crate::os::log::without_errno(cause)
+    )]
+    OwnExe { cause: io::Error },
 
     #[error("nothing is installed in {path}: say where with --prefix, --user or --root")]
     NotInstalled { path: PathBuf },
@@ -78,6 +89,12 @@ pub(crate) enum Error {
          name the directory"
     )]
     NothingToVerify { candidates: String },
+
+    #[error(
+        "{path} {}: name the directory that \"etcdproxy unpack\" wrote to",
+        if *exists { "is not a directory" } else { "does not exist" }
+    )]
+    NoDirectory { path: PathBuf, exists: bool },
 
     #[error("the service is not started: set ETCDPROXY_ENDPOINTS in {path}, then try again")]
     NotConfigured { path: PathBuf },
@@ -107,7 +124,7 @@ pub(crate) enum Error {
 impl Error {
     /// This binary cannot be read.
     pub(super) fn own_exe(cause: io::Error) -> Self {
-        Self::CannotRead { path: OWN_EXE.into(), cause }
+        Self::OwnExe { cause }
     }
 }
 
@@ -117,7 +134,7 @@ pub(crate) enum LocationError {
     #[error("--user: HOME is not set: set it to the user's home directory")]
     NoHome,
 
-    #[error("--root: the directory {path} does not exist: create it first")]
+    #[error("--root: the directory {path} does not exist: name the root directory of an image or chroot")]
     NoRoot { path: PathBuf },
 
     #[error(

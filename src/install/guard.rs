@@ -11,6 +11,7 @@ use super::layout::Layout;
 use crate::fs::{WriteError, dirs, trust};
 
 const WRITABLE_BY_ALL: u32 = 0o002;
+const WRITABLE_BY_GROUP: u32 = 0o020;
 /// In such a directory, only a file's owner may remove or rename it.
 const STICKY: u32 = 0o1000;
 
@@ -79,9 +80,20 @@ pub(super) fn within_root(layout: &Layout, real: &Path) -> Result<PathBuf, Error
 fn refuse_shared(layout: &Layout, dir: &Path) -> Result<(), Error> {
     let real = layout.real(dir);
     match fs::metadata(&real) {
-        Ok(meta) if meta.mode() & WRITABLE_BY_ALL != 0 => Err(Error::Shared { path: real }),
-        _ => Ok(()),
+        Ok(meta) => refuse_other_writers(layout, &real, &meta),
+        Err(_) => Ok(()),
     }
+}
+
+/// Refuses a file or directory that anybody but root and this user can write to.
+pub(super) fn refuse_other_writers(layout: &Layout, real: &Path, meta: &Metadata) -> Result<(), Error> {
+    if meta.mode() & WRITABLE_BY_ALL != 0 {
+        return Err(Error::Shared { path: real.to_owned() });
+    }
+    if meta.mode() & WRITABLE_BY_GROUP != 0 && !trust::is_trusted_group(meta.gid(), layout.uid, layout.gid) {
+        return Err(Error::SharedWithGroup { path: real.to_owned(), gid: meta.gid() });
+    }
+    Ok(())
 }
 
 /// Checks one directory, or a link to one. Returns whether it exists.
@@ -100,12 +112,10 @@ fn check_entry(layout: &Layout, path: &Path) -> Result<bool, Error> {
     if meta.is_dir() { Ok(true) } else { Err(Error::NotADirectory { path: real }) }
 }
 
-fn refuse_others(layout: &Layout, real: &Path, meta: &Metadata) -> Result<(), Error> {
+pub(super) fn refuse_others(layout: &Layout, real: &Path, meta: &Metadata) -> Result<(), Error> {
     if !trust::is_trusted(meta.uid(), layout.uid) {
         return Err(Error::WrongOwner { path: real.to_owned(), owner: meta.uid() });
     }
-    if meta.is_dir() && meta.mode() & (WRITABLE_BY_ALL | STICKY) == WRITABLE_BY_ALL {
-        return Err(Error::Shared { path: real.to_owned() });
-    }
-    Ok(())
+    // The permissions of a link mean nothing.
+    if meta.is_dir() && meta.mode() & STICKY == 0 { refuse_other_writers(layout, real, meta) } else { Ok(()) }
 }

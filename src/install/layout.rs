@@ -23,11 +23,13 @@ pub(crate) struct Layout {
     pub user: bool,
     /// The id of the user who runs this. Only files of this user and of root are trusted.
     pub uid: u32,
+    /// The id of that user's group.
+    pub gid: u32,
 }
 
 impl Layout {
     /// The usual directories of a system-wide installation (file-hierarchy(7)).
-    pub(super) fn of_system(uid: u32) -> Self {
+    pub(super) fn of_system(uid: u32, gid: u32) -> Self {
         Self {
             root: "/".into(),
             prefix: "/opt/etcdproxy".into(),
@@ -36,6 +38,7 @@ impl Layout {
             config_dir: "/etc/etcdproxy".into(),
             user: false,
             uid,
+            gid,
         }
     }
 
@@ -129,7 +132,7 @@ pub(super) mod tests {
 
     /// The usual layout, for root.
     pub(in crate::install) fn layout() -> Layout {
-        Layout::of_system(0)
+        Layout::of_system(0, 0)
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn locate(location: &Location, env: &Env) -> Result<Layout, LocationE
     if let Some(root) = root.as_ref().filter(|root| !root.is_dir()) {
         return Err(LocationError::NoRoot { path: root.clone() });
     }
-    let mut layout = if location.user { of_user(env)? } else { Layout::of_system(env.uid) };
+    let mut layout = if location.user { of_user(env)? } else { Layout::of_system(env.uid, env.gid) };
     layout.root = root.unwrap_or(layout.root);
     if let Some(prefix) = &location.prefix {
         layout.prefix = absolute("--prefix", prefix)?;
@@ -73,6 +73,7 @@ fn of_user(env: &Env) -> Result<Layout, LocationError> {
         config_dir: xdg("XDG_CONFIG_HOME", ".config")?.join("etcdproxy"),
         user: true,
         uid: env.uid,
+        gid: env.gid,
     })
 }
 
@@ -142,7 +143,8 @@ mod tests {
         let prefix = home.path().join("etcdproxy");
         env.exe = prefix.join("versions/1.0/bin/etcdproxy");
         assert_ne!(located(&Location::default(), &env).unwrap().prefix, prefix);
-        let layout = Layout { prefix: prefix.clone(), bin_dir: "/opt/bin".into(), ..Layout::of_system(env.uid) };
+        let layout =
+            Layout { prefix: prefix.clone(), bin_dir: "/opt/bin".into(), ..Layout::of_system(env.uid, env.gid) };
         put_receipt(&layout);
         let found = located(&Location::default(), &env).unwrap();
         assert_eq!(
@@ -164,7 +166,10 @@ mod tests {
             (prefix("/usr/../bin"), "--prefix: \"/usr/../bin\" contains".to_owned()),
             (
                 Location { root: Some(no_root.clone()), ..Location::default() },
-                format!("--root: the directory {} does not exist: create it first", no_root.display()),
+                format!(
+                    "--root: the directory {} does not exist: name the root directory of an image or chroot",
+                    no_root.display()
+                ),
             ),
         ] {
             let found = located(&location, &env).unwrap_err();

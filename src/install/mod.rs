@@ -21,7 +21,7 @@ mod verify;
 mod versions;
 
 pub(crate) use apply::Progress;
-pub(crate) use error::Error;
+pub(crate) use error::{Error, LocationError};
 pub(crate) use locate::Location;
 pub(crate) use plan::Step;
 pub(crate) use run::{Options, Outcome, ServiceHint, Started, Target, install, list, prune, rollback, uninstall};

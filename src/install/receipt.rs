@@ -1,19 +1,24 @@
 //! The receipt: what was installed, and where the user's own files went.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, REMEDY};
 use super::file_state::FileState;
+use super::guard;
 use super::layout::Layout;
 use crate::fs::WriteError;
 use crate::fs::atomic::{self, Durability};
+use crate::fs::regular::{self, Links};
 
 /// The number of the file's format. A newer etcdproxy may write another.
 const FORMAT: u32 = 1;
+
+/// The number of bytes to read at most. A version has some ten paths, so a real receipt has some kB.
+const LARGEST: u64 = 16 << 20;
 
 /// Everything that an installation consists of.
 ///
@@ -112,14 +117,30 @@ impl Receipt {
     /// If it cannot be read or is not valid.
     pub(super) fn load(layout: &Layout) -> Result<Option<Self>, Error> {
         let path = layout.real(&layout.receipt());
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let file = match regular::open(&path, Links::Refuse) {
+            Ok(file) => file,
+            Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(err) if err.kind() == io::ErrorKind::InvalidInput => return Err(Error::Special { path }),
+            Err(cause) => return Err(Error::CannotRead { path, cause }),
+        };
+        // Whoever writes the receipt says what this user removes.
+        match file.metadata() {
+            Ok(meta) => {
+                guard::refuse_others(layout, &path, &meta)?;
+                guard::refuse_other_writers(layout, &path, &meta)?;
+            }
+            Err(cause) => return Err(Error::CannotRead { path, cause }),
+        }
+        let mut text = String::new();
+        match file.take(LARGEST).read_to_string(&mut text) {
+            Ok(_) => {}
             Err(err) if err.kind() == io::ErrorKind::InvalidData => {
                 return Err(Error::Receipt { path, why: err.to_string() });
             }
             Err(cause) => return Err(Error::CannotRead { path, cause }),
-        };
+        }
         let mut receipt = Self::parse(&text, &path)?;
         let canonical = |prefix: &Path| layout.real(prefix).canonicalize().ok();
         if receipt.prefix != layout.prefix && canonical(&receipt.prefix) != canonical(&layout.prefix) {
@@ -157,10 +178,25 @@ impl Receipt {
     /// Refuses paths outside of the receipt's own directories, so that nobody can use a receipt to have other files removed.
     fn refuse_foreign_paths(&self) -> Result<(), String> {
         let dirs = [&self.prefix, &self.bin_dir, &self.unit_dir, &self.config_dir];
+        let is_plain = |path: &Path| {
+            path.is_absolute()
+                && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+        };
+        for dir in dirs.into_iter().chain(&self.old_bin_dirs) {
+            if !is_plain(dir) {
+                return Err(format!("{} is not a directory of an installation", dir.display()));
+            }
+        }
+        let is_name = |name: &str| Path::new(name).components().eq([Component::Normal(name.as_ref())]);
+        let versions = self.versions.iter().flat_map(|version| std::iter::once(&version.name).chain(&version.programs));
+        for name in versions.chain(&self.current).chain(&self.previous) {
+            if !is_name(name) {
+                return Err(format!("{name:?} is not the name of a version or program"));
+            }
+        }
         for path in self.entries.iter().flat_map(|entry| std::iter::once(&entry.path).chain(&entry.backup)) {
-            let is_plain = path.components().all(|part| part != Component::ParentDir);
             let is_ours = |dir: &PathBuf| path.starts_with(dir) || dir.starts_with(path);
-            if !is_plain || !dirs.into_iter().chain(&self.old_bin_dirs).any(is_ours) {
+            if !is_plain(path) || !dirs.into_iter().chain(&self.old_bin_dirs).any(is_ours) {
                 return Err(format!("{} is not a path of an installation", path.display()));
             }
         }
@@ -183,12 +219,20 @@ impl Receipt {
         self.versions.iter().find(|version| version.name == name)
     }
 
-    /// Takes the current version from the target of its link, which an interrupted upgrade may have changed.
+    /// Takes the current version from the target of its link, which may have changed without the receipt: in an upgrade
+    /// that was interrupted, or in a rollback on a full disk.
     pub(super) fn follow_current(&mut self, target: &Path) {
-        if let Some(name) = target.file_name().and_then(|name| name.to_str())
-            && self.version(name).is_some()
+        let Some(name) = target.file_name().and_then(|name| name.to_str()) else { return };
+        if self.version(name).is_none() {
+            return;
+        }
+        self.set_current(name);
+        let (path, found) = (self.prefix.join("current"), FileState::Link { target: target.to_owned() });
+        if target == Path::new("versions").join(name)
+            && let Some(entry) = self.entries.iter_mut().find(|entry| entry.path == path && !entry.is(&found))
         {
-            self.set_current(name);
+            let recorded = std::mem::replace(&mut entry.state, found);
+            entry.previous.push(recorded);
         }
     }
 
@@ -312,6 +356,22 @@ mod tests {
         }
         let found = parse(&OLD.replace("/usr/local/bin/etcd.etcdproxy-saved", "/etc/shadow")).unwrap_err();
         assert!(found.contains("(/etc/shadow is not a path of an installation)"), "{found}");
+        for (ours, theirs) in [
+            ("\"/usr/bin\"", "\"/../out/bin\""),
+            ("\"/usr/bin\"", "\"usr/bin\""),
+            ("    \"/usr/local/bin\"", "    \"/usr/../local\""),
+            ("\"/opt/etcdproxy\",\n  \"bin", "\"/../out\",\n  \"bin"),
+        ] {
+            let found = parse(&OLD.replace(ours, theirs)).unwrap_err();
+            assert!(found.contains("is not a directory of an installation)"), "{found}");
+        }
+        for name in ["../../x", "a/b", "..", ""] {
+            for ours in ["\"0.1.0-aaaaaaaaaaaa\"", "\"etcdproxy\",", "\"etcd\"\n"] {
+                let theirs = ours.replacen(ours.split('"').nth(1).unwrap(), name, 1);
+                let found = parse(&OLD.replace(ours, &theirs)).unwrap_err();
+                assert!(found.contains("is not the name of a version or program)"), "{name} {ours}: {found}");
+            }
+        }
         // Directories above them may be ours, because an installation creates missing ones.
         assert!(parse(&OLD.replace("\"path\": \"/opt/etcdproxy\"", "\"path\": \"/opt\"")).is_ok());
     }

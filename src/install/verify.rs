@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::locate::{Location, locate};
 use super::receipt::{Entry, Receipt};
 use crate::fs::dirs;
-use crate::os::env::Env;
+use crate::os::env::{Env, is_own_exe};
 use crate::release::{self, Difference, Program, RELEASE, Store};
 
 /// What was checked, and what is wrong. It is the JSON of `verify --json`, whose names stay.
@@ -53,6 +53,11 @@ pub(crate) struct Finding {
 /// # Errors
 /// If a file cannot be read, if the installation that the user names does not exist, or if there is nothing to check.
 pub(crate) fn verify(dir: Option<&Path>, location: &Location, env: &Env) -> Result<Report, Error> {
+    if let Some(dir) = dir
+        && !dir.is_dir()
+    {
+        return Err(Error::NoDirectory { path: dir.to_owned(), exists: dir.exists() });
+    }
     let store = Store::new(env);
     let (mut embedded, mut files) = (Vec::new(), Vec::new());
     for program in RELEASE.programs {
@@ -61,7 +66,13 @@ pub(crate) fn verify(dir: Option<&Path>, location: &Location, env: &Env) -> Resu
             embedded.push(Embedded { name: program.name, version: RELEASE.version, sha256: program.sha256, problem });
         }
         for path in unpacked(program, dir, location, &store) {
-            let problem = release::difference(program, &path)?;
+            let problem = if dir.is_some() {
+                difference_behind_links(program, &path)?
+            } else if is_own_exe(&path) {
+                None
+            } else {
+                release::difference(program, &path)?
+            };
             files.push(Finding { path, problem, yours: false });
         }
     }
@@ -85,7 +96,27 @@ fn unpacked(program: &Program, dir: Option<&Path>, location: &Location, store: &
     match dir {
         Some(dir) => vec![dir.join(program.name)],
         None if location.root.is_some() => Vec::new(),
-        None => store.candidates(program).into_iter().filter(|path| path.symlink_metadata().is_ok()).collect(),
+        None => {
+            // A link to this binary is a program as long as this binary contains it.
+            let counts =
+                |path: &PathBuf| path.symlink_metadata().is_ok() && (release::has_payload() || !is_own_exe(path));
+            store.candidates(program).into_iter().filter(counts).collect()
+        }
+    }
+}
+
+/// How what the user names differs from `program`. Links count as what they lead to, because they run as that.
+fn difference_behind_links(program: &Program, path: &Path) -> Result<Option<Difference>, Error> {
+    if is_own_exe(path) {
+        let lacks_it = || Difference::Mismatch("it leads to this small launcher, which has no etcd inside".to_owned());
+        return Ok((!release::has_payload()).then(lacks_it));
+    }
+    match path.read_link() {
+        Ok(target) if !path.exists() => {
+            Ok(Some(Difference::Mismatch(format!("it is a link to {}, which leads to no file", target.display()))))
+        }
+        Ok(_) => Ok(release::difference(program, &path.canonicalize().unwrap_or_else(|_| path.to_owned()))?),
+        Err(_) => Ok(release::difference(program, path)?),
     }
 }
 

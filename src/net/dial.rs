@@ -126,7 +126,7 @@ impl Dialer {
             (Err(DialError::NotHttp2 | DialError::Closed), Scheme::Http) if self.speaks_tls(target, deadline).await => {
                 (None, Err(DialError::OnlyTls))
             }
-            (Err(DialError::NotTls | DialError::Tls(_)), Scheme::Https)
+            (Err(DialError::NotTls | DialError::Tls(_) | DialError::Closed), Scheme::Https)
                 if self.speaks_plain(target, deadline).await =>
             {
                 (None, Err(DialError::NotTls))
@@ -238,7 +238,10 @@ impl Dialer {
         match (err.kind(), scheme) {
             (io::ErrorKind::InvalidData, _) => DialError::NotHttp2,
             (_, Scheme::Http | Scheme::Unix) => DialError::Closed,
-            (_, Scheme::Https) => DialError::Tls(format!("the connection is closed ({})", without_errno(err))),
+            (io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => {
+                DialError::Closed
+            }
+            (_, Scheme::Https) => DialError::Tls(without_errno(err)),
         }
     }
 
@@ -262,7 +265,9 @@ impl Dialer {
         let Ok(handshake) = handshake(Arc::new(config), host, stream) else { return false };
         match deadline.step(Step::Handshake, handshake).await {
             Ok(Ok(_)) => true,
-            Ok(Err(err)) => !matches!(self.error(&err, Scheme::Https), DialError::NotTls | DialError::Tls(_)),
+            Ok(Err(err)) => {
+                !matches!(self.error(&err, Scheme::Https), DialError::NotTls | DialError::Tls(_) | DialError::Closed)
+            }
             Err(_) => false,
         }
     }

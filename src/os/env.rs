@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Environment variables, the path of this executable, and who runs it.
@@ -16,6 +17,8 @@ pub(crate) struct Env {
     pub exe: PathBuf,
     /// The effective user id.
     pub uid: u32,
+    /// The effective group id.
+    pub gid: u32,
 }
 
 /// Leads to this binary, even if its file was moved or replaced since the start (proc(5)).
@@ -26,6 +29,12 @@ pub(crate) fn open_own_exe() -> io::Result<File> {
     File::open(OWN_EXE)
 }
 
+/// Whether the path, or what a link at it leads to, is this binary.
+pub(crate) fn is_own_exe(path: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    id(path).is_some_and(|found| id(Path::new(OWN_EXE)) == Some(found))
+}
+
 impl Env {
     /// The environment of this process.
     pub(crate) fn of_process() -> Self {
@@ -33,6 +42,7 @@ impl Env {
             vars: std::env::vars_os().collect(),
             exe: std::env::current_exe().unwrap_or_default(),
             uid: nix::unistd::Uid::effective().as_raw(),
+            gid: nix::unistd::Gid::effective().as_raw(),
         }
     }
 

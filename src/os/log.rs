@@ -104,6 +104,18 @@ pub(crate) fn without_errno(err: &std::io::Error) -> String {
     text.trim_start_matches("failed to lookup address information: ").to_owned()
 }
 
+/// The error and its causes, in one line. Leaves out a cause that the text before it contains already.
+pub(crate) fn with_causes(err: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = err.to_string();
+    for cause in std::iter::successors(err.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// A warning that may come in floods and is logged once per [`Throttle::INTERVAL`] at most.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle(Mutex<Option<Instant>>);

@@ -4,4 +4,5 @@ pub(crate) mod env;
 pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod signals;
+pub(crate) mod stdout;
 pub(crate) mod sys;

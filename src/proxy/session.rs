@@ -43,7 +43,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
     let results = preflight::start(&settings, preflight)?;
     let (etcd, launch) = prepare_etcd(&settings, extra, env)?;
     preflight::wait(&results, None, preflight)?;
-    let mut command = launch.command(&etcd.path());
+    let mut command = launch.command(etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd").into())
 }

@@ -18,7 +18,7 @@ use crate::os::env::Env;
 use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{Events, FOR_COMMANDS};
 use crate::os::sys;
-use crate::settings::{self, ListenAddr, Preflight, Setting, Settings};
+use crate::settings::{self, ETCDCTL_ENDPOINTS, ListenAddr, Preflight, Setting, Settings, etcdctl_endpoints};
 
 /// How often to ask whether the cluster answers.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
@@ -65,9 +65,9 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
         return Ok(process::signal_code(signal));
     }
     let (program, args) = wrap.command.split_first().context("no command")?;
-    let addr = sidecar.addr.to_string();
     let mut command = Command::new(program);
-    command.args(args).env(Setting::ListenAddr.variable(), &addr).env("ETCDCTL_ENDPOINTS", &addr);
+    command.args(args).env(Setting::ListenAddr.variable(), sidecar.addr.to_string());
+    command.envs(etcdctl_endpoints(&sidecar.addr, env).map(|addr| (ETCDCTL_ENDPOINTS, addr)));
     sys::with_file_limit(&mut command, file_limit);
     let command = command.spawn().map_err(|cause| ExecError::new(program, cause))?;
     let status = process::run_to_end(command, &events, || sidecar.tend_or_log())?;

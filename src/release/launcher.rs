@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::error::Error;
 use super::payload::{self, LAUNCHER_MARK};
-use crate::fs::atomic;
+use crate::fs::{atomic, dirs};
 use crate::os::env::open_own_exe;
 
 const PT_LOAD: u32 = 1;
@@ -34,7 +34,7 @@ pub(crate) fn write_launcher(dir: &Path, name: &str) -> Result<(), Error> {
     let cut = Cut::plan(&head, &payload).ok_or_else(|| failed("its ELF header is not as expected"))?;
     cut.apply(&mut head);
 
-    atomic::replace(&dir.join(name), 0o755, |file| {
+    atomic::replace(&dir.join(name), 0o755, dirs::REMEDY, |file| {
         copy(&mut exe, 0..cut.gap.start, file)?;
         copy(&mut exe, cut.gap.end..cut.end, file)?;
         file.write_all_at(&head[..cut.headers_end], 0)?;

@@ -29,24 +29,36 @@ pub(crate) struct Store {
     uid: u32,
 }
 
-/// A program that can be executed.
+/// A program that can be executed, as long as this value exists.
 #[derive(Debug)]
-pub(crate) enum Executable {
-    File(PathBuf),
-    /// In memory as long as the process lives; `why` says what is wrong with each directory.
-    Memory {
-        fd: OwnedFd,
-        why: Vec<Error>,
-    },
+pub(crate) struct Executable {
+    path: PathBuf,
+    /// What `path` stands for, if it is not a file on disk.
+    memory: Option<InMemory>,
+}
+
+/// A program that no directory could take.
+#[derive(Debug)]
+struct InMemory {
+    _fd: OwnedFd,
+    /// What is wrong with each directory.
+    why: Vec<Error>,
 }
 
 impl Executable {
-    /// What to execute. Valid in this process and, until it executes something, in its children.
-    pub(crate) fn path(&self) -> PathBuf {
-        match self {
-            Self::File(path) => path.clone(),
-            Self::Memory { fd, .. } => PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())),
-        }
+    fn file(path: PathBuf) -> Self {
+        Self { path, memory: None }
+    }
+
+    fn in_memory(fd: OwnedFd, why: Vec<Error>) -> Self {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        Self { path, memory: Some(InMemory { _fd: fd, why }) }
+    }
+
+    /// What to execute. Valid in this process and, until it executes something, in its children. It is borrowed, because
+    /// a program in memory is gone with this value.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -62,7 +74,7 @@ impl Store {
     pub(crate) fn obtain(&self, name: &str) -> Result<Executable, Error> {
         let program = program(name)?;
         let executable = self.get(program)?;
-        if let Executable::Memory { why, .. } = &executable {
+        if let Some(InMemory { why, .. }) = &executable.memory {
             let why: Vec<String> = why.iter().map(ToString::to_string).collect();
             let megabytes = program.size.div_ceil(1_000_000);
             log::warn!("{name} runs from memory, which takes {megabytes} MB of it: {}", why.join("; "));
@@ -70,28 +82,33 @@ impl Store {
         Ok(executable)
     }
 
+    /// Whether [`obtain`](Self::obtain) has something to give: this binary contains the program, or it is on disk.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        payload::has_payload() || program(name).is_ok_and(|program| self.find(program).is_some())
+    }
+
     /// The program, ready to be executed; unpacked now if needed.
     ///
     /// If the file exists, this looks only at the file and its directories, not at the payload.
     pub(crate) fn get(&self, program: &'static Program) -> Result<Executable, Error> {
         if let Some(path) = self.find(program) {
-            return Ok(Executable::File(path));
+            return Ok(Executable::file(path));
         }
         if !payload::has_payload() {
             return Err(Error::Launcher { name: program.name });
         }
         match &self.roots {
-            UnpackRoots::Fixed(root) => self.put(program, root, REMEDY_FIXED).map(Executable::File),
+            UnpackRoots::Fixed(root) => self.put(program, root, REMEDY_FIXED).map(Executable::file),
             UnpackRoots::FirstOf(roots) => {
                 let mut why = Vec::new();
                 for root in roots {
                     match self.put(program, root, REMEDY) {
-                        Ok(path) => return Ok(Executable::File(path)),
+                        Ok(path) => return Ok(Executable::file(path)),
                         Err(err @ Error::Damaged { .. }) => return Err(err),
                         Err(err) => why.push(err),
                     }
                 }
-                in_memory(program).map(|fd| Executable::Memory { fd, why })
+                in_memory(program).map(|fd| Executable::in_memory(fd, why))
             }
         }
     }

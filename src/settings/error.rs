@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use super::mode::NO_ETCD;
+
 /// A setting that can never work. The text names the setting, the problem, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {problem}")]
@@ -15,6 +17,17 @@ impl Error {
     /// `setting` as its user knows it: `--mode`, `ETCDPROXY_MODE`, or the service binding.
     pub(crate) fn new(setting: impl Into<String>, problem: impl Display) -> Self {
         Self { setting: setting.into(), problem: problem.to_string() }
+    }
+
+    /// The small launcher is called as a program of etcd, which it does not have.
+    pub(crate) fn needs_etcd(name: &str) -> Self {
+        Self::new(
+            name,
+            format_args!(
+                "{NO_ETCD}: use \"etcdproxy run\" in the command instead, which needs none, or a build with etcd (on \
+                 Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)"
+            ),
+        )
     }
 
     /// The same, for a setting that is in `file`.

@@ -6,6 +6,7 @@
 //! - [`mode`]: what each mode can do, and what becomes of the process
 //! - [`binding`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
 //! - [`etcd_flags`]: the flags that are passed on to etcd
+//! - [`etcdctl`]: the variable that tells etcdctl the proxy's address
 //! - [`service`]: what the sandbox of an installed service must allow
 
 mod addr;
@@ -14,6 +15,7 @@ mod duration;
 mod endpoint;
 mod error;
 mod etcd_flags;
+mod etcdctl;
 mod host_port;
 mod mode;
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub(crate) use duration::duration;
 pub(crate) use endpoint::{Endpoint, Scheme};
 pub(crate) use error::Error;
 pub(crate) use etcd_flags::check_etcd_flags;
+pub(crate) use etcdctl::{ETCDCTL_ENDPOINTS, etcdctl_endpoints};
 pub(crate) use mode::{Mode, Run};
 pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::table::Setting;
 
+/// Why the small launcher cannot run etcd.
+pub(super) const NO_ETCD: &str = "this launcher has no etcd";
+
 /// Who forwards the application's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -34,6 +37,7 @@ pub(crate) struct Capabilities {
 
 /// What the settings ask of a mode.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(super) struct Demands<'a> {
     /// The client certificate has this common name.
     pub common_name: Option<&'a str>,
@@ -42,6 +46,8 @@ pub(super) struct Demands<'a> {
     pub namespace: bool,
     /// SRV records name the members.
     pub srv: bool,
+    /// This launcher has no etcd.
+    pub no_etcd: bool,
 }
 
 impl Mode {
@@ -76,11 +82,14 @@ impl Mode {
         }
     }
 
-    /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly; otherwise another one,
-    /// with the reason.
+    /// The mode that `auto` stands for: etcd's grpc-proxy wherever there is an etcd and it works correctly; otherwise
+    /// another one, with the reason.
     pub(super) fn auto(demands: Demands<'_>) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
         let (can, instead) = (first.capabilities(), second.capabilities());
+        if demands.no_etcd && can.runs_etcd {
+            return (second, Some(NO_ETCD.to_owned()));
+        }
         if let Some(name) = demands.common_name
             && !can.common_names
         {
@@ -183,6 +192,8 @@ mod tests {
             (Demands { common_name: Some("app"), password: true, namespace: true, ..none }, Mode::Tunnel),
             (Demands { srv: true, ..none }, Mode::Tunnel),
             (Demands { srv: true, namespace: true, ..none }, Mode::GrpcProxy),
+            (Demands { no_etcd: true, ..none }, Mode::Tunnel),
+            (Demands { no_etcd: true, password: true, namespace: true, ..none }, Mode::Tunnel),
         ] {
             let (mode, why) = Mode::auto(demands);
             assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{demands:?}");

@@ -8,7 +8,7 @@ use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
 use super::host_port;
-use super::mode::{Demands, Mode, Run};
+use super::mode::{Demands, Mode, NO_ETCD, Run};
 use super::sources::Sources;
 use super::table::Setting;
 use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
@@ -156,9 +156,19 @@ impl Sources {
                 password,
                 namespace: namespace.is_some(),
                 srv,
+                no_etcd: !self.has_etcd,
             }),
         };
         let can = mode.capabilities();
+        if can.runs_etcd
+            && !self.has_etcd
+            && let Some(chosen) = self.get(Setting::Mode)
+        {
+            return Err(chosen.error(format_args!(
+                "{NO_ETCD}, which mode {mode} needs: use --mode tunnel, or a build with etcd (on Cloud Foundry, stage \
+                 without BP_ETCDPROXY_MODE=tunnel)"
+            )));
+        }
         match (named, namespace) {
             (Some((cert, name)), _) if !can.common_names => Err(Error::new(
                 cert,
@@ -167,6 +177,10 @@ impl Sources {
                      use --mode tunnel, or a certificate without a common name"
                 ),
             )),
+            (_, Some(namespace)) if !can.namespaces && !self.has_etcd => Err(namespace.error(format_args!(
+                "{NO_ETCD}, and only etcd's grpc-proxy can put a prefix before keys: remove it, or use a build with \
+                 etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)"
+            ))),
             (_, Some(namespace)) if !can.namespaces => Err(namespace.error(
                 "the tunnel forwards bytes unchanged and cannot put a prefix before keys: remove it, or use --mode \
                  grpc-proxy (without a common name in the client certificate)",
@@ -412,6 +426,24 @@ mod tests {
         assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
         let off = resolve(&[(Setting::Mode, "tunnel"), (Setting::Drain, "off")], bound);
         assert_eq!((off.mode_reason, off.run), (None, Run::Tunnel { drain: Duration::ZERO }));
+    }
+
+    #[test]
+    fn without_an_etcd_auto_takes_the_tunnel_and_what_needs_etcd_is_an_error() {
+        let without = |more: &[(Setting, &str)]| {
+            let flags = [&[(Setting::Endpoints, "a:1")], more].concat();
+            sources(&flags, []).with_etcd(false).resolve().map_err(|err| err.to_string())
+        };
+        for more in [&[][..], &[(Setting::Mode, "auto")]] {
+            let settings = without(more).unwrap();
+            assert_eq!(settings.run.mode(), Mode::Tunnel);
+            assert_eq!(settings.mode_reason.as_deref(), Some("this launcher has no etcd"));
+        }
+        assert_eq!(without(&[(Setting::Mode, "tunnel")]).unwrap().mode_reason, None);
+        let problem = without(&[(Setting::Mode, "grpc-proxy")]).unwrap_err();
+        assert!(problem.starts_with("--mode: this launcher has no etcd, which mode grpc-proxy needs: "), "{problem}");
+        let problem = without(&[(Setting::Namespace, "p/")]).unwrap_err();
+        assert!(problem.starts_with("--namespace: this launcher has no etcd, and only etcd's grpc-proxy"), "{problem}");
     }
 
     #[test]

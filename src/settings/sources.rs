@@ -54,6 +54,8 @@ pub(crate) struct Sources {
     /// Names of the bound services, if none of them is used.
     pub(super) others: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// Whether there is an etcd to run.
+    pub(super) has_etcd: bool,
 }
 
 /// The service binding that is used.
@@ -104,7 +106,12 @@ impl Sources {
             Some((*key, Origin::Environment.value(key.variable(), text)))
         };
         let layers = vec![flags.collect(), Setting::ALL.iter().filter_map(variable).collect()];
-        Self { layers, bound: None, others: Vec::new(), warnings: Vec::new() }
+        Self { layers, bound: None, others: Vec::new(), warnings: Vec::new(), has_etcd: true }
+    }
+
+    /// Says whether there is an etcd to run. Without this, there is one.
+    pub(crate) fn with_etcd(self, has_etcd: bool) -> Self {
+        Self { has_etcd, ..self }
     }
 
     /// Adds the service binding as the last source.

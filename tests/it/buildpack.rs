@@ -81,6 +81,9 @@ fn supply_prints_its_steps_and_writes_the_etcd_and_the_launcher() {
         assert!(lines[3].starts_with("-----> Installing etcd 3."), "{stdout}");
         assert_eq!(lines[4], "       Declaring the sidecar etcd-proxy for web: ETCDPROXY_ENDPOINTS is set.");
         assert!(lines[5].contains("set BP_ETCDPROXY_SIDECAR=false"), "{stdout}");
+        assert!(lines[6].contains("with ETCDPROXY_WAIT=30s, the application"), "{stdout}");
+        let stdout = succeeds(staging.supply("0").env("ETCDPROXY_ENDPOINTS", "h:2379").env("ETCDPROXY_WAIT", "9s"));
+        assert!(!stdout.contains("ETCDPROXY_WAIT"), "{stdout}");
     }
     assert_eq!(staging.names("deps"), ["0"]);
     assert_eq!(staging.names("deps/0"), ["bin", "config.yml", "launch.yml", "profile.d"]);
@@ -123,13 +126,63 @@ fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
     supply.env("BP_ETCDPROXY_MODE", "tunnel").env("BP_ETCDPROXY_SIDECAR", "true").env("BP_ETCDPROXY_MEMORY", "16");
     let (code, stdout, _) = finish(&mut supply);
     assert_eq!((code, stdout.lines().nth(1)), (0, Some("-----> Supplying the tunnel, which needs no etcd")));
-    assert_eq!(staging.names("deps/0/bin"), ["etcdproxy"], "the etcd of the first supply is gone");
+    assert!(
+        stdout.contains("       The droplet contains no etcd. A command of the manifest that runs etcd"),
+        "{stdout}"
+    );
+    assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
+    assert_eq!(fs::read_link(staging.path("deps/0/bin/etcd")).unwrap(), Path::new("etcdproxy"), "it was a real etcd");
     assert!(!staging.text("deps/0/config.yml").contains("etcd_version"));
     assert!(staging.text("deps/0/launch.yml").contains(" --mode tunnel --memory 16"));
     let addr = unique_addr();
     let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
     let _tunnel = Process::start(staging.launcher(&args).stderr(Stdio::null()));
     wait_ready(&addr);
+}
+
+#[test]
+fn in_a_droplet_without_etcd_auto_is_the_tunnel_and_what_needs_etcd_says_so() {
+    let staging = Staging::new();
+    let cluster = Cluster::start(1);
+    assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_MODE", "tunnel")).0, 0);
+    let (endpoints, addr) = (cluster.endpoints(), unique_addr());
+    let why = "etcdproxy: mode tunnel: this launcher has no etcd\n";
+
+    // The sidecar of a manifest, and a task.
+    let common = ["--endpoints", &endpoints, "--listen-addr", &addr];
+    let run = Process::start(staging.launcher(&[&["run"], &common[..]].concat()).stderr(Stdio::piped()));
+    wait_ready(&addr);
+    let log = run.into_log();
+    assert!(log.starts_with(why), "{log}");
+    let task = [&["exec"], &common[..], &["--", "sh", "-c", "exit 7"]].concat();
+    let (code, _, stderr) = finish(&mut staging.launcher(&task));
+    assert_eq!(code, 7, "{stderr}");
+    assert!(stderr.starts_with(why), "{stderr}");
+
+    // What the user asks for, and what the launcher says.
+    let remedy = "a build with etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)";
+    for verb in ["run", "exec"] {
+        for (flag, value, problem) in [
+            ("--mode", "grpc-proxy", "this launcher has no etcd, which mode grpc-proxy needs: use --mode tunnel, or "),
+            (
+                "--namespace",
+                "app/",
+                "this launcher has no etcd, and only etcd's grpc-proxy can put a prefix before keys: remove it, or use ",
+            ),
+        ] {
+            let more: &[&str] = if verb == "exec" { &["--", "true"] } else { &[] };
+            let line = fails_with(78, &mut staging.launcher(&[&[verb, flag, value], &common[..], more].concat()));
+            assert_eq!(line, format!("etcdproxy: error: {flag}: {problem}{remedy}"));
+        }
+    }
+    // The command of a manifest for the buildpack of 2019.
+    let mut etcd = command(&staging.path("deps/0/bin/etcd"), ["grpc-proxy", "start", "--endpoints=h:1"]);
+    let line = fails_with(78, etcd.env_remove("ETCDPROXY_UNPACK_DIR").env("DEPS_DIR", staging.path("deps")));
+    let problem = "this launcher has no etcd: use \"etcdproxy run\" in the command instead, which needs none, or ";
+    assert_eq!(line, format!("etcdproxy: error: etcd: {problem}{remedy}"));
+    // The link is not an etcd that could be wrong.
+    let line = fails_with(1, &mut staging.launcher(&["verify"]));
+    assert!(line.contains("nothing to verify: this is the small launcher"), "{line}");
 }
 
 #[test]
@@ -181,6 +234,9 @@ fn etcd_can_be_unpacked_at_launch() {
     let stdout = succeeds(&mut etcd);
     assert!(stdout.starts_with("etcd Version: "), "{stdout}");
     assert_eq!(staging.names("deps/0/unpacked").len(), 1);
+    let stdout = succeeds(&mut staging.launcher(&["verify"]));
+    let link = format!("ok       {}", staging.path("deps/0/bin/etcd").display());
+    assert!(stdout.lines().any(|line| line == link), "{stdout}");
     // And back to the default.
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
     assert!(fs::symlink_metadata(staging.path("deps/0/bin/etcd")).unwrap().is_file());
@@ -244,7 +300,7 @@ fn the_same_binary_makes_the_same_zip() {
     let text = |zip: &[u8]| String::from_utf8_lossy(zip).into_owned();
     assert!(text(&package("c.zip", &["--stack", "cflinuxfs4"])).contains("\nstack: \"cflinuxfs4\"\n"));
     assert!(!text(&first).contains("\nstack:"));
-    let line = fails_with(1, &mut etcdproxy(["package", "--stack", "../x"]));
+    let line = fails_with(2, &mut etcdproxy(["package", "--stack", "../x"]));
     assert!(line.contains("invalid stack"), "{line}");
     let line = fails_with(73, &mut etcdproxy(["package", "--output", "/no/such/dir/x.zip"]));
     assert!(
@@ -276,7 +332,8 @@ fn the_binary_for_the_other_architecture_must_be_given_and_of_the_same_release()
     let package = |args: &[&str], file: &Path| {
         let mut command = etcdproxy(["package", "--output"]);
         command.arg(dir.path().join("x.zip")).args(args).args((file != Path::new("")).then_some(file));
-        let line = fails_with(1, &mut command);
+        let code = if args.contains(&"both") && file != Path::new("") { 1 } else { 2 };
+        let line = fails_with(code, &mut command);
         line.strip_prefix("etcdproxy: error: ").unwrap().replace(dir.path().to_str().unwrap(), "DIR")
     };
     for arch in ["both", other] {
@@ -374,7 +431,7 @@ fn the_profile_script_is_silent_and_waits_only_in_the_application() {
     let source_in = |launcher: &str, command_line: &str, vcap: &str, wait: &str| {
         let script = r#". "$DEPS_DIR/0/profile.d/etcdproxy.sh"; . "$DEPS_DIR/0/profile.d/etcdproxy.sh"; echo "$ETCDCTL_ENDPOINTS""#;
         let mut bash = command("bash".as_ref(), ["-euc", script, launcher, "/home/vcap/app", command_line]);
-        bash.env("DEPS_DIR", staging.path("deps")).env("ETCDPROXY_LISTEN_ADDR", &addr);
+        bash.env("DEPS_DIR", staging.path("deps")).env("ETCDPROXY_LISTEN_ADDR", &addr).current_dir(staging.path(""));
         finish(bash.env("ETCDPROXY_WAIT", wait).env("VCAP_APPLICATION", vcap))
     };
     let source =
@@ -388,9 +445,47 @@ fn the_profile_script_is_silent_and_waits_only_in_the_application() {
     assert_eq!(source("", web, "5s"), quiet);
     assert_eq!(source_in("/tmp/lifecycle/shell", "bash", web, "5s"), quiet);
     let (code, stdout, stderr) = source("bundle exec rackup", web, "200ms");
-    assert_eq!((code, stdout), (0, quiet.1));
+    assert_eq!((code, stdout), (0, quiet.1.clone()));
     let line = format!("etcdproxy: error: {addr} is not ready after 200ms: nothing listens there\n");
     assert_eq!(stderr, line.repeat(2));
+
+    // The sidecar's command can be a script.
+    for (script, waits) in [
+        ("#!/bin/sh\nexec etcd grpc-proxy start --endpoints=h:1\n", false),
+        ("#!/bin/sh\nexec \"$DEPS_DIR/0/bin/etcdproxy\"  run\n", false),
+        ("#!/bin/sh\n# etcdproxy run is the sidecar\nexec rackup\n", true),
+    ] {
+        fs::write(staging.path("start.sh"), script).unwrap();
+        for command_line in ["./start.sh", "bash -c \"./start.sh; true\""] {
+            let (code, stdout, stderr) = source(command_line, web, "200ms");
+            assert_eq!((code, stdout, !stderr.is_empty()), (0, quiet.1.clone(), waits), "{command_line} {script}");
+        }
+        assert_eq!(source("ETCDPROXY_WAIT= ./start.sh", web, "5s"), quiet);
+    }
+}
+
+#[test]
+fn the_profile_script_sets_the_address_for_etcdctl_only_where_its_default_is_wrong() {
+    let staging = Staging::new();
+    assert_eq!(finish(&mut staging.supply("0")).0, 0);
+    for (listen_addr, own, expected) in [
+        (None, None, "unset"),
+        (Some(""), None, "unset"),
+        (Some("127.0.0.1:2379"), None, "unset"),
+        (Some("localhost:2379"), None, "unset"),
+        (Some("127.0.0.1:2380"), None, "127.0.0.1:2380"),
+        (Some("127.0.0.1:2380"), Some("10.0.0.1:2379"), "10.0.0.1:2379"),
+        (Some("127.0.0.1:2380"), Some(""), ""),
+        (None, Some("10.0.0.1:2379"), "10.0.0.1:2379"),
+    ] {
+        let script = r#". "$DEPS_DIR/0/profile.d/etcdproxy.sh"; . "$DEPS_DIR/0/profile.d/etcdproxy.sh"; echo "${ETCDCTL_ENDPOINTS-unset}""#;
+        let mut bash = command("bash".as_ref(), ["-euc", script, "/tmp/lifecycle/launcher", "/home/vcap/app", "web"]);
+        bash.env("DEPS_DIR", staging.path("deps"));
+        for (name, value) in [("ETCDPROXY_LISTEN_ADDR", listen_addr), ("ETCDCTL_ENDPOINTS", own)] {
+            value.map(|value| bash.env(name, value));
+        }
+        assert_eq!(succeeds(&mut bash), format!("{expected}\n"), "{listen_addr:?} {own:?}");
+    }
 }
 
 mod needs_root {

@@ -190,7 +190,7 @@ async fn a_data_directory_is_kept_and_only_one_dev_uses_it_at_a_time() {
     let args = ["--nodes", "3", "--data-dir", data.to_str().unwrap()];
     let mut first = start(temp.path(), &args);
     load::connect(&first.addr).await.unwrap().put("k", "kept", None).await.unwrap();
-    let line = fails_with(1, &mut dev(temp.path(), &args));
+    let line = fails_with(73, &mut dev(temp.path(), &args));
     assert!(line.ends_with("is in use by another etcdproxy dev: end it, or name another --data-dir"), "{line}");
     first.process.terminate();
 

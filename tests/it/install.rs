@@ -202,8 +202,11 @@ fn a_missing_root_is_an_error() {
     for args in [&["install"][..], &["install", "--dry-run"], &["uninstall"], &["verify"], &["list"]] {
         let mut command = command(&binary(), args);
         let (code, _, stderr) = finish(command.arg("--root").arg(&root));
-        let problem = format!("--root: the directory {} does not exist: create it first\n", root.display());
-        assert!(code == 78 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
+        let problem = format!(
+            "--root: the directory {} does not exist: name the root directory of an image or chroot\n",
+            root.display()
+        );
+        assert!(code == 1 && stderr.ends_with(&problem), "{args:?}: {code} {stderr}");
     }
 }
 
@@ -447,6 +450,41 @@ fn settings_that_uninstall_keeps_can_be_purged_later() {
         }
         host.run(&["uninstall", "--purge"]);
         assert_eq!(host.tree(), before, "{between:?}");
+    }
+}
+
+#[test]
+fn a_purge_takes_whatever_an_uninstall_has_left_and_says_what_stays() {
+    let host = Host::new();
+    let before = host.tree();
+    for bin_dir in ["/usr/local/bin", "/opt/bin"] {
+        host.run(&["install", "--bin-dir", bin_dir]);
+        let etcd = host.path(bin_dir.trim_start_matches('/')).join("etcd");
+        fs::remove_file(&etcd).unwrap();
+        fs::write(&etcd, "mine").unwrap();
+        if bin_dir == "/usr/local/bin" {
+            // Also after the links have moved to another directory.
+            let output = host.run(&["install", "--bin-dir", "/opt/other"]);
+            assert!(output.contains("changed after it was installed: "), "{output}");
+        }
+        for _ in 0..2 {
+            let output = host.run(&["uninstall"]);
+            let kept = format!("kept, because it was changed after it was installed: {}\n", etcd.display());
+            assert!(output.contains(&kept) && etcd.exists(), "{output}");
+        }
+        let output = host.run(&["uninstall", "--purge"]);
+        assert!(output.contains(&format!("remove {}\n", etcd.display())) && !output.contains("kept"), "{output}");
+        assert_eq!(host.tree(), before);
+    }
+
+    host.run(&["install", "--systemd"]);
+    for name in ["etc/etcdproxy/ca.pem", "opt/etcdproxy/a", "opt/etcdproxy/b", "opt/etcdproxy/c", "opt/etcdproxy/d"] {
+        fs::write(host.path(name), "mine").unwrap();
+    }
+    let output = host.run(&["uninstall", "--purge"]);
+    for (dir, names) in [("etc/etcdproxy", "ca.pem"), ("opt/etcdproxy", "a, b, c and 1 more")] {
+        let note = format!("note: kept, because it is not empty: {} ({names})\n", host.path(dir).display());
+        assert!(output.contains(&note), "{output}");
     }
 }
 
@@ -699,6 +737,38 @@ fn the_receipt_of_a_newer_etcdproxy_is_left_alone() {
     }
 }
 
+#[test]
+fn a_fifo_in_place_of_a_file_is_an_error_and_nobody_waits_for_it() {
+    for (name, code) in [("opt/etcdproxy/receipt.json", 73), ("opt/etcdproxy/.lock", 73), (ENV, 73)] {
+        let host = Host::new();
+        host.run(&["install", "--systemd"]);
+        let path = host.path(name);
+        let _ = fs::remove_file(&path);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for verb in ["install", "uninstall"] {
+            let line = fails_with(code, &mut host.command(&[verb]));
+            assert!(line.contains(&format!("{}", path.display())) && line.contains("not a regular file: "), "{line}");
+        }
+    }
+}
+
+/// An image's receipt cannot lead out of the image.
+#[test]
+fn a_receipt_whose_directories_lead_out_of_the_root_is_refused() {
+    let host = Host::new();
+    host.run(&["install", "--bin-dir", "/opt/bin"]);
+    let receipt = host.path("opt/etcdproxy/receipt.json");
+    let text = fs::read_to_string(&receipt).unwrap();
+    fs::write(&receipt, text.replace("\"/opt/bin", "\"/../out/bin")).unwrap();
+    let before = host.tree();
+    for verb in ["install", "uninstall", "verify", "list"] {
+        let line = fails_with(1, &mut host.command(&[verb]));
+        assert!(line.contains("(/../out/bin is not a directory of an installation)"), "{line}");
+    }
+    assert_eq!(host.tree(), before);
+    assert!(!host.0.path().parent().unwrap().join("out").exists());
+}
+
 /// A receipt cannot make uninstall remove other files.
 #[test]
 fn a_receipt_with_foreign_paths_is_refused() {
@@ -772,22 +842,23 @@ fn an_install_for_one_user_stays_in_their_home() {
 
 #[test]
 fn invalid_locations_are_errors() {
-    for (args, problem) in [
+    for (code, args, problem) in [
         (
+            2,
             &["install", "--prefix", "/opt/a b"][..],
             "--prefix: \"/opt/a b\" contains something that a systemd unit cannot use",
         ),
-        (&["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
-        (&["install", "--user"], "--user: HOME is not set"),
+        (2, &["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
+        (78, &["install", "--user"], "--user: HOME is not set"),
     ] {
-        let line = fails_with(78, &mut command(&binary(), args));
+        let line = fails_with(code, &mut command(&binary(), args));
         assert!(line.contains(problem), "{line}");
     }
 }
 
 mod needs_root {
     use std::fs;
-    use std::os::unix::fs::{lchown, symlink};
+    use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
     use std::process::Command;
 
     use super::{Host, UNIT};
@@ -820,6 +891,94 @@ mod needs_root {
         let host = Host::new();
         host.run(&["install"]);
         assert!(host.path(UNIT).exists());
+    }
+
+    /// Fills the disk with the installation, runs commands there, and returns what they print.
+    fn on_a_full_disk(host: &Host, commands: &str) -> String {
+        let script = format!(
+            "set -e; cp -a $ROOT/opt /tmp/$$; mount -t tmpfs -o size=$(($(du -sm /tmp/$$ | cut -f1) + 1))m x $ROOT/opt
+            cp -a /tmp/$$/. $ROOT/opt; rm -r /tmp/$$; ! head -c 9m /dev/zero >$ROOT/opt/full 2>/dev/null
+            ! echo x 2>/dev/null >$ROOT/opt/more
+            {commands}"
+        );
+        let mut command = command("unshare".as_ref(), ["--mount", "sh", "-c", &script]);
+        succeeds(command.env("ROOT", host.0.path()).env("BIN", binary()))
+    }
+
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn a_full_disk_does_not_stop_an_uninstall() {
+        let host = Host::new();
+        host.run(&["install", "--systemd"]);
+        let output = on_a_full_disk(&host, "$BIN uninstall --root $ROOT; ls -A $ROOT/opt");
+        assert!(
+            output.contains("etcdproxy is no longer installed in ") && output.ends_with("full\nmore\n"),
+            "{output}"
+        );
+        assert!(!host.path("usr/local/bin/etcd").exists() && !host.path(UNIT).exists());
+    }
+
+    #[test]
+    #[ignore = "needs root and a build with three programs: run ./scripts/test.sh as root"]
+    fn a_full_disk_does_not_stop_a_rollback_or_a_prune() {
+        let host = Host::new();
+        succeeds(&mut host.with(&three_programs::binary(), &["install"]));
+        let first = host.current();
+        host.run(&["install"]);
+        let output = on_a_full_disk(
+            &host,
+            "$BIN rollback --root $ROOT; readlink $ROOT/opt/etcdproxy/current
+            rm $ROOT/opt/full; $BIN verify --root $ROOT; ! head -c 9m /dev/zero >$ROOT/opt/full 2>/dev/null
+            $BIN prune --keep 1 --root $ROOT; ls $ROOT/opt/etcdproxy/versions; $BIN uninstall --root $ROOT; ls -A $ROOT/opt",
+        );
+        assert!(output.contains(&format!("{first} is current\nversions/{first}\n")), "{output}");
+        assert!(output.contains("everything is done, but a later command has to record it: "), "{output}");
+        assert!(!output.contains("MISMATCH") && output.contains(&format!("\n{first}\n")), "{output}");
+        assert!(output.ends_with("full\nmore\n"), "{output}");
+    }
+
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn root_does_not_obey_what_others_can_write() {
+        let theirs = 12345;
+        let change = |what: &str, host: &Host| {
+            let (prefix, receipt) = (host.path("opt/etcdproxy"), host.path("opt/etcdproxy/receipt.json"));
+            let mode =
+                |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            match what {
+                "owner" => lchown(&receipt, Some(theirs), None).unwrap(),
+                "group" => {
+                    lchown(&receipt, None, Some(theirs)).unwrap();
+                    mode(&receipt, 0o664);
+                }
+                "everybody" => mode(&receipt, 0o646),
+                "directory" => {
+                    lchown(&prefix, None, Some(theirs)).unwrap();
+                    mode(&prefix, 0o775);
+                }
+                _ => {
+                    fs::rename(&receipt, host.path("opt/etcdproxy/theirs.json")).unwrap();
+                    symlink("theirs.json", &receipt).unwrap();
+                }
+            }
+        };
+        for (what, code, problem) in [
+            ("owner", 77, "receipt.json belongs to uid 12345, who could change what is installed"),
+            ("group", 77, "receipt.json is writable by the group 12345, whose members could change"),
+            ("everybody", 77, "receipt.json is writable by everybody"),
+            ("directory", 77, "opt/etcdproxy is writable by the group 12345, whose members could change"),
+            ("link", 73, "receipt.json is not a regular file: move it away"),
+        ] {
+            let host = Host::new();
+            host.run(&["install"]);
+            change(what, &host);
+            let before = host.tree();
+            for args in [&["install"][..], &["uninstall"], &["prune", "--keep", "1"], &["rollback"]] {
+                let line = fails_with(code, &mut host.command(args));
+                assert!(line.contains(problem), "{what}: {line}");
+            }
+            assert_eq!(host.tree(), before, "{what}");
+        }
     }
 
     /// A script in its own mount namespace. A version is installed in `$ROOT`, and `$BIN` is another one.

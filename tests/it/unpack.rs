@@ -130,6 +130,40 @@ fn verify_finds_a_modified_and_a_missing_file() {
     assert_eq!(verify().1.lines().last().unwrap(), format!("MISSING  {}", etcd.display()));
 }
 
+#[test]
+fn verify_follows_links_in_the_directory_that_the_user_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let verify = |dir: &Path| finish(&mut etcdproxy([Path::new("verify"), dir]));
+    let last_line = |stdout: &str| stdout.lines().last().unwrap().to_owned();
+    let programs = dir.path().join("programs");
+    unpack(&binary(), &programs);
+    let links = dir.path().join("links");
+    fs::create_dir(&links).unwrap();
+    let path = links.join("etcd");
+    let to = |target: &Path| {
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        let (code, stdout, stderr) = verify(&links);
+        assert_eq!(stderr, "");
+        (code, last_line(&stdout).replace(path.to_str().unwrap(), "etcd"))
+    };
+    for target in [binary(), programs.join("etcd")] {
+        assert_eq!(to(&target), (0, "ok       etcd".to_owned()), "{}", target.display());
+    }
+    assert_eq!(to("/nope".as_ref()), (1, "MISMATCH etcd: it is a link to /nope, which leads to no file".to_owned()));
+    assert_eq!(to("etcd".as_ref()), (1, "MISMATCH etcd: it is a link to etcd, which leads to no file".to_owned()));
+    let (code, line) = to("/bin/sh".as_ref());
+    assert!(code == 1 && line.starts_with("MISMATCH etcd: it has "), "{line}");
+    assert_eq!(to("/bin".as_ref()), (1, "MISMATCH etcd: it is not a regular file".to_owned()));
+
+    let remedy = "name the directory that \"etcdproxy unpack\" wrote to";
+    let line = fails_with(1, &mut etcdproxy(["verify", "/no/such/dir"]));
+    assert_eq!(line, format!("etcdproxy: error: /no/such/dir does not exist: {remedy}"));
+    let etcd = programs.join("etcd");
+    let line = fails_with(1, &mut etcdproxy([Path::new("verify"), &etcd]));
+    assert_eq!(line, format!("etcdproxy: error: {} is not a directory: {remedy}", etcd.display()));
+}
+
 /// The position, in the binary, of the zstd frame with which the embedded etcd begins.
 fn first_frame_of_etcd(binary: &[u8]) -> Range<usize> {
     const MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();

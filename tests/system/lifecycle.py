@@ -172,8 +172,9 @@ def static(lab, unpack):
         instance = lab.push("static", cluster.endpoints, unpack=unpack)
         instance.start()
         assert "An app without code" in instance.get()
-        command = 'etcdproxy wait --timeout 10s && echo "$ETCDCTL_ENDPOINTS"'
-        same(instance.ssh(command), "127.0.0.1:2379\n")
+        # The address is etcdctl's default, and etcdctl refuses to have both the variable and --endpoints.
+        command = 'etcdproxy wait --timeout 10s && echo "${ETCDCTL_ENDPOINTS-unset}"'
+        same(instance.ssh(command), "unset\n")
         # The profile script must also work in a strict shell.
         (script,) = instance.deps.glob("*/profile.d/etcdproxy.sh")
         same(instance.ssh(f"set -eu; source '{script}'"), "")
@@ -206,8 +207,8 @@ def tunnel(lab):
     env = {"BP_ETCDPROXY_MODE": "tunnel"}
     with three_members(lab) as cluster:
         instance = lab.push("rubyapp", cluster.endpoints, **env)
-        programs = [path.name for path in instance.deps.glob("*/bin/*")]
-        same(programs, ["etcdproxy"])
+        programs = {path.name: path.is_symlink() for path in instance.deps.glob("*/bin/*")}
+        same(programs, {"etcd": True, "etcdproxy": False})
         instance.start()
         same([instance.get(), instance.get()], VIEWS)
         log = instance.process("etcd-proxy").text()
@@ -215,6 +216,24 @@ def tunnel(lab):
         instance.ssh("etcdproxy wait --timeout 10s")
         instance.stop()
         same(instance.process("etcd-proxy").popen.returncode, 0)
+
+
+@case("a droplet without etcd serves the manifest's own etcdproxy run, and a task")
+def without_etcd(lab):
+    env = {"BP_ETCDPROXY_MODE": "tunnel", "BP_ETCDPROXY_SIDECAR": "false"}
+    with three_members(lab) as cluster:
+        own = {"name": "own", "command": "etcdproxy run"}
+        instance = lab.push("rubyapp", cluster.endpoints, more_sidecars=[own], **env)
+        task = instance.launch("task", "etcdproxy exec -- etcdproxy health", process_type=None)
+        task.expect_exit(0, seconds=15)
+        instance.start()
+        same([instance.get(), instance.get()], VIEWS)
+        log = instance.process("own").text()
+        assert "mode tunnel: this launcher has no etcd" in log, log
+        instance.stop()
+        old = instance.launch("old", "etcd grpc-proxy start --endpoints=h:1")
+        old.expect_exit(78, seconds=5)
+        assert "this launcher has no etcd" in old.text(), old.text()
 
 
 def bound_rubyapp(lab, how):
@@ -335,6 +354,23 @@ def web_waits(lab, manifest):
         same([instance.get(), instance.get()], VIEWS)
         log = instance.process("web").text()
         assert "does not answer yet" not in log, log
+        instance.stop()
+
+
+@case("ETCDPROXY_WAIT: a sidecar that is a script does not wait for itself")
+def script_does_not_wait(lab):
+    env = {"BP_ETCDPROXY_SIDECAR": "false", "ETCDPROXY_WAIT": "30s"}
+    with three_members(lab) as cluster:
+        own = {"name": "own", "command": "./proxy.sh"}
+        instance = lab.push("rubyapp", cluster.endpoints, more_sidecars=[own], **env)
+        script = instance.app / "proxy.sh"
+        script.write_text("#!/bin/sh\nexec etcdproxy run\n")
+        script.chmod(0o755)
+        started = time.monotonic()
+        instance.start()
+        same([instance.get(), instance.get()], VIEWS)
+        took = time.monotonic() - started
+        assert took < 20, f"{took:.1f} s"
         instance.stop()
 
 

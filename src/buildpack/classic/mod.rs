@@ -7,5 +7,5 @@ mod package;
 mod supply;
 mod yaml;
 
-pub(crate) use package::{Package, package};
+pub(crate) use package::{Error as PackageError, Package, package};
 pub(crate) use supply::{Supply, supply};

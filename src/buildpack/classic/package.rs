@@ -39,6 +39,34 @@ pub(crate) struct Package<'a> {
     pub exe: &'a Path,
 }
 
+/// Why the zip cannot be made from what the user gives.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("this is the small launcher, which has no etcd inside: package with the full etcdproxy")]
+    Launcher,
+
+    #[error("--stack: invalid stack {0:?}: use a name such as cflinuxfs4")]
+    InvalidStack(String),
+
+    #[error("--other: a package for {this} alone contains this binary only: leave --other out")]
+    OtherNotNeeded { this: &'static str },
+
+    #[error("--arch {arch}: this is the etcdproxy for {this}: name the one for {missing} with --other")]
+    OtherNeeded { arch: String, this: &'static str, missing: &'static str },
+
+    #[error("--other: {path} cannot be used: {why}")]
+    Unusable { path: PathBuf, why: String },
+
+    #[error("--other: {path} is for {arch}: name the etcdproxy for {missing}")]
+    WrongArch { path: PathBuf, arch: String, missing: &'static str },
+
+    #[error(
+        "--other: {path} is etcdproxy {} with etcd {}, this is {} with {}: use two of the same release",
+        other.etcdproxy, other.etcd, this.etcdproxy, this.etcd
+    )]
+    OtherRelease { path: PathBuf, other: Label, this: Label },
+}
+
 /// An etcdproxy in the zip.
 struct Binary<'a> {
     path: &'a Path,
@@ -52,16 +80,18 @@ struct Binary<'a> {
 /// file cannot be written.
 pub(crate) fn package(task: Package<'_>, release: &Release) -> Result<PathBuf> {
     if !has_payload() {
-        bail!("this is the small launcher, which has no etcd inside: package with the full etcdproxy");
+        bail!(Error::Launcher);
     }
     let binaries = binaries(&task, release)?;
     let stack = task.stack.unwrap_or_default();
     if !stack.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-        bail!("--stack: invalid stack {stack:?}: use a name such as cflinuxfs4");
+        bail!(Error::InvalidStack(stack.to_owned()));
     }
     let suffix = if stack.is_empty() { String::new() } else { format!("-{stack}") };
     let path = task.output.unwrap_or_else(|| format!("etcdproxy_buildpack-cached{suffix}-v{VERSION}.zip").into());
-    atomic::replace(&path, 0o644, |zip| fill(zip, &binaries, stack).map_err(io::Error::other))?;
+    atomic::replace(&path, 0o644, "choose another --output", |zip| {
+        fill(zip, &binaries, stack).map_err(io::Error::other)
+    })?;
     Ok(path)
 }
 
@@ -75,33 +105,28 @@ fn binaries<'a>(task: &Package<'a>, release: &Release) -> Result<Vec<Binary<'a>>
         binaries.push(Binary { path: task.exe, label: own_label()? });
     }
     match task.other {
-        Some(_) if arch == this => {
-            bail!("--other: a package for {this} alone contains this binary only: leave --other out")
-        }
+        Some(_) if arch == this => bail!(Error::OtherNotNeeded { this }),
         Some(path) => binaries.push(Binary { path, label: other(path, missing)? }),
         None if arch == this => {}
-        None => bail!("--arch {arch}: this is the etcdproxy for {this}: name the one for {missing} with --other"),
+        None => bail!(Error::OtherNeeded { arch: arch.to_owned(), this, missing }),
     }
     binaries.sort_by(|a, b| a.label.arch.cmp(&b.label.arch));
     Ok(binaries)
 }
 
 /// The label of the binary for the other architecture, if both are of the same release.
-fn other(path: &Path, missing: &str) -> Result<Label> {
-    let label = Label::read(path).with_context(|| format!("--other: {} cannot be used", path.display()))?;
-    let own = own_label()?;
+fn other(path: &Path, missing: &'static str) -> Result<Label> {
+    let path = path.to_owned();
+    let label = match Label::read(&path) {
+        Ok(label) => label,
+        Err(why) => bail!(Error::Unusable { path, why: why.to_string() }),
+    };
+    let this = own_label()?;
     if label.arch != missing {
-        bail!("--other: {} is for {}: name the etcdproxy for {missing}", path.display(), label.arch);
+        bail!(Error::WrongArch { path, arch: label.arch, missing });
     }
-    if (&label.etcdproxy, &label.etcd) != (&own.etcdproxy, &own.etcd) {
-        bail!(
-            "--other: {} is etcdproxy {} with etcd {}, this is {} with {}: use two of the same release",
-            path.display(),
-            label.etcdproxy,
-            label.etcd,
-            own.etcdproxy,
-            own.etcd
-        );
+    if (&label.etcdproxy, &label.etcd) != (&this.etcdproxy, &this.etcd) {
+        bail!(Error::OtherRelease { path, other: label, this });
     }
     Ok(label)
 }

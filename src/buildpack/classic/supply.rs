@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -10,7 +9,8 @@ use anyhow::{Context as _, Result};
 use super::yaml::quoted;
 use crate::buildpack::options::{Declare, Options, Unpack};
 use crate::buildpack::process::Sidecar;
-use crate::fs::{WriteError, atomic, dirs};
+use crate::fs::dirs::{self, REMEDY};
+use crate::fs::{WriteError, atomic};
 use crate::release::{PROGRAM_NAMES, Program, Release, VERSION, unpack_fresh, write_launcher};
 
 /// Name of the launcher in `deps/IDX/bin`.
@@ -27,6 +27,8 @@ pub(crate) struct Supply<'a> {
     pub index: &'a str,
     /// This binary.
     pub exe: &'a Path,
+    /// Whether the application waits for the cluster.
+    pub waits: bool,
 }
 
 impl Supply<'_> {
@@ -56,7 +58,7 @@ pub(crate) fn supply(
     writeln!(out, "-----> Etcdproxy Buildpack version {VERSION}")?;
     let dir = task.deps.join(task.index);
     let bin = dir.join("bin");
-    dirs::ensure(&bin)?;
+    dirs::ensure(&bin, REMEDY)?;
     let without_etcd = options.mode.filter(|mode| !mode.capabilities().runs_etcd);
     let programs = if let Some(mode) = without_etcd {
         writeln!(out, "-----> Supplying the {mode}, which needs no etcd")?;
@@ -64,6 +66,13 @@ pub(crate) fn supply(
             let _ = fs::remove_file(bin.join(name)); // of an earlier supply
         }
         write_launcher(&bin, LAUNCHER)?;
+        // Called by this name, the launcher says what is wrong. Otherwise the log would say only "command not found".
+        link(&bin, "etcd")?;
+        writeln!(out, "       The droplet contains no etcd. A command of the manifest that runs etcd, such as")?;
+        writeln!(
+            out,
+            "       etcd grpc-proxy, ends with an error: use etcdproxy run in it, or unset BP_ETCDPROXY_MODE."
+        )?;
         &[]
     } else {
         writeln!(out, "-----> Supplying etcd")?;
@@ -74,7 +83,7 @@ pub(crate) fn supply(
     };
 
     let mut written = vec![write(&dir, "config.yml", &config(release, programs))?];
-    dirs::ensure(&dir.join("profile.d"))?;
+    dirs::ensure(&dir.join("profile.d"), REMEDY)?;
     written.push(write(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
     written.extend(declare(task, options, out)?);
     if options.debug {
@@ -92,7 +101,7 @@ fn install(task: &Supply<'_>, options: &Options, release: &'static Release, bin:
     match options.unpack {
         Unpack::Stage => {
             for program in release.programs {
-                unpack_fresh(program, bin, "make room for it")?;
+                unpack_fresh(program, bin, REMEDY)?;
             }
             Ok(write_launcher(bin, LAUNCHER)?)
         }
@@ -103,13 +112,17 @@ fn install(task: &Supply<'_>, options: &Options, release: &'static Release, bin:
 /// Writes the whole binary, and links to it with the names of the programs that it unpacks at the first start.
 fn install_packed(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
     let mut whole = fs::File::open(exe).with_context(|| format!("cannot read {}", exe.display()))?;
-    atomic::replace(&bin.join(LAUNCHER), 0o755, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
+    atomic::replace(&bin.join(LAUNCHER), 0o755, REMEDY, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
     for program in programs {
-        let link = bin.join(program.name);
-        let _ = fs::remove_file(&link);
-        symlink(LAUNCHER, &link).with_context(|| format!("cannot make the link {}", link.display()))?;
+        link(bin, program.name)?;
     }
     Ok(())
+}
+
+/// Links `name` to the launcher.
+fn link(bin: &Path, name: &str) -> Result<(), WriteError> {
+    let link = bin.join(name);
+    atomic::link(&link, Path::new(LAUNCHER)).map_err(|err| WriteError::new(&link, &err, REMEDY, None))
 }
 
 /// Declares the sidecar, or removes an earlier declaration, and says why.
@@ -127,8 +140,15 @@ fn declare(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result
             let process_types = sidecar.process_types.join(", ");
             writeln!(out, "       Declaring the sidecar {} for {process_types}: {why}.", sidecar.name)?;
             writeln!(out, "       If the manifest has an etcd sidecar of its own, set BP_ETCDPROXY_SIDECAR=false.")?;
+            if !task.waits {
+                writeln!(
+                    out,
+                    "       Application and sidecar start at the same time: with ETCDPROXY_WAIT=30s, the application"
+                )?;
+                writeln!(out, "       starts as soon as the cluster answers, after 30 s at the latest.")?;
+            }
             let text = launch(&sidecar);
-            let put = |dir: PathBuf| dirs::ensure(&dir).and_then(|()| write(&dir, "launch.yml", &text));
+            let put = |dir: PathBuf| dirs::ensure(&dir, REMEDY).and_then(|()| write(&dir, "launch.yml", &text));
             Ok(task.launch_dirs().into_iter().map(put).collect::<Result<_, _>>()?)
         }
     }
@@ -136,7 +156,7 @@ fn declare(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, WriteError> {
     let path = dir.join(name);
-    atomic::replace(&path, 0o644, |file| file.write_all(text.as_bytes()))?;
+    atomic::replace(&path, 0o644, REMEDY, |file| file.write_all(text.as_bytes()))?;
     Ok(path)
 }
 

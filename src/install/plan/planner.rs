@@ -75,7 +75,12 @@ impl<'a> Planner<'a> {
         let settled = |entry: Entry| Entry { previous: Vec::new(), ..entry };
         let mut entries: Vec<Entry> = self.entries.into_iter().map(settled).collect();
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let after = after.map(|after| Receipt { entries, old_bin_dirs: Vec::new(), ..after });
+        let after = after.map(|after| {
+            let mut old_bin_dirs = during.old_bin_dirs.clone();
+            old_bin_dirs.retain(|dir| *dir != after.bin_dir && entries.iter().any(|entry| entry.path.starts_with(dir)));
+            old_bin_dirs.dedup();
+            Receipt { old_bin_dirs, entries, ..after }
+        });
         let is_recorded = after.as_ref() == Some(before);
         Plan { steps: self.steps, notes: self.notes, before: before.clone(), during, after, is_recorded }
     }
@@ -192,9 +197,13 @@ impl<'a> Planner<'a> {
     fn remove_rest(&mut self) -> Result<(), Error> {
         let receipt = self.goal.receipt;
         let is_wanted = |planner: &Self, path: &Path| planner.entries.iter().any(|entry| entry.path == path);
-        // In the reverse order of the receipt.
-        let (mut directories, files): (Vec<&Entry>, Vec<&Entry>) =
-            receipt.entries.iter().rev().partition(|entry| entry.state == FileState::Directory);
+        let (mut directories, mut files): (Vec<&Entry>, Vec<&Entry>) =
+            receipt.entries.iter().partition(|entry| entry.state == FileState::Directory);
+        // Whatever leads to a file goes before it: links and the unit lead through the link to the current version, and that
+        // one to the version's files.
+        let prefix = &self.goal.layout.prefix;
+        let is_link = |entry: &Entry| matches!(entry.state, FileState::Link { .. });
+        files.sort_by_key(|entry| (entry.path.starts_with(prefix), !is_link(entry)));
         for entry in files {
             if !is_wanted(self, &entry.path) {
                 self.remove(entry)?;
@@ -229,7 +238,8 @@ impl<'a> Planner<'a> {
         match &found {
             None => {}
             Some(FileState::Directory) => self.note(format!("kept: {path} is now a directory")),
-            Some(found) if entry.is(found) || (self.goal.purge && entry.backup.is_none()) => {
+            // Where the user's own file was kept and is gone, it is the user's own file again.
+            Some(found) if entry.is(found) || (self.goal.purge && entry.backup.is_some() == backup.is_some()) => {
                 self.steps.push(Step::Remove { path: entry.path.clone() });
             }
             // The user's own file, restored by a run that was interrupted.
@@ -240,9 +250,7 @@ impl<'a> Planner<'a> {
                     self.note(format!("kept: {}", self.shown(&backup)));
                 }
                 // It remains ours, for a later purge and for another install.
-                let stays = self.goal.layout.is_of_service(&entry.path);
-                let entries = if stays { &mut self.entries } else { &mut self.leaving };
-                entries.push(entry.clone());
+                self.entries.push(entry.clone());
                 return Ok(());
             }
         }

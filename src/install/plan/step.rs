@@ -95,6 +95,11 @@ pub(in crate::install) struct Plan {
 }
 
 impl Plan {
+    /// Whether the steps only remove and move files and links, and change links, which fit even on a full disk.
+    pub(in crate::install) fn needs_no_room(&self) -> bool {
+        self.steps.iter().all(|step| !matches!(step, Step::Directory { .. } | Step::Save { .. } | Step::Write { .. }))
+    }
+
     /// Whether the plan removes the service.
     pub(in crate::install) fn removes_service(&self, layout: &Layout) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Remove { path } if *path == layout.unit()))

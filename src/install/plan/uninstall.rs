@@ -38,7 +38,7 @@ fn plan_with(
 #[cfg(test)]
 mod tests {
     use super::super::install::tests::plan_of;
-    use super::super::simulation::{Host, Planning, link, own_file, static_layout};
+    use super::super::simulation::{Host, Planning, in_short, link, own_file, static_layout};
     use super::*;
     use crate::install::file_state::FileState;
 
@@ -141,11 +141,46 @@ mod tests {
     }
 
     #[test]
-    fn another_changed_file_stays_but_is_forgotten() {
+    fn another_changed_file_stays_and_is_remembered_until_a_purge() {
         let mut host = installed().with(ETCD, own_file());
         let plan = host.run(&uninstall);
-        assert_eq!(plan.notes, [format!("kept, because it was changed after it was installed: {ETCD}")]);
-        assert_eq!(host, Host::new().with(ETCD, own_file()));
+        assert_eq!(
+            plan.notes,
+            [
+                format!("kept, because it was changed after it was installed: {ETCD}"),
+                "kept for a later install or uninstall --purge: /opt/etcdproxy/receipt.json".to_owned(),
+            ]
+        );
+        assert_eq!(host.at(ETCD), Some(&own_file()));
+        host.survives_interruption(&purge);
+        host.run(&purge);
+        assert_eq!(host, Host::new());
+    }
+
+    #[test]
+    fn a_purge_replaces_a_changed_file_by_the_users_own_from_before() {
+        let original = Host::new().with(ETCD, link("/usr/bin/etcd"));
+        let mut host = original.clone();
+        host.run(&|host: &Host| plan_of("1.0-a", host, true));
+        let mut host = host.with(ETCD, own_file());
+        host.survives_interruption(&purge);
+        host.run(&purge);
+        assert_eq!(host, original);
+    }
+
+    #[test]
+    fn what_leads_to_a_file_goes_before_it() {
+        let steps = in_short(&uninstall(&installed()).unwrap());
+        let at = |step: &str| steps.iter().position(|other| other.starts_with(step)).expect(step);
+        let order = [
+            "remove /usr/local/bin/etcd",
+            "remove /etc/systemd/system/etcdproxy.service",
+            "remove /opt/etcdproxy/current",
+            "remove /opt/etcdproxy/versions/1.0-a/bin/",
+            "rmdir /opt/etcdproxy/versions/1.0-a/bin",
+        ]
+        .map(at);
+        assert!(order.is_sorted(), "{steps:#?}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The service manager: `systemctl`.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::{ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::install::error::Error;
@@ -73,30 +74,77 @@ fn run(layout: &Layout, args: &[&str]) -> Result<bool, Error> {
         // su and sudo, for example, do not set it.
         child.env("XDG_RUNTIME_DIR", runtime_dir(layout));
     }
-    let mut child = child
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|err| failed(crate::os::log::without_errno(&err)))?;
+    match finish(child.args(words), START_TIMEOUT).map_err(|err| failed(crate::os::log::without_errno(&err)))? {
+        Finished::Success => Ok(true),
+        Finished::Failure(why) => Err(failed(why)),
+        // Only systemctl has ended. The manager goes on starting the service.
+        Finished::TimedOut => Ok(false),
+    }
+}
+
+/// How a program ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Finished {
+    Success,
+    /// With what it wrote to stderr, as one line.
+    Failure(String),
+    /// It took too long and was killed.
+    TimedOut,
+}
+
+/// Runs the program to its end, for `timeout` at most.
+fn finish(command: &mut Command, timeout: Duration) -> io::Result<Finished> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut written = Stderr::read(child.stderr.take());
     let start = Instant::now();
     loop {
-        match child.try_wait().map_err(|err| failed(crate::os::log::without_errno(&err)))? {
-            Some(status) if status.success() => return Ok(true),
-            Some(_) => {
-                let mut why = String::new();
-                let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut why));
-                return Err(failed(why.trim().replace('\n', " ")));
-            }
-            None if start.elapsed() > START_TIMEOUT => {
-                // This ends only systemctl. The manager goes on starting the service.
+        match child.try_wait()? {
+            Some(status) if status.success() => return Ok(Finished::Success),
+            Some(_) => return Ok(Finished::Failure(written.line())),
+            None if start.elapsed() > timeout => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Ok(false);
+                return Ok(Finished::TimedOut);
             }
             None => thread::sleep(POLL_INTERVAL),
         }
+    }
+}
+
+/// What a program writes to stderr. A thread reads it, because a program whose pipe is full does not end.
+struct Stderr {
+    begin: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Stderr {
+    /// The rest of what is written is read, but not kept.
+    const KEPT: usize = 4096;
+
+    fn read(from: Option<ChildStderr>) -> Self {
+        let begin = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&begin);
+        let reader = from.map(|mut from| {
+            thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(length @ 1..) = from.read(&mut bytes) {
+                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    let room = Self::KEPT - kept.len();
+                    kept.extend_from_slice(&bytes[..length.min(room)]);
+                }
+            })
+        });
+        Self { begin, reader }
+    }
+
+    /// All that was written, as one line. A child of the program may still hold the pipe, so this waits only a moment.
+    fn line(&mut self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.reader.as_ref().is_some_and(|reader| !reader.is_finished()) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&begin).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -110,6 +158,19 @@ mod tests {
         assert_eq!(systemctl(&layout(), &["restart", UNIT]), "systemctl restart etcdproxy.service");
         let user = Layout { user: true, ..layout() };
         assert_eq!(systemctl(&user, &["restart", UNIT]), "systemctl --user restart etcdproxy.service");
+    }
+
+    #[test]
+    fn a_program_that_writes_much_ends_and_its_first_words_are_kept() {
+        let run = |script: &str, seconds| {
+            finish(Command::new("sh").args(["-c", script]), Duration::from_secs(seconds)).unwrap()
+        };
+        assert_eq!(run("echo bad >&2; echo unit >&2; exit 1", 10), Finished::Failure("bad unit".to_owned()));
+        let much = run("echo bad >&2; head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1", 30);
+        let Finished::Failure(why) = much else { panic!("{much:?}") };
+        assert!(why.starts_with("bad xxx") && why.len() <= Stderr::KEPT, "{}", why.len());
+        assert_eq!(run("exit 0", 10), Finished::Success);
+        assert_eq!(run("exec sleep 60", 0), Finished::TimedOut);
     }
 
     #[test]

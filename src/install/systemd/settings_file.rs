@@ -1,9 +1,11 @@
 //! The file with the service's settings.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::env_file;
+use crate::fs::regular::{self, Links};
 use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::guard;
@@ -29,8 +31,9 @@ pub(in crate::install) fn read(layout: &Layout) -> Result<Needs, Error> {
     }
     let text = match state {
         None => String::new(),
-        Some(_) => match fs::read_to_string(&path) {
+        Some(_) => match regular::open(&path, Links::Follow).and_then(io::read_to_string) {
             Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => return Err(Error::Special { path }),
             Err(cause) => return Err(Error::CannotRead { path, cause }),
         },
     };

@@ -77,7 +77,7 @@ impl EtcdChild {
         addr: &ListenAddr,
         output: Output,
     ) -> Result<Self, ExecError> {
-        let state = State::start(&launch, &etcd.path(), &output).map_err(|cause| ExecError::new(etcd.path(), cause))?;
+        let state = State::start(&launch, etcd.path(), &output).map_err(|cause| ExecError::new(etcd.path(), cause))?;
         Ok(Self { launch, etcd, addr: addr.clone(), output, state, proven: false, pause: FIRST_PAUSE })
     }
 
@@ -137,7 +137,7 @@ impl Backend for EtcdChild {
                 if !left.is_zero() {
                     return Ok(left);
                 }
-                match State::start(&self.launch, &self.etcd.path(), &self.output) {
+                match State::start(&self.launch, self.etcd.path(), &self.output) {
                     Ok(state) => {
                         self.state = state;
                         Ok(LISTENING_INTERVAL)

@@ -1,0 +1,71 @@
+//! Opens regular files only: opening a FIFO waits for a writer, and reading a device may never end.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+/// What to do with a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    Follow,
+    /// A link is an error.
+    Refuse,
+}
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] if it is something else.
+pub(crate) fn open(path: &Path, links: Links) -> io::Result<File> {
+    let flags = if links == Links::Refuse { OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW } else { OFlag::O_NONBLOCK };
+    let opened = File::options().read(true).custom_flags(flags.bits()).open(path);
+    let file = match opened {
+        // What O_NOFOLLOW says about a link (open(2)).
+        Err(_) if links == Links::Refuse && path.is_symlink() => return Err(not_regular()),
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+/// The error for what is not a regular file.
+pub(super) fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), "").unwrap();
+        mkfifo(&path("fifo"), Mode::S_IRWXU).unwrap();
+        for name in ["file", "fifo"] {
+            symlink(name, path(&format!("to-{name}"))).unwrap();
+        }
+        for (name, follow, refuse) in [
+            ("file", None, None),
+            ("fifo", Some(io::ErrorKind::InvalidInput), Some(io::ErrorKind::InvalidInput)),
+            ("to-file", None, Some(io::ErrorKind::InvalidInput)),
+            ("to-fifo", Some(io::ErrorKind::InvalidInput), Some(io::ErrorKind::InvalidInput)),
+            (".", Some(io::ErrorKind::InvalidInput), Some(io::ErrorKind::InvalidInput)),
+            ("missing", Some(io::ErrorKind::NotFound), Some(io::ErrorKind::NotFound)),
+        ] {
+            for (links, expected) in [(Links::Follow, follow), (Links::Refuse, refuse)] {
+                let found = open(&path(name), links).err().map(|err| err.kind());
+                assert_eq!(found, expected, "{name} {links:?}");
+            }
+        }
+    }
+}
