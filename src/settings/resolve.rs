@@ -347,7 +347,7 @@ mod tests {
             (Setting::Drain, "8", "--drain: invalid duration \"8\": expected a number with a unit, as in 8s, or off"),
             (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs at least 32 MB"),
             (Setting::Memory, "1G", "--memory: invalid memory \"1G\": expected a number of MB, as in 64"),
-            (Setting::UseHttpProxy, "yes", "ETCDPROXY_USE_HTTP_PROXY: invalid value \"yes\": expected true or false"),
+            (Setting::UseHttpProxy, "x", "ETCDPROXY_USE_HTTP_PROXY: invalid value \"x\": expected true or false"),
         ] {
             assert_eq!(error(&[(Setting::Endpoints, "a:1"), (key, text)], []), problem);
         }

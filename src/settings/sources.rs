@@ -6,7 +6,7 @@ use std::fmt;
 use super::addr::ListenAddr;
 use super::binding::{self, Binding, BindingMatch};
 use super::error::Error;
-use super::table::Setting;
+use super::table::{Setting, switch};
 use crate::os::env::Env;
 use crate::os::log::Format;
 
@@ -136,26 +136,15 @@ impl Sources {
 
     /// `members`: whether the binding must name the members.
     fn add(&mut self, binding: &Binding, members: bool) -> Result<(), Error> {
-        let name = format!("service binding {:?}", binding.name);
-        let mut values = Layer::new();
+        let content = binding.content(members)?;
         // The prefix may be meant for other things.
         let namespace = self.switch(Setting::NamespaceFromBinding)?;
-        for (setting, credential, value) in binding.settings() {
-            let wanted = match setting {
-                Setting::Namespace => namespace,
-                Setting::DiscoverySrv => members,
-                _ => true,
-            };
-            if wanted {
-                values.push((setting, Origin::Binding.value(format!("{name}, {credential}"), value)));
-            }
-        }
-        let by_srv = values.iter().any(|(setting, _)| *setting == Setting::DiscoverySrv);
-        if members && (!by_srv || binding.lists_endpoints()) {
-            values.push((Setting::Endpoints, Origin::Binding.value(&name, binding.endpoints()?)));
-        }
-        self.layers.push(values);
-        self.bound = Some(Bound { name: binding.name.clone(), has_password: binding.has_password() });
+        let wanted = content.settings.into_iter().filter(|(setting, ..)| *setting != Setting::Namespace || namespace);
+        let name = binding.title();
+        let value = |entry: String, text: String| Origin::Binding.value(format!("{name}, {entry}"), text);
+        self.layers.push(wanted.map(|(setting, entry, text)| (setting, value(entry, text))).collect());
+        self.warnings.extend(content.warning);
+        self.bound = Some(Bound { name: binding.name.clone(), has_password: content.has_password });
         Ok(())
     }
 
@@ -195,11 +184,7 @@ impl Sources {
     }
 
     pub(super) fn switch(&self, key: Setting) -> Result<bool, Error> {
-        let parsed = self.parsed(key, |text| match text {
-            "1" | "true" => Ok(true),
-            "0" | "false" => Ok(false),
-            other => Err(key.invalid(other)),
-        })?;
+        let parsed = self.parsed(key, |text| switch(text).ok_or_else(|| key.invalid(text)))?;
         Ok(parsed.unwrap_or_default())
     }
 

@@ -125,6 +125,15 @@ impl Setting {
     }
 }
 
+/// Reads the value of a [switch](Kind::Switch), as people and manifests write it.
+pub(crate) fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// The error for a text that is none of `words`: `invalid mode "fast": expected auto, grpc-proxy or tunnel`.
 pub(crate) fn invalid(what: &str, text: &str, words: &[&str]) -> String {
     let (last, others) = words.split_last().unwrap_or((&"", &[]));
@@ -218,6 +227,19 @@ mod tests {
     fn an_invalid_word_is_named_with_those_that_are_expected() {
         assert_eq!(Setting::Mode.invalid("fast"), "invalid mode \"fast\": expected auto, grpc-proxy or tunnel");
         assert_eq!(Setting::LogFormat.invalid("x"), "invalid log format \"x\": expected text, json or raw");
-        assert_eq!(Setting::UseHttpProxy.invalid("yes"), "invalid value \"yes\": expected true or false");
+        assert_eq!(Setting::UseHttpProxy.invalid("x"), "invalid value \"x\": expected true or false");
+    }
+
+    #[test]
+    fn switches_in_every_spelling() {
+        for (words, expected) in [
+            (["true", "True", "1", "YES", "on"], Some(true)),
+            (["false", "FALSE", "0", "No", "Off"], Some(false)),
+            (["2", "y", "", "auto", "wahr"], None),
+        ] {
+            for word in words {
+                assert_eq!(switch(word), expected, "{word}");
+            }
+        }
     }
 }
