@@ -41,7 +41,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
     let preflight = preflight_mode(settings, env);
     let results = preflight::start(settings, preflight)?;
     let (etcd, launch) = prepare_etcd(settings, extra, env)?;
-    preflight::wait(&results, None, preflight)?;
+    preflight::wait(&results, None, preflight, &settings.members_from)?;
     let mut command = launch.command(&etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd").into())
@@ -89,6 +89,8 @@ pub(super) struct Prepared {
     start: Start,
     preflight: Preflight,
     results: Receiver<Tried>,
+    /// The name of the setting that names the endpoints.
+    members_from: String,
     /// The log already says that these cannot be used.
     failing: Vec<Endpoint>,
 }
@@ -116,7 +118,7 @@ impl Prepared {
             }
             Run::Tunnel { .. } => Start::Tunnel,
         };
-        Ok(Self { start, preflight, results, failing: Vec::new() })
+        Ok(Self { start, preflight, results, members_from: settings.members_from.clone(), failing: Vec::new() })
     }
 
     /// Waits for the first usable endpoint. Returns the signal that comes before that, if one does.
@@ -124,7 +126,7 @@ impl Prepared {
     /// # Errors
     /// When no endpoint can be used and the preflight is strict, or one is the proxy's own address.
     pub(super) fn wait(&mut self, events: Option<&Events>) -> Result<Option<Signal>> {
-        Ok(match preflight::wait(&self.results, events, self.preflight)? {
+        Ok(match preflight::wait(&self.results, events, self.preflight, &self.members_from)? {
             Verdict::Start(failing) => {
                 self.failing = failing;
                 None

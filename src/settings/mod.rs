@@ -6,6 +6,7 @@
 //! - [`mode`]: what each mode can do, and what becomes of the process
 //! - [`binding`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
 //! - [`etcd_flags`]: the flags that are passed on to etcd
+//! - [`unknown`]: variables that look like ours and are not
 //! - [`service`]: what the sandbox of an installed service must allow
 
 mod addr;
@@ -23,6 +24,7 @@ mod service;
 mod sources;
 mod table;
 mod tls;
+mod unknown;
 
 pub(crate) use addr::ListenAddr;
 pub(crate) use duration::duration;
@@ -33,5 +35,6 @@ pub(crate) use mode::{Mode, Run};
 pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;
 pub(crate) use sources::{ClusterSource, Sources};
-pub(crate) use table::{Kind, SECRETS, Setting, invalid};
+pub(crate) use table::{Kind, SECRETS, Setting, invalid, switch};
 pub(crate) use tls::{Identity, Pem, Tls};
+pub(crate) use unknown::unknown_variables;

@@ -22,6 +22,8 @@ pub(crate) struct Capabilities {
     pub runs_etcd: bool,
     /// It can put a prefix before every key.
     pub namespaces: bool,
+    /// It can reach the members through an HTTP proxy.
+    pub http_proxies: bool,
     /// It accepts client certificates with a common name.
     pub common_names: bool,
     /// Watches keep working for clients that log in with a password.
@@ -36,6 +38,7 @@ impl Mode {
             Self::GrpcProxy => Capabilities {
                 runs_etcd: true,
                 namespaces: true,
+                http_proxies: true,
                 common_names: false,
                 passwords: false,
                 min_memory: 32, // 26 when idle
@@ -43,6 +46,7 @@ impl Mode {
             Self::Tunnel => Capabilities {
                 runs_etcd: false,
                 namespaces: false,
+                http_proxies: false,
                 common_names: true,
                 passwords: true,
                 min_memory: 8, // 4 when idle
@@ -62,7 +66,9 @@ impl Mode {
 
     /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly; otherwise another one,
     /// with the reason.
-    pub(super) fn auto(common_name: Option<&str>, password: bool, namespace: bool) -> (Self, Option<String>) {
+    ///
+    /// `only_etcd`: whether another setting needs what only etcd's proxy can do.
+    pub(super) fn auto(common_name: Option<&str>, password: bool, only_etcd: bool) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
         let can = first.capabilities();
         if let Some(name) = common_name
@@ -71,7 +77,7 @@ impl Mode {
             let why = format!("etcd's grpc-proxy does not accept a client certificate with a common name ({name:?})");
             return (second, Some(why));
         }
-        if password && !can.passwords && (!namespace || second.capabilities().namespaces) {
+        if password && !can.passwords && !only_etcd {
             let why = "with etcd's grpc-proxy, watches stop for clients that log in with a password";
             return (second, Some(why.to_owned()));
         }
@@ -84,7 +90,14 @@ impl Mode {
     /// If `text` is not an amount, or too small a one.
     pub(crate) fn memory(self, text: &str) -> Result<u32, String> {
         let least = self.capabilities().min_memory;
-        let number: Option<u32> = text.strip_suffix('M').unwrap_or(text).parse().ok();
+        // 64, 64M, 64MB, 64Mi and 64MiB are the same, as on Cloud Foundry and Kubernetes.
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
+            "" | "m" | "mb" | "mi" | "mib" => Some(1),
+            "g" | "gb" | "gi" | "gib" => Some(1024),
+            _ => None,
+        };
+        let number = factor.and_then(|factor: u32| digits.parse::<u32>().ok()?.checked_mul(factor));
         match number {
             Some(mb) if mb >= least => Ok(mb),
             Some(_) => Err(format!("{text:?} is too little: mode {self} needs at least {least} MB")),
@@ -160,6 +173,20 @@ mod tests {
         ] {
             let (mode, why) = Mode::auto(common_name, password, namespace);
             assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{common_name:?}");
+        }
+    }
+
+    #[test]
+    fn memory_in_every_unit() {
+        for text in ["64", "64M", "64m", "64MB", "64Mi", "64MiB", "64 MB", "064"] {
+            assert_eq!(Mode::Tunnel.memory(text), Ok(64), "{text}");
+        }
+        for text in ["1G", "1gb", "1Gi", "1GiB", "1024"] {
+            assert_eq!(Mode::Tunnel.memory(text), Ok(1024), "{text}");
+        }
+        for text in ["", "M", "64K", "64KB", "-64", "6.4G", "64M64", "99999999999", "9999999G", "é"] {
+            let found = Mode::Tunnel.memory(text).unwrap_err();
+            assert_eq!(found, format!("invalid memory {text:?}: expected a number of MB, as in 64"));
         }
     }
 

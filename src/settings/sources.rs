@@ -6,7 +6,8 @@ use std::fmt;
 use super::addr::ListenAddr;
 use super::binding::{self, Binding, BindingMatch};
 use super::error::Error;
-use super::table::{Setting, switch};
+use super::table::{Kind, OTHER_VARIABLES, PREFIX, Setting, switch};
+use super::unknown::unknown_variables;
 use crate::os::env::Env;
 use crate::os::log::Format;
 
@@ -30,15 +31,38 @@ impl Origin {
     pub(super) fn value(self, name: impl Into<String>, text: impl Into<OsString>) -> Value {
         Value { origin: self, name: name.into(), text: text.into() }
     }
+
+    /// The name of a setting for somebody who uses this source. What a binding cannot say, the environment can.
+    pub(super) fn name_of(self, setting: Setting) -> &'static str {
+        match self {
+            Self::Flags => setting.flag(),
+            Self::Environment | Self::Binding => setting.variable(),
+        }
+    }
+
+    /// How somebody who uses this source gives a setting a value.
+    pub(super) fn assignment(self, setting: Setting, value: &str) -> String {
+        let name = self.name_of(setting);
+        if name.starts_with("--") { format!("{name} {value}") } else { format!("{name}={value}") }
+    }
 }
 
 impl Value {
+    /// The error for a value that cannot work with the rest.
     pub(super) fn error(&self, problem: impl fmt::Display) -> Error {
         Error::new(&self.name, problem)
     }
 
+    /// The error for a text that the setting does not take.
+    pub(super) fn invalid(&self, problem: impl fmt::Display) -> Error {
+        match self.origin {
+            Origin::Flags => Error::usage(&self.name, problem),
+            Origin::Environment | Origin::Binding => self.error(problem),
+        }
+    }
+
     pub(super) fn text(&self) -> Result<&str, Error> {
-        self.text.to_str().map(str::trim).ok_or_else(|| self.error("it is not valid UTF-8"))
+        self.text.to_str().map(str::trim).ok_or_else(|| self.invalid("it is not valid UTF-8"))
     }
 }
 
@@ -54,7 +78,12 @@ pub(crate) struct Sources {
     /// Names of the bound services, if none of them is used.
     pub(super) others: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// The variable with an HTTP proxy that etcd could use.
+    pub(super) http_proxy: Option<&'static str>,
 }
+
+/// Variables with an HTTP proxy, which Go's programs use for endpoints with and without TLS.
+const HTTP_PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
 /// The service binding that is used.
 #[derive(Debug, Clone)]
@@ -69,8 +98,12 @@ pub(super) struct Bound {
 pub(crate) enum ClusterSource {
     /// This setting has a value.
     Set(Setting),
-    /// The bound service of this name.
-    Service(String),
+    /// The bound service.
+    Service {
+        name: String,
+        /// Why it will not do. One line each.
+        warnings: Vec<String>,
+    },
     /// Nothing is known yet, for this reason.
     Unknown(String),
 }
@@ -86,7 +119,15 @@ impl ClusterSource {
             return Ok(Self::Set(setting));
         }
         match sources.find_binding(env)? {
-            BindingMatch::One(binding) => Ok(Self::Service(binding.name)),
+            BindingMatch::One(binding) => {
+                let warnings = match binding.content(true) {
+                    Ok(content) => content.warning.into_iter().collect(),
+                    // The platform's launcher may still put the credentials here.
+                    Err(_) if binding.is_reference() => Vec::new(),
+                    Err(err) => vec![err.to_string()],
+                };
+                Ok(Self::Service { name: binding.name, warnings })
+            }
             BindingMatch::Several(names) => Err(binding::several(&names)),
             BindingMatch::None { others } => {
                 Ok(Self::Unknown(binding::none_is_etcd(&others, Setting::Service.variable())))
@@ -104,7 +145,15 @@ impl Sources {
             Some((*key, Origin::Environment.value(key.variable(), text)))
         };
         let layers = vec![flags.collect(), Setting::ALL.iter().filter_map(variable).collect()];
-        Self { layers, bound: None, others: Vec::new(), warnings: Vec::new() }
+        let warnings =
+            unknown_variables(env, PREFIX, Setting::ALL.iter().map(|key| key.variable()).chain(OTHER_VARIABLES));
+        let http_proxy = HTTP_PROXIES.into_iter().find(|name| env.get(name).is_some());
+        Self { layers, bound: None, others: Vec::new(), warnings, http_proxy }
+    }
+
+    /// Problems that were found so far and do not prevent a start. One line each.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Adds the service binding as the last source.
@@ -180,7 +229,10 @@ impl Sources {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Error> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        parse(value.text()?).map(Some).map_err(|problem| value.error(problem))
+        let text = value.text()?;
+        let lower = text.to_ascii_lowercase();
+        let text = if matches!(key.kind(), Kind::Choice(..)) { &lower } else { text };
+        parse(text).map(Some).map_err(|problem| value.invalid(problem))
     }
 
     pub(super) fn switch(&self, key: Setting) -> Result<bool, Error> {

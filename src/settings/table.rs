@@ -69,7 +69,7 @@ settings! {
     Key: Some("--key"), "ETCDPROXY_KEY", Kind::File, default None,
         "Private key of the client certificate";
     Namespace: Some("--namespace"), "ETCDPROXY_NAMESPACE", Kind::Text("PREFIX"), default None,
-        "Prefix to put before every key";
+        "Prefix to put before every key, but not before the names of etcd's Lock and Campaign calls";
     MetricsAddr: Some("--metrics-addr"), "ETCDPROXY_METRICS_ADDR", Kind::Text("HOST:PORT"), default None,
         "Serve metrics on this address as well";
     Preflight: Some("--preflight"), "ETCDPROXY_PREFLIGHT", Kind::Choice("POLICY", &["warn", "strict", "off"]), default Some("warn"),
@@ -84,8 +84,14 @@ settings! {
     NamespaceFromBinding: None, "ETCDPROXY_NAMESPACE_FROM_BINDING", Kind::Switch, default None,
         "Use the key prefix of the bound service";
     UseHttpProxy: None, "ETCDPROXY_USE_HTTP_PROXY", Kind::Switch, default None,
-        "Let etcd use the HTTP proxy that the environment names";
+        "Let etcd's grpc-proxy use the HTTP proxy that the environment names; the tunnel cannot";
 }
+
+/// The beginning of our variables' names.
+pub(crate) const PREFIX: &str = "ETCDPROXY_";
+
+/// Variables of ours that are no settings of `run`: where to unpack etcd, and how long the profile script waits.
+pub(crate) const OTHER_VARIABLES: [&str; 2] = ["ETCDPROXY_UNPACK_DIR", "ETCDPROXY_WAIT"];
 
 impl Setting {
     /// Its name in the environment.

@@ -72,6 +72,11 @@ impl Binding {
         format!("service binding {:?}", self.name)
     }
 
+    /// Whether it only says where the credentials are.
+    pub(in crate::settings) fn is_reference(&self) -> bool {
+        Entries::of(&self.credentials).has(Role::Reference)
+    }
+
     /// Everything that it says. `members`: whether it must name the members; otherwise it need not.
     ///
     /// # Errors
