@@ -19,7 +19,7 @@ pub(crate) fn detect() -> ExitCode {
 }
 
 pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let [_build, _cache, deps, index] = args else {
+    let [build, _cache, deps, index] = args else {
         return Ok(usage("supply BUILD_DIR CACHE_DIR DEPS_DIR INDEX"));
     };
     let Some(index) = index.to_str().filter(|index| !index.is_empty() && index.chars().all(|c| c.is_ascii_digit()))
@@ -31,7 +31,7 @@ pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Resu
         bail!("{} is not a directory: DEPS_DIR must be the one that the platform makes for buildpacks", deps.display());
     }
     let options = Options::resolve(env, &RELEASE)?;
-    buildpack::supply(&Supply { deps, index, exe: &env.exe }, &options, &RELEASE, out)?;
+    buildpack::supply(&Supply { build: Path::new(build), deps, index, exe: &env.exe }, &options, &RELEASE, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
