@@ -15,19 +15,25 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::error::{DialError, Step};
-use super::http2::GrpcConnection;
+use super::probe::MemberConnection;
 use super::reload::ReloadingTls;
-use super::resolve::resolve;
+use super::resolve::Target;
 use super::tls;
 use crate::os::log::without_errno;
-use crate::settings::{Endpoint, ListenAddr, Scheme, Tls};
+use crate::settings::{ListenAddr, Run, Scheme, Settings, Tls};
 
 /// How long one of several addresses is tried alone (RFC 8305 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// A peer that vanishes silently is noticed after 10 s + 3 times 3 s.
+/// A client that vanishes silently is noticed after 10 s + 3 times 3 s.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
+
+/// A connection to a member ends when data gets no answer from the member's host for this long. Without data, the host
+/// is asked for one after [`MEMBER_KEEPALIVE`].
+const MEMBER_SILENCE: Duration = Duration::from_secs(5);
+const MEMBER_KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1));
 
 /// How long to wait for a TLS server's SETTINGS before we send anything.
 const SETTINGS_TIMEOUT: Duration = Duration::from_millis(100);
@@ -50,6 +56,8 @@ pub(crate) struct Dialer {
     tls: Option<Arc<ReloadingTls>>,
     /// The proxy's own address, which is no member's.
     own: ListenAddr,
+    /// The server's name in gRPC calls; the endpoint's address if not given.
+    authority: Option<String>,
 }
 
 /// The time limit of one attempt to use a member.
@@ -65,47 +73,65 @@ impl Deadline {
         Self { timeout, at: Instant::now() + timeout }
     }
 
+    /// The time until it.
+    pub(super) fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// The error for when no step got further in time.
+    pub(super) fn missed(self, step: Step) -> DialError {
+        DialError::TimedOut(step, self.timeout)
+    }
+
     /// Waits for `future`, which is this step of the attempt.
     ///
     /// # Errors
     /// When the time is over first.
     pub(crate) async fn step<T>(self, step: Step, future: impl Future<Output = T>) -> Result<T, DialError> {
-        timeout_at(self.at, future).await.map_err(|_| DialError::TimedOut(step, self.timeout))
+        timeout_at(self.at, future).await.map_err(|_| self.missed(step))
     }
 }
 
 impl Dialer {
+    /// For the members that the settings name, as the mode that they choose asks them.
+    ///
     /// # Errors
     /// When the certificates cannot be used: the setting and the problem, in words.
-    pub(crate) fn new(settings: &Tls, endpoints: &[Endpoint], own: &ListenAddr) -> Result<Self, String> {
-        // The system's authorities are read only where TLS is spoken.
-        let needs_tls = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
-        let tls = needs_tls.then(|| ReloadingTls::new(settings)).transpose()?.map(Arc::new);
-        Ok(Self { settings: settings.clone(), tls, own: own.clone() })
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+        let Settings { tls, listen_addr: own, run, .. } = settings;
+        // The system's authorities are read only where TLS may be spoken.
+        let needs_tls = settings.endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https)
+            || settings.discovery_srv.is_some();
+        // etcd's proxy names the endpoint. Behind the tunnel, the application names the address that it knows.
+        let authority = matches!(run, Run::Tunnel { .. }).then(|| own.to_string());
+        let reloading = needs_tls.then(|| ReloadingTls::new(tls)).transpose()?.map(Arc::new);
+        Ok(Self { settings: tls.clone(), tls: reloading, own: own.clone(), authority })
     }
 
-    /// Connects, and makes sure that the endpoint answers gRPC.
-    pub(crate) async fn connect_grpc(
+    /// Connects and probes. Returns the connection, if it can be used again, and whether the member serves.
+    pub(crate) async fn probe(
         &self,
-        endpoint: &Endpoint,
+        target: &Target,
         deadline: Deadline,
-    ) -> Result<GrpcConnection<Box<dyn Stream>>, DialError> {
+    ) -> (Option<MemberConnection>, Result<(), DialError>) {
         let connected = async {
-            let stream = self.connect(endpoint, Protocol::Http2, deadline).await?;
-            self.ask_for_grpc(stream, endpoint, deadline).await
+            let stream = self.connect(target, Protocol::Http2, deadline).await?;
+            self.first_probe(stream, target, deadline).await
         };
         // If the answer makes no sense, an attempt with TLS instead of without, or without instead of with, often
         // shows why.
-        match (connected.await, endpoint.scheme) {
-            (Err(DialError::NotHttp2), Scheme::Http) if self.speaks_tls(endpoint, deadline).await => {
-                Err(DialError::OnlyTls)
+        let scheme = target.endpoint.scheme;
+        match (connected.await, scheme) {
+            (Ok((connection, probed)), _) => (Some(connection), probed),
+            (Err(DialError::NotHttp2 | DialError::Closed), Scheme::Http) if self.speaks_tls(target, deadline).await => {
+                (None, Err(DialError::OnlyTls))
             }
             (Err(DialError::NotTls | DialError::Tls(_)), Scheme::Https)
-                if self.speaks_plain(endpoint, deadline).await =>
+                if self.speaks_plain(target, deadline).await =>
             {
-                Err(DialError::NotTls)
+                (None, Err(DialError::NotTls))
             }
-            (connected, _) => connected,
+            (Err(err), _) => (None, Err(err)),
         }
     }
 
@@ -131,15 +157,16 @@ impl Dialer {
     /// Connects; over TLS, completes the handshake.
     pub(crate) async fn connect(
         &self,
-        endpoint: &Endpoint,
+        target: &Target,
         protocol: Protocol,
         deadline: Deadline,
     ) -> Result<Box<dyn Stream>, DialError> {
+        let endpoint = &target.endpoint;
         let Some((host, _)) = endpoint.host_port() else {
             let connected = deadline.step(Step::Connect, UnixStream::connect(endpoint.socket_path())).await?;
             return Ok(Box::new(connected.map_err(|err| DialError::from_io(&err))?));
         };
-        let stream = self.connect_tcp(endpoint, deadline).await?;
+        let stream = self.connect_tcp(target, deadline).await?;
         let Some(tls) = self.tls.as_ref().filter(|_| endpoint.scheme == Scheme::Https) else {
             return Ok(Box::new(stream));
         };
@@ -155,44 +182,51 @@ impl Dialer {
         Ok(Box::new(stream))
     }
 
-    async fn connect_tcp(&self, endpoint: &Endpoint, deadline: Deadline) -> Result<TcpStream, DialError> {
-        let Some((host, port)) = endpoint.host_port() else { return Err(DialError::Refused) };
-        let addrs = deadline.step(Step::Resolve, resolve(host, port)).await??;
-        if addrs.iter().any(|addr| self.own.is_reached_at(*addr)) {
+    async fn connect_tcp(&self, target: &Target, deadline: Deadline) -> Result<TcpStream, DialError> {
+        let addr = target.addr.ok_or_else(|| DialError::Unresolved("no address is known".to_owned()))?;
+        if self.own.is_reached_at(addr) {
             return Err(DialError::OwnAddress);
         }
-        deadline.step(Step::Connect, race(&addrs)).await?.map_err(|err| DialError::from_io(&err))
+        let stream = deadline.step(Step::Connect, connect(addr)).await?.map_err(|err| DialError::from_io(&err))?;
+        tune_member(&stream);
+        Ok(stream)
     }
 
-    async fn ask_for_grpc<S: Stream>(
+    async fn first_probe(
         &self,
-        stream: S,
-        endpoint: &Endpoint,
+        stream: Box<dyn Stream>,
+        target: &Target,
         deadline: Deadline,
-    ) -> Result<GrpcConnection<S>, DialError> {
-        let error = |err: io::Error| self.error(&err, endpoint.scheme);
-        let mut connection = GrpcConnection::new(stream);
+    ) -> Result<(MemberConnection, Result<(), DialError>), DialError> {
+        let scheme = target.endpoint.scheme;
+        let error = |err: io::Error| self.error(&err, scheme);
+        let authority = match (&self.authority, scheme) {
+            (Some(authority), _) => authority.clone(),
+            (None, Scheme::Unix) => "localhost".to_owned(),
+            (None, _) => target.endpoint.address(),
+        };
+        let mut connection = MemberConnection::new(stream, scheme, authority);
         let mut has_settings = false;
         // With TLS 1.3 a server judges the client's certificate only now. Data on its way to the server could make the
         // system discard that verdict.
-        if endpoint.scheme == Scheme::Https
+        if scheme == Scheme::Https
             && let Ok(read) = timeout(SETTINGS_TIMEOUT, connection.read_settings()).await
         {
             read.map_err(error)?;
             has_settings = true;
         }
-        let ask = async {
-            connection.send_probe(endpoint).await.map_err(error)?;
-            if !has_settings {
-                connection.read_settings().await.map_err(error)?;
-            }
-            connection.answers_grpc().await.map_err(|err| match error(err) {
-                DialError::NotHttp2 => DialError::NotGrpc,
-                other => other,
-            })
-        };
-        let is_grpc = deadline.step(Step::Answer, ask).await??;
-        if is_grpc { Ok(connection) } else { Err(DialError::NotGrpc) }
+        connection.ask().await.map_err(error)?;
+        if !has_settings {
+            deadline.step(Step::Answer, connection.read_settings()).await?.map_err(error)?;
+        }
+        let probed = connection.answer(deadline).await.map_err(|err| match error(err) {
+            DialError::NotHttp2 => DialError::NotGrpc,
+            other => other,
+        })?;
+        match probed {
+            Err(DialError::NotGrpc) => Err(DialError::NotGrpc),
+            probed => Ok((connection, probed)),
+        }
     }
 
     /// Why a handshake or the first answer failed.
@@ -202,26 +236,29 @@ impl Dialer {
             return DialError::from_tls(err, authority, self.settings.identity.is_some());
         }
         match (err.kind(), scheme) {
-            (io::ErrorKind::InvalidData, _) | (_, Scheme::Http | Scheme::Unix) => DialError::NotHttp2,
+            (io::ErrorKind::InvalidData, _) => DialError::NotHttp2,
+            (_, Scheme::Http | Scheme::Unix) => DialError::Closed,
             (_, Scheme::Https) => DialError::Tls(format!("the connection is closed ({})", without_errno(err))),
         }
     }
 
     /// Whether it speaks HTTP/2 without TLS.
-    async fn speaks_plain(&self, endpoint: &Endpoint, deadline: Deadline) -> bool {
-        let Ok(stream) = self.connect_tcp(endpoint, deadline).await else { return false };
-        let mut connection = GrpcConnection::new(stream);
+    async fn speaks_plain(&self, target: &Target, deadline: Deadline) -> bool {
+        let Ok(stream) = self.connect_tcp(target, deadline).await else { return false };
+        let mut connection = MemberConnection::new(Box::new(stream), Scheme::Http, target.endpoint.address());
         let ask = async {
-            connection.send_probe(endpoint).await?;
+            connection.ask().await?;
             connection.read_settings().await
         };
         matches!(deadline.step(Step::Answer, ask).await, Ok(Ok(())))
     }
 
     /// Whether a TLS handshake gets an answer that is TLS; the certificate does not matter.
-    async fn speaks_tls(&self, endpoint: &Endpoint, deadline: Deadline) -> bool {
-        let (Ok(config), Some((host, _))) = (tls::config_without_trust(), endpoint.host_port()) else { return false };
-        let Ok(stream) = self.connect_tcp(endpoint, deadline).await else { return false };
+    async fn speaks_tls(&self, target: &Target, deadline: Deadline) -> bool {
+        let (Ok(config), Some((host, _))) = (tls::config_without_trust(), target.endpoint.host_port()) else {
+            return false;
+        };
+        let Ok(stream) = self.connect_tcp(target, deadline).await else { return false };
         let Ok(handshake) = handshake(Arc::new(config), host, stream) else { return false };
         match deadline.step(Step::Handshake, handshake).await {
             Ok(Ok(_)) => true,
@@ -273,11 +310,17 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     if stream.local_addr().ok() == Some(addr) {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    tune(&stream);
     Ok(stream)
 }
 
-/// Sends small messages at once, and notices a peer that vanishes. Best effort.
+fn tune_member(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&MEMBER_KEEPALIVE);
+    let _ = socket.set_tcp_user_timeout(Some(MEMBER_SILENCE));
+}
+
+/// Sends small messages to a client at once, and notices a client that vanishes. Best effort.
 pub(crate) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);

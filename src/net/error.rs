@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
 
@@ -18,6 +19,10 @@ pub(crate) enum DialError {
     /// No progress in this step, within the time given for the whole attempt.
     TimedOut(Step, Duration),
     Unreachable(String),
+    /// This process lacks something to open a connection: files, memory, ports.
+    Local(String),
+    /// It ends the connection before it answers.
+    Closed,
     NotTls,
     /// It speaks TLS, but the endpoint is plain HTTP.
     OnlyTls,
@@ -39,6 +44,8 @@ pub(crate) enum DialError {
     Unsupported(String),
     /// The endpoint is the proxy's own listen address.
     OwnAddress,
+    /// It answers, but a read through it fails for this reason.
+    Ill(String),
 }
 
 /// The steps of an attempt to use a member.
@@ -60,14 +67,22 @@ impl DialError {
             Self::Unreachable(_) => "unreachable",
             Self::NotHttp2 | Self::NotGrpc => "protocol",
             Self::OwnAddress => "own_address",
+            Self::Local(_) => "local",
+            Self::Closed => "closed",
+            Self::Ill(_) => "ill",
             _ => "tls",
         }
     }
 
     /// From a failed system call.
     pub(super) fn from_io(err: &io::Error) -> Self {
+        const LOCAL: [Errno; 6] =
+            [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL, Errno::EAGAIN];
         match err.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ if err.raw_os_error().is_some_and(|errno| LOCAL.contains(&Errno::from_raw(errno))) => {
+                Self::Local(without_errno(err))
+            }
             _ => Self::Unreachable(without_errno(err)),
         }
     }
@@ -147,6 +162,10 @@ impl fmt::Display for DialError {
             }
             Self::Refused => f.write_str("the connection is refused: nothing listens there"),
             Self::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
+            Self::Local(why) => write!(f, "this process cannot open a connection: {why}"),
+            Self::Closed => {
+                f.write_str("it closes the connection before it answers: is the member starting or stopping?")
+            }
             Self::NotTls => f.write_str("it does not speak TLS: begin the endpoint with http://"),
             Self::OnlyTls => f.write_str("it speaks TLS only: begin the endpoint with https://"),
             Self::NotHttp2 => f.write_str("the server is not etcd: it does not speak HTTP/2"),
@@ -183,6 +202,7 @@ impl fmt::Display for DialError {
             Self::OwnAddress => {
                 f.write_str("the proxy itself listens on this address: name the cluster's members instead")
             }
+            Self::Ill(why) => write!(f, "it answers, but a read fails: {why}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
 use super::dial::connect_local;
-use super::{Connection, block_on, get};
+use super::{block_on, get};
 use crate::settings::ListenAddr;
 
 /// etcd allows its own check of the cluster 1 s, and answers after that in any case.
@@ -114,7 +114,7 @@ fn ask(addr: &ListenAddr, path: Option<&str>, timeout: Duration) -> Asked {
             Err(_) => return Asked::NotListening(io::ErrorKind::TimedOut.into()),
         };
         let Some(path) = path else { return Asked::Answered((0, Vec::new())) };
-        match timeout_at(deadline, get(&mut stream, path, Connection::Close)).await {
+        match timeout_at(deadline, get(&mut stream, path)).await {
             Ok(Ok(answer)) => Asked::Answered(answer),
             Ok(Err(err)) => Asked::Garbled(err),
             Err(_) => Asked::Silent,

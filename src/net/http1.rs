@@ -7,38 +7,23 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 /// etcd's answers have a few hundred bytes; anything longer is not from etcd.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// What happens to the connection after the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Connection {
-    /// The server closes it, which also ends an answer without a length.
-    Close,
-    /// It stays open for the next request.
-    KeepAlive,
-}
-
-/// Sends one GET request and returns the status and the body.
+/// Sends one GET request and returns the status and the body. The server closes the connection.
 ///
 /// # Errors
 /// `InvalidData` when the answer is not HTTP/1.1 with a usable length; `UnexpectedEof` when it is cut short.
-pub(crate) async fn get(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    path: &str,
-    connection: Connection,
-) -> io::Result<(u16, Vec<u8>)> {
-    let close = if connection == Connection::Close { "Connection: close\r\n" } else { "" };
+pub(crate) async fn get(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str) -> io::Result<(u16, Vec<u8>)> {
     // In one piece: a server may close once it has seen enough.
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{close}\r\n").as_bytes()).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     stream.flush().await?;
     let mut bytes = Vec::new();
     loop {
         let at_end = stream.read_buf(&mut bytes).await? == 0;
         match parse(&bytes) {
             Parsed::Answer(status, body) => return Ok((status, body.to_vec())),
-            Parsed::UntilEnd(status, body) if connection == Connection::Close => {
-                if at_end || bytes.len() >= MAX_ANSWER {
-                    return Ok((status, body.to_vec()));
-                }
+            Parsed::UntilEnd(status, body) if at_end || bytes.len() >= MAX_ANSWER => {
+                return Ok((status, body.to_vec()));
             }
+            Parsed::UntilEnd(..) => {}
             Parsed::Incomplete if at_end => return Err(io::ErrorKind::UnexpectedEof.into()),
             Parsed::Incomplete if bytes.len() < MAX_ANSWER => {}
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "not an HTTP/1.1 answer")),

@@ -1,37 +1,79 @@
-//! As much of HTTP/2 (RFC 9113) as it takes to see that a server lives, and that it speaks gRPC.
+//! As much of HTTP/2 (RFC 9113) and gRPC as it takes to ask a member one question at a time.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::settings::{Endpoint, Scheme};
+use super::hpack;
+use crate::settings::Scheme;
 
-/// The client's preface and an empty SETTINGS frame (section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The client's preface (section 3.4) and SETTINGS: no dynamic table, and no server push.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x0c\x04\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0\0";
 const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
-const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0etcdpxy\0";
 
 /// Length of a frame's header, in bytes.
 const HEADER: usize = 9;
-/// A client whose SETTINGS are empty gets no longer payloads (section 4.2), in bytes.
+/// A client that does not say otherwise gets no longer payloads (section 4.2), in bytes.
 const MAX_PAYLOAD: usize = 16 * 1024;
+/// The longest answer that makes sense, headers and body, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
 
-/// No etcd has this method. A gRPC server answers that at once, to anybody, and neither logs nor counts it.
-const PATH: &str = "/etcdserverpb.KV/AreYouThere";
-const CONTENT_TYPE: &str = "application/grpc";
-/// The same in HPACK's Huffman code: 88 bits, so that whatever follows does not change them.
-const CONTENT_TYPE_CODED: &[u8] = b"\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x4d\x65\x64";
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
 
-/// An HTTP/2 connection to a server, to check the server itself.
-pub(crate) struct GrpcConnection<S> {
-    stream: S,
-    /// Bytes that were read and not used yet. They survive a read that times out.
-    buffer: Vec<u8>,
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GO_AWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// The number of a call on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Call(u32);
+
+/// The answer to a call.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// `None` when the answer is not gRPC.
+    pub status: Option<u32>,
+    pub message: String,
+    pub body: Vec<u8>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> GrpcConnection<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, buffer: Vec::new() }
+/// A gRPC connection to a server, to check the server itself.
+pub(super) struct Http2<S> {
+    stream: S,
+    scheme: Scheme,
+    authority: String,
+    /// Bytes that were read and not used yet. They survive a read that times out.
+    buffer: Vec<u8>,
+    last: u32,
+    /// The server's SETTINGS are not acknowledged yet.
+    owes_ack: bool,
+    /// Calls whose answers have not come completely.
+    pending: Vec<(Call, Pending)>,
+    /// Bytes of bodies that the server may send again.
+    used: usize,
+}
+
+#[derive(Default)]
+struct Pending {
+    is_grpc: bool,
+    block: Vec<u8>,
+    answer: Answer,
+    ends: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
+    /// `authority` is the server's name in each call.
+    pub(super) fn new(stream: S, scheme: Scheme, authority: String) -> Self {
+        Self { stream, scheme, authority, buffer: Vec::new(), last: 0, owes_ack: false, pending: Vec::new(), used: 0 }
     }
 
     /// Waits for SETTINGS, which every server sends first.
@@ -39,44 +81,98 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GrpcConnection<S> {
     /// # Errors
     /// `InvalidData` when something else comes.
     pub(super) async fn read_settings(&mut self) -> io::Result<()> {
-        let is_settings = self.next_frame().await?.kind == Kind::Settings;
-        is_settings.then_some(()).ok_or(io::ErrorKind::InvalidData.into())
-    }
-
-    /// Sends the preface and a call that any gRPC server answers.
-    pub(super) async fn send_probe(&mut self, endpoint: &Endpoint) -> io::Result<()> {
-        self.write(&probe_request(endpoint)).await
-    }
-
-    /// Acknowledges the SETTINGS; returns whether the answer to the probe is gRPC.
-    pub(super) async fn answers_grpc(&mut self) -> io::Result<bool> {
-        self.write(SETTINGS_ACK).await?;
-        loop {
-            let frame = self.next_frame().await?;
-            if let Some(is_grpc) = frame.is_grpc() {
-                return Ok(is_grpc);
-            }
-            self.acknowledge(&frame).await?;
+        let frame = self.next_frame().await?;
+        if frame.kind != SETTINGS {
+            return Err(io::ErrorKind::InvalidData.into());
         }
+        self.owes_ack = true;
+        Ok(())
     }
 
-    /// Waits for the answer to a PING.
+    /// Sends a call; the first one on a connection with the preface.
+    pub(super) async fn start(&mut self, path: &str, message: &[u8]) -> io::Result<Call> {
+        let mut bytes = Vec::new();
+        let call = match self.last {
+            0 => {
+                bytes.extend(PREFACE);
+                Call(1)
+            }
+            last => Call(last + 2),
+        };
+        self.last = call.0;
+        if std::mem::take(&mut self.owes_ack) {
+            bytes.extend(SETTINGS_ACK);
+        }
+        if self.used > 0 {
+            bytes.extend(frame(WINDOW_UPDATE, 0, 0, &u32::try_from(self.used).unwrap_or(1).to_be_bytes()));
+            self.used = 0;
+        }
+        bytes.extend(frame(HEADERS, END_HEADERS, call.0, &self.fields(path)));
+        let length = u32::try_from(message.len()).unwrap_or_default().to_be_bytes();
+        bytes.extend(frame(DATA, END_STREAM, call.0, &[&[0], &length[..], message].concat()));
+        self.pending.push((call, Pending::default()));
+        self.write(&bytes).await?;
+        Ok(call)
+    }
+
+    /// Gives up the calls that have no answer yet.
+    pub(super) async fn cancel(&mut self) -> io::Result<()> {
+        const CANCEL: [u8; 4] = 8_u32.to_be_bytes();
+        let given_up = self.pending.drain(..);
+        let bytes: Vec<u8> = given_up.flat_map(|(call, _)| frame(RESET, 0, call.0, &CANCEL)).collect();
+        if bytes.is_empty() { Ok(()) } else { self.write(&bytes).await }
+    }
+
+    /// Waits for the answer to any call.
     ///
     /// # Errors
-    /// When the connection ends, or the server announces its end.
-    pub(crate) async fn ping(&mut self) -> io::Result<()> {
-        self.write(PING).await?;
+    /// When the connection ends or the server announces its end; `InvalidData` when this is not HTTP/2.
+    pub(super) async fn answer(&mut self) -> io::Result<(Call, Answer)> {
+        if std::mem::take(&mut self.owes_ack) {
+            self.write(SETTINGS_ACK).await?;
+        }
         loop {
-            match self.next_frame().await? {
-                Frame { kind: Kind::Ping, ack: true, .. } => return Ok(()),
-                Frame { kind: Kind::GoAway, .. } => return Err(io::ErrorKind::ConnectionReset.into()),
-                frame => self.acknowledge(&frame).await?,
+            let frame = self.next_frame().await?;
+            if let Some(answered) = self.take(frame).await? {
+                return Ok(answered);
             }
         }
     }
 
-    async fn acknowledge(&mut self, frame: &Frame) -> io::Result<()> {
-        if frame.kind == Kind::Settings && !frame.ack { self.write(SETTINGS_ACK).await } else { Ok(()) }
+    async fn take(&mut self, frame: Frame) -> io::Result<Option<(Call, Answer)>> {
+        match frame.kind {
+            SETTINGS if frame.flags & ACK == 0 => self.write(SETTINGS_ACK).await?,
+            PING if frame.flags & ACK == 0 => self.write(&self::frame(PING, ACK, 0, &frame.payload)).await?,
+            GO_AWAY => return Err(io::ErrorKind::ConnectionReset.into()),
+            _ => {}
+        }
+        if frame.kind == DATA {
+            self.used += frame.payload.len();
+        }
+        let Some(at) = self.pending.iter().position(|(call, _)| call.0 == frame.stream) else { return Ok(None) };
+        let (call, pending) = &mut self.pending[at];
+        let call = *call;
+        if pending.take(&frame)? {
+            let (_, pending) = self.pending.swap_remove(at);
+            return Ok(Some((call, pending.answer)));
+        }
+        Ok(None)
+    }
+
+    /// HPACK (RFC 7541): names, and some values, by their numbers in its table; nothing is compressed.
+    fn fields(&self, path: &str) -> Vec<u8> {
+        let scheme = if self.scheme == Scheme::Https { 0x87 } else { 0x86 };
+        [
+            &[0x83, scheme, 0x04][..], // POST
+            &literal(path),
+            &[0x01],
+            &literal(&self.authority),
+            b"\x0f\x10\x10application/grpc",
+            b"\0\x02te\x08trailers",
+            // etcd answers at once when it has no leader.
+            b"\0\x09hasleader\x04true",
+        ]
+        .concat()
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -97,28 +193,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GrpcConnection<S> {
     }
 }
 
-/// The preface, and a call that any gRPC server answers.
-fn probe_request(endpoint: &Endpoint) -> Vec<u8> {
-    let (scheme, authority) = match endpoint.scheme {
-        Scheme::Https => (0x87, endpoint.address()),
-        Scheme::Http => (0x86, endpoint.address()),
-        Scheme::Unix => (0x86, "localhost".to_owned()),
-    };
-    // HPACK (RFC 7541): names, and some values, by their numbers in its table; nothing is compressed.
-    let fields = [
-        &[0x83, scheme, 0x04][..], // POST
-        &literal(PATH),
-        &[0x01],
-        &literal(&authority),
-        &[0x0f, 0x10],
-        &literal(CONTENT_TYPE),
-        b"\0\x02te\x08trailers",
-    ]
-    .concat();
-    let [.., high, low] = fields.len().to_be_bytes();
-    let headers = [0, high, low, 1, 4, 0, 0, 0, 1];
-    let empty_message = b"\0\0\x05\0\x01\0\0\0\x01\0\0\0\0\0";
-    [PREFACE, &headers, &fields, empty_message].concat()
+impl Pending {
+    /// Adds a frame; returns whether the answer is complete.
+    fn take(&mut self, frame: &Frame) -> io::Result<bool> {
+        match frame.kind {
+            HEADERS | CONTINUATION => {
+                self.ends |= frame.kind == HEADERS && frame.flags & END_STREAM != 0;
+                self.block.extend(&frame.payload);
+                if frame.flags & END_HEADERS != 0 {
+                    let block = std::mem::take(&mut self.block);
+                    self.headers(&block)?;
+                    return Ok(self.ends || !self.is_grpc);
+                }
+            }
+            DATA => {
+                self.answer.body.extend(&frame.payload);
+                self.ends = frame.flags & END_STREAM != 0;
+                return Ok(self.ends);
+            }
+            RESET => return Ok(true),
+            _ => {}
+        }
+        if self.block.len() + self.answer.body.len() > MAX_ANSWER {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(false)
+    }
+
+    fn headers(&mut self, block: &[u8]) -> io::Result<()> {
+        for (name, value) in hpack::decode(block).map_err(|_| io::ErrorKind::InvalidData)? {
+            match &name[..] {
+                b"content-type" => self.is_grpc |= value.starts_with(b"application/grpc"),
+                b"grpc-status" => {
+                    self.is_grpc = true;
+                    self.answer.status = std::str::from_utf8(&value).ok().and_then(|code| code.parse().ok());
+                }
+                b"grpc-message" => self.answer.message = String::from_utf8_lossy(&value).into_owned(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Length and text. No host name is longer than 253.
@@ -129,24 +244,18 @@ fn literal(text: &str) -> Vec<u8> {
     [&length, text].concat()
 }
 
-/// A frame from a server.
-#[derive(Debug)]
-struct Frame {
-    kind: Kind,
-    ack: bool,
-    payload: Vec<u8>,
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [.., a, b, c] = payload.len().to_be_bytes();
+    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Headers,
-    Settings,
-    Ping,
-    /// The end of a call.
-    Reset,
-    /// The end of the connection.
-    GoAway,
-    Other,
+/// A frame from a server, without padding.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
 }
 
 impl Frame {
@@ -155,32 +264,24 @@ impl Frame {
     /// # Errors
     /// `InvalidData` when this is not HTTP/2.
     fn parse(bytes: &[u8]) -> io::Result<Option<(Self, usize)>> {
-        let Some(&[a, b, c, kind, flags, ..]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
+        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let Some((&[a, b, c, kind, flags, ref stream @ ..], rest)) = bytes.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if length > MAX_PAYLOAD {
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(invalid());
         }
-        let kind = match kind {
-            1 => Kind::Headers,
-            3 => Kind::Reset,
-            4 => Kind::Settings,
-            6 => Kind::Ping,
-            7 => Kind::GoAway,
-            _ => Kind::Other,
-        };
-        let Some(payload) = bytes[HEADER..].get(..length) else { return Ok(None) };
-        Ok(Some((Self { kind, ack: flags & 1 != 0, payload: payload.to_vec() }, HEADER + length)))
-    }
-
-    /// Whether the answer to the probe is gRPC; `None` when this frame is not the answer.
-    fn is_grpc(&self) -> Option<bool> {
-        let has = |bytes: &[u8]| self.payload.windows(bytes.len()).any(|window| window == bytes);
-        match self.kind {
-            // The first field of its kind on a connection: it cannot be a reference to HPACK's table.
-            Kind::Headers => Some(has(CONTENT_TYPE.as_bytes()) || has(CONTENT_TYPE_CODED)),
-            Kind::Reset | Kind::GoAway => Some(false),
-            _ => None,
+        let Some(mut payload) = rest.get(..length) else { return Ok(None) };
+        if matches!(kind, DATA | HEADERS) && flags & PADDED != 0 {
+            let (&padding, padded) = payload.split_first().ok_or_else(invalid)?;
+            payload = padded.get(..padded.len().saturating_sub(padding.into())).ok_or_else(invalid)?;
         }
+        if kind == HEADERS && flags & PRIORITY != 0 {
+            payload = payload.get(5..).ok_or_else(invalid)?;
+        }
+        let stream = u32::from_be_bytes(*stream) & 0x7fff_ffff;
+        Ok(Some((Self { kind, flags, stream, payload: payload.to_vec() }, HEADER + length)))
     }
 }
 
@@ -188,24 +289,35 @@ impl Frame {
 mod tests {
     use super::*;
 
-    #[test]
-    fn answers() {
-        let frame = |kind, payload: &[u8]| {
-            let length = u8::try_from(payload.len()).unwrap();
-            let bytes = [&[0, 0, length, kind, 0, 0, 0, 0, 1], payload].concat();
+    /// The answer that these frames make, if it is complete.
+    fn answer(frames: &[(u8, u8, &[u8])]) -> Option<Answer> {
+        let mut pending = Pending::default();
+        let mut complete = false;
+        for (kind, flags, payload) in frames {
+            let bytes = frame(*kind, *flags, 1, payload);
             assert!(Frame::parse(&bytes[..bytes.len() - 1]).unwrap().is_none());
             let (frame, read) = Frame::parse(&bytes).unwrap().unwrap();
-            assert_eq!(read, bytes.len());
-            frame.is_grpc()
-        };
-        let coded = [b"\x88\x5f\x8b", CONTENT_TYPE_CODED, b"\x40"].concat();
-        assert_eq!(frame(1, &coded), Some(true));
-        assert_eq!(frame(1, b"\x88\x0f\x10\x16application/grpc+proto"), Some(true));
-        assert_eq!(frame(1, b"\x8d\x0f\x10\x09text/html"), Some(false));
-        assert_eq!(frame(3, b"\0\0\0\x01"), Some(false));
-        assert_eq!(frame(7, &coded), Some(false));
-        assert_eq!(frame(4, &coded), None);
+            assert_eq!((read, frame.stream), (bytes.len(), 1));
+            complete = pending.take(&frame).unwrap();
+        }
+        complete.then_some(pending.answer)
+    }
+
+    #[test]
+    fn answers() {
+        let headers = b"\x88\x0f\x10\x10application/grpc";
+        let trailers = b"\0\x0bgrpc-status\x0214\0\x0cgrpc-message\x04oops";
+        let ok = Answer { status: Some(14), message: "oops".to_owned(), body: b"\0\0\0\0\0".to_vec() };
+        assert_eq!(answer(&[(1, 4, headers), (0, 0, b"\0\0\0\0\0"), (1, 5, trailers)]), Some(ok));
+        assert_eq!(answer(&[(1, 4, headers), (0, 8, b"\x01\0\0\0")]), None);
+        let refused = Answer { status: Some(14), message: "oops".to_owned(), body: Vec::new() };
+        assert_eq!(answer(&[(1, 1, &trailers[..10]), (9, 4, &trailers[10..])]), Some(refused));
+        assert_eq!(answer(&[(1, 4, b"\x8d\x0f\x10\x09text/html")]).unwrap().status, None);
+        assert_eq!(answer(&[(3, 0, b"\0\0\0\x01")]).unwrap().status, None);
+        let padded = [b"\x02\0\0\0\0\x10", &trailers[..], b"\0\0"].concat();
+        assert_eq!(answer(&[(1, 0x2d, &padded)]).unwrap().status, Some(14));
         assert!(Frame::parse(b"HTTP/1.1 ").is_err());
+        assert!(Frame::parse(&frame(1, 8, 1, b"")).is_err());
     }
 
     #[test]

@@ -3,8 +3,10 @@
 mod dial;
 mod error;
 pub(crate) mod etcd_health;
+mod hpack;
 mod http1;
 mod http2;
+mod probe;
 mod reload;
 mod resolve;
 pub(crate) mod sockets;
@@ -14,8 +16,9 @@ use std::io;
 
 pub(crate) use dial::{Deadline, Dialer, Protocol, Stream, tune};
 pub(crate) use error::{DialError, Step};
-pub(crate) use http1::{Connection, get};
-pub(crate) use http2::GrpcConnection;
+use http1::get;
+pub(crate) use probe::MemberConnection;
+pub(crate) use resolve::{Found, Resolver, Target};
 
 /// Runs `future` to its end on this thread, for callers that are not asynchronous.
 ///

@@ -23,7 +23,12 @@ fn response(status: &str, content_type: &str, body: &str) -> String {
 /// Answers `/health` in the form of etcd's proxy, from the last health checks.
 pub(super) fn health(members: &Members) -> String {
     let (status, health, reason) = match members.health() {
-        Ok(()) => ("200 OK", "true", String::new()),
+        // Reads work, so the application must not be ended for it.
+        Ok(()) => (
+            "200 OK",
+            "true",
+            members.alarms().iter().map(|alarm| format!("alarm {alarm}")).collect::<Vec<_>>().join(", "),
+        ),
         Err(why) => ("503 Service Unavailable", "false", why),
     };
     response(status, "application/json", &json!({"health": health, "reason": reason}).to_string())

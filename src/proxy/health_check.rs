@@ -1,129 +1,142 @@
-//! Checks the health of a member every second.
+//! Probes a member every second.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{sleep, timeout};
 
 use super::members::{Member, Members};
-use crate::net::{Connection, Deadline, DialError, Dialer, GrpcConnection, Protocol, Step, Stream, etcd_health, get};
+use crate::net::{Deadline, DialError, Dialer, MemberConnection};
 
-const INTERVAL: Duration = Duration::from_secs(1);
-/// A member that does not answer for this long is down.
-const TIMEOUT: Duration = Duration::from_millis(1500);
-/// After this many pings, a member without `/health` is asked for it again.
-const PINGS: u32 = 60;
-/// A connection serves this many checks at most.
-const CHECKS_PER_CONNECTION: u32 = 10;
+const INTERVAL: Duration = Duration::from_millis(950);
+/// The pause before that, also when there is reason to probe at once.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Checks the member forever and reports the results to `members`.
+/// A member that does not answer for this long has failed its probe.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Once it has failed, it must answer within this time and a few of its usual round trips.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(500);
+const ROUND_TRIPS: u32 = 4;
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// After this many probes on one connection, a new one must prove that new connections work.
+const PROBES_PER_CONNECTION: u32 = 10;
+
+/// Probes the member until it has retired and has no connection left; reports the results to `members`.
 pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, dialer: Arc<Dialer>) {
-    let mut check = HealthCheck { member, dialer, kept: None, age: 0, generation: 0, pings: 0 };
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let asked = Instant::now();
-        check.dialer.refresh().await;
-        check.drop_old_connection();
-        let answer = check.ask(Deadline::after(TIMEOUT)).await;
-        members.report(&check.member, asked, answer);
+    let mut probe = Probe { members, member, dialer, kept: None, age: 0, generation: 0, round_trip: Duration::ZERO };
+    while !(probe.member.is_retired() && probe.member.open.load(Ordering::Relaxed) == 0) {
+        probe.run_once().await;
+        sleep(SHORTEST_INTERVAL).await;
+        let _ = timeout(INTERVAL, probe.member.wake.notified()).await;
     }
+    probe.members.remove(&probe.member);
 }
 
-struct HealthCheck {
+struct Probe {
+    members: Arc<Members>,
     member: Arc<Member>,
     dialer: Arc<Dialer>,
-    kept: Option<Kept>,
-    /// How many checks the kept connection has served.
+    /// The connection of the last probe.
+    kept: Option<MemberConnection>,
+    /// How many probes the kept connection has served.
     age: u32,
     /// The generation of the certificates that the kept connection was made with.
     generation: u32,
-    /// How many more checks are pings instead of `/health`.
-    pings: u32,
+    /// How long the last good answer took.
+    round_trip: Duration,
 }
 
-/// The connection of the last check.
-enum Kept {
-    Http1(Box<dyn Stream>),
-    Grpc(GrpcConnection<Box<dyn Stream>>),
-}
-
-enum Answer {
-    Healthy,
-    /// With the reason.
-    Unhealthy(String),
-    /// This port does not serve `/health`.
-    NotOffered,
-}
-
-impl HealthCheck {
-    /// An old connection must not keep working where new ones fail because certificates changed, on either side.
-    fn drop_old_connection(&mut self) {
-        let generation = self.dialer.generation();
-        self.age += 1;
-        if self.member.is_down() || self.age >= CHECKS_PER_CONNECTION || self.generation != generation {
-            (self.kept, self.age) = (None, 0);
+impl Probe {
+    async fn run_once(&mut self) {
+        let asked = Instant::now();
+        self.dialer.refresh().await;
+        let was_down = self.member.is_down();
+        let time =
+            if was_down { (SHORT_TIMEOUT + self.round_trip * ROUND_TRIPS).min(LONGEST_TIMEOUT) } else { TIMEOUT };
+        let deadline = Deadline::after(time);
+        let answer = if was_down { self.ask_both(deadline).await } else { self.ask(deadline).await };
+        if answer.is_ok() {
+            self.round_trip = asked.elapsed();
         }
-        self.generation = generation;
+        let is_fine = answer.is_ok();
+        self.members.report(&self.member, asked, &answer);
+        if is_fine && self.is_kept_too_long() {
+            self.renew(asked).await;
+        }
     }
 
-    async fn ask(&mut self, deadline: Deadline) -> Result<(), String> {
-        if self.pings == 0 {
-            match self.ask_health(deadline).await.map_err(|err| err.to_string())? {
-                Answer::Healthy => return Ok(()),
-                Answer::Unhealthy(why) => return Err(why),
-                Answer::NotOffered => {
-                    self.kept = None;
-                    self.pings = PINGS;
-                }
+    /// Asks on the kept connection, or on a new one if there is none or it has ended: that says nothing about health.
+    async fn ask(&mut self, deadline: Deadline) -> Result<(), DialError> {
+        if let Some(mut kept) = self.kept.take()
+            && let Ok(probed) = kept.probe(deadline).await
+        {
+            self.kept = Some(kept);
+            self.age += 1;
+            return probed;
+        }
+        let (kept, probed) = self.dialer.probe(&self.member.target, deadline).await;
+        self.keep(kept);
+        probed
+    }
+
+    /// Asks a member that has failed on the kept connection and on a new one: a good answer on either counts.
+    async fn ask_both(&mut self, deadline: Deadline) -> Result<(), DialError> {
+        let Some(mut kept) = self.kept.take() else { return self.ask(deadline).await };
+        let (is_old_fine, new) = {
+            let old = async { matches!(kept.probe(deadline).await, Ok(Ok(()))) };
+            let new = self.dialer.probe(&self.member.target, deadline);
+            tokio::pin!(old, new);
+            tokio::select! {
+                biased;
+                is_fine = &mut old => (is_fine, if is_fine { None } else { Some(new.await) }),
+                new = &mut new => (new.1.is_err() && old.await, Some(new)),
             }
+        };
+        match new {
+            _ if is_old_fine => {
+                self.kept = Some(kept);
+                Ok(())
+            }
+            Some((connection, probed)) => {
+                self.keep(connection);
+                probed
+            }
+            None => Ok(()),
         }
-        self.pings -= 1;
-        let pinged = self.ping(deadline).await;
-        if pinged.is_err() {
-            self.pings = 0;
-        }
-        if self.pings == 0 {
-            self.kept = None;
-        }
-        pinged.map_err(|err| err.to_string())
     }
 
-    async fn ask_health(&mut self, deadline: Deadline) -> Result<Answer, DialError> {
-        // The member may have closed a kept connection meanwhile: that says nothing about its health.
-        if let Some(Kept::Http1(mut stream)) = self.kept.take()
-            && let Some(answer) = deadline.step(Step::Answer, get_health(&mut stream)).await?
+    fn keep(&mut self, connection: Option<MemberConnection>) {
+        (self.kept, self.age, self.generation) = (connection, 0, self.dialer.generation());
+    }
+
+    /// An old connection must not hide that new ones fail, as when certificates change on either side.
+    fn is_kept_too_long(&self) -> bool {
+        self.age >= PROBES_PER_CONNECTION
+            || self.generation != self.dialer.generation()
+            || self.member.is_in_trouble()
+            || self.age == 0
+    }
+
+    /// Makes a new connection; keeps the old one until the new one stands.
+    async fn renew(&mut self, asked: Instant) {
+        let deadline = Deadline::after(TIMEOUT);
+        if self.age > 0 {
+            let (connection, probed) = self.dialer.probe(&self.member.target, deadline).await;
+            if let Err(err) = probed {
+                self.members.report_failed_connection(&self.member, asked, &err);
+                // Not again at each probe.
+                (self.age, self.generation) = (1, self.dialer.generation());
+                return;
+            }
+            self.keep(connection);
+        }
+        self.member.accepts_connections();
+        if let Some(kept) = &mut self.kept
+            && let Some(alarms) = kept.alarms(deadline).await
         {
-            self.kept = Some(Kept::Http1(stream));
-            return Ok(answer);
+            self.member.report_alarms(alarms);
         }
-        let mut stream = self.dialer.connect(&self.member.endpoint, Protocol::Http1, deadline).await?;
-        let answer = deadline.step(Step::Answer, get_health(&mut stream)).await?;
-        let Some(answer) = answer else { return Ok(Answer::NotOffered) };
-        self.kept = Some(Kept::Http1(stream));
-        Ok(answer)
     }
-
-    async fn ping(&mut self, deadline: Deadline) -> Result<(), DialError> {
-        if let Some(Kept::Grpc(mut connection)) = self.kept.take()
-            && deadline.step(Step::Answer, connection.ping()).await?.is_ok()
-        {
-            self.kept = Some(Kept::Grpc(connection));
-            return Ok(());
-        }
-        let connection = self.dialer.connect_grpc(&self.member.endpoint, deadline).await?;
-        self.kept = Some(Kept::Grpc(connection));
-        Ok(())
-    }
-}
-
-/// One request on a connection that stays open; `None` when the answer is not HTTP/1.1.
-async fn get_health(stream: &mut Box<dyn Stream>) -> Option<Answer> {
-    Some(match get(stream, "/health", Connection::KeepAlive).await.ok()? {
-        (status @ (200 | 503), body) => {
-            etcd_health::judge(status, &body).reason.map_or(Answer::Healthy, Answer::Unhealthy)
-        }
-        _ => Answer::NotOffered,
-    })
 }

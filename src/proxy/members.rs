@@ -1,20 +1,42 @@
 //! The cluster's members: the state of each, which one is next, and whose connections are cut.
+//!
+//! Probes decide whose connections are cut; failed connections of clients only make a member the last choice. Nothing
+//! that happens to one member, to DNS or to this process alone cuts the connections of a healthy member.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use super::preflight::{Subject, Tried};
+use crate::net::{DialError, Step, Target};
+use crate::os::log::Throttle;
 use crate::settings::Endpoint;
 
-/// One member and its connections.
+/// A member that answers, but cannot serve, is asked again for this long before other members take its connections: an
+/// election is over by then.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// Connections to an address that answers no packets are cut after this time, even if no other member is better.
+const VANISHED: Duration = Duration::from_secs(4);
+
+/// One address of a member, and its connections.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub endpoint: Endpoint,
+    pub target: Target,
     state: Mutex<State>,
+    /// Why new connections fail although probes on the old one succeed.
+    trouble: Mutex<Option<String>>,
+    /// What its alarms say.
+    alarms: Mutex<Vec<String>>,
+    /// No name leads to it any more.
+    retired: AtomicBool,
     /// A change cuts the connections that watch it.
     cut: watch::Sender<()>,
+    /// Wakes the next probe.
+    pub wake: Notify,
     /// Open connections.
     pub open: AtomicUsize,
     pub counters: Counters,
@@ -32,27 +54,64 @@ pub(super) struct Counters {
     pub failovers: AtomicU64,
 }
 
+/// What is wrong with a member. The order is the one in which members are tried when none is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    /// It answers, but cannot serve.
+    Ill,
+    /// It accepts connections and does not answer.
+    Silent,
+    /// It takes no connections, or none that we can use.
+    Unusable,
+    /// Its host does not answer.
+    Vanished,
+}
+
+impl Fault {
+    fn of(err: &DialError) -> Self {
+        match err {
+            DialError::Ill(_) => Self::Ill,
+            DialError::TimedOut(Step::Handshake | Step::Answer, _) => Self::Silent,
+            DialError::TimedOut(Step::Connect, _) | DialError::Unreachable(_) => Self::Vanished,
+            _ => Self::Unusable,
+        }
+    }
+}
+
 /// The state of a member, as far as we know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Unknown,
     Up {
-        /// When the last check that it passed was sent.
+        /// When the last probe that it passed was sent.
         asked: Instant,
     },
     Down {
+        fault: Fault,
         why: String,
-        /// When the first check that it failed was sent.
+        /// When the first probe that it failed was sent.
         since: Instant,
-        /// Its connections have been cut in favour of other members.
-        failed_over: bool,
+        /// Since when it has failed with this fault.
+        fault_since: Instant,
+        /// When another member passed a probe that was sent after `since`.
+        better_at: Option<Instant>,
+        is_cut: bool,
     },
 }
 
 impl Member {
-    fn new(endpoint: Endpoint, state: State) -> Self {
-        let state = Mutex::new(state);
-        Self { endpoint, state, cut: watch::Sender::new(()), open: AtomicUsize::new(0), counters: Counters::default() }
+    fn new(target: Target, state: State) -> Self {
+        Self {
+            target,
+            state: Mutex::new(state),
+            trouble: Mutex::default(),
+            alarms: Mutex::default(),
+            retired: AtomicBool::new(false),
+            cut: watch::Sender::new(()),
+            wake: Notify::new(),
+            open: AtomicUsize::new(0),
+            counters: Counters::default(),
+        }
     }
 
     /// Changes when this member's connections are to be cut.
@@ -61,15 +120,352 @@ impl Member {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
+    /// Whether it passed its last probe.
     pub(super) fn is_up(&self) -> bool {
         matches!(*self.state(), State::Up { .. })
     }
 
+    /// Whether it failed its last probe.
     pub(super) fn is_down(&self) -> bool {
         matches!(*self.state(), State::Down { .. })
+    }
+
+    /// Whether new connections fail although it is up.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        lock(&self.trouble).is_some()
+    }
+
+    /// Whether new connections to it can be expected to work.
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_up() && !self.is_in_trouble()
+    }
+
+    /// Whether no name leads to it any more.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// The place among the members that a new connection tries; the first is 0.
+    fn rank(&self) -> usize {
+        match *self.state() {
+            State::Up { .. } if self.is_in_trouble() => 2,
+            State::Up { .. } => 0,
+            State::Unknown => 1,
+            State::Down { fault, .. } => 3 + fault as usize,
+        }
+    }
+
+    /// Why it cannot be used; `None` if it can, or if that is not known.
+    fn problem(&self) -> Option<String> {
+        let why = match &*self.state() {
+            State::Down { why, .. } => Some(why.clone()),
+            _ => lock(&self.trouble).as_ref().map(|why| format!("new connections fail: {why}")),
+        };
+        Some(format!("{}: {}", self.target, why?))
+    }
+
+    fn passes(&self, asked: Instant) -> bool {
+        let mut state = self.state();
+        let came_up = !matches!(*state, State::Up { .. });
+        *state = State::Up { asked };
+        came_up
+    }
+
+    /// Returns whether it went down.
+    fn fails(&self, asked: Instant, err: &DialError) -> bool {
+        let (new, text) = (Fault::of(err), err.to_string());
+        match &mut *self.state() {
+            State::Up { asked: last } if asked < *last => false,
+            State::Down { fault, why, fault_since, .. } => {
+                if *fault != new {
+                    *fault_since = asked;
+                }
+                (*fault, *why) = (new, text);
+                false
+            }
+            state => {
+                let (since, fault_since) = (asked, asked);
+                *state = State::Down { fault: new, why: text, since, fault_since, better_at: None, is_cut: false };
+                true
+            }
+        }
+    }
+
+    /// Another member passed a probe that was sent at `asked`. Returns whether this member must now prove itself.
+    fn must_prove_itself(&self, asked: Instant, now: Instant) -> bool {
+        match &mut *self.state() {
+            State::Down { since, better_at: better_at @ None, .. } if asked > *since => {
+                *better_at = Some(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether its connections must be cut now that it has failed a probe that was sent at `asked`.
+    fn must_be_cut(&self, asked: Instant, now: Instant, another_is_up: bool) -> bool {
+        let State::Down { fault, since, fault_since, better_at, is_cut, .. } = &mut *self.state() else { return false };
+        let has_vanished = *fault == Fault::Vanished && now.duration_since(*fault_since) >= VANISHED;
+        // It had the chance to answer after the other member did.
+        let is_worse = another_is_up && better_at.is_some_and(|at| asked >= at);
+        let is_out_of_patience = *fault > Fault::Ill || now.duration_since(*since) >= PATIENCE;
+        let cut = !*is_cut && (has_vanished || (is_worse && is_out_of_patience));
+        *is_cut |= cut;
+        cut
+    }
+}
+
+/// All members.
+pub(super) struct Members {
+    list: Mutex<Vec<Arc<Member>>>,
+    /// Changes with the list.
+    changed: watch::Sender<()>,
+    /// Names that do not resolve now, and why.
+    unresolved: Mutex<BTreeMap<String, String>>,
+    /// Grows with each connection, so that members of equal rank take turns.
+    turn: AtomicUsize,
+    warnings: Throttle,
+}
+
+impl Members {
+    /// With what is known about some of them.
+    pub(super) fn new(tried: &[Tried]) -> Self {
+        let now = Instant::now();
+        let mut list = Vec::new();
+        let mut unresolved = BTreeMap::new();
+        for (tried, result) in tried {
+            match (tried, result) {
+                (Subject::Target(target), result) => {
+                    let member = Member::new(target.clone(), State::Unknown);
+                    if let Err(err) = result {
+                        member.fails(now, err);
+                    }
+                    list.push(Arc::new(member));
+                }
+                (name, Err(err)) => drop(unresolved.insert(name.to_string(), err.to_string())),
+                (_, Ok(())) => {}
+            }
+        }
+        Self {
+            list: Mutex::new(list),
+            changed: watch::Sender::new(()),
+            unresolved: Mutex::new(unresolved),
+            turn: AtomicUsize::new(0),
+            warnings: Throttle::default(),
+        }
+    }
+
+    /// All of them, those that retire too.
+    pub(super) fn list(&self) -> Vec<Arc<Member>> {
+        lock(&self.list).clone()
+    }
+
+    /// Changes when members come or go.
+    pub(super) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The addresses of `endpoint` are now `targets`. Returns the members that are new.
+    pub(super) fn replace(&self, endpoint: &Endpoint, targets: &[Target]) -> Vec<Arc<Member>> {
+        lock(&self.unresolved).remove(&endpoint.to_string());
+        let mut list = lock(&self.list);
+        let had_any = list.iter().any(|member| member.target.endpoint == *endpoint);
+        for member in list.iter().filter(|member| member.target.endpoint == *endpoint) {
+            let is_gone = !targets.contains(&member.target);
+            if member.retired.swap(is_gone, Ordering::Relaxed) != is_gone {
+                let what = if is_gone { "is no longer an address" } else { "is an address again" };
+                log::info!("{} {what} of this name", member.target);
+                member.wake.notify_one();
+            }
+        }
+        let is_known = |target: &&Target| list.iter().any(|member| member.target == **target);
+        let new: Vec<_> = targets
+            .iter()
+            .filter(|target| !is_known(target))
+            .map(|target| Arc::new(Member::new(target.clone(), State::Unknown)))
+            .collect();
+        for member in new.iter().filter(|_| had_any) {
+            log::info!("{} is a new address of this name", member.target);
+        }
+        list.extend(new.iter().cloned());
+        drop(list);
+        self.changed.send_replace(());
+        new
+    }
+
+    /// A member that has retired and has no connection left goes.
+    pub(super) fn remove(&self, member: &Arc<Member>) {
+        lock(&self.list).retain(|other| !Arc::ptr_eq(other, member));
+        self.changed.send_replace(());
+    }
+
+    /// The name of an endpoint, or an SRV domain, does not resolve. What was found before stays in use.
+    pub(super) fn not_resolved(&self, name: &str, err: &DialError) {
+        let is_new = lock(&self.unresolved).insert(name.to_owned(), err.to_string()).is_none();
+        let stays = if self.list().is_empty() { "" } else { "; the addresses that were found before stay in use" };
+        if is_new {
+            log::warn!("{name}: {err}{stays}");
+        }
+    }
+
+    /// A look-up that failed before succeeds again.
+    pub(super) fn resolved(&self, name: &str) {
+        if lock(&self.unresolved).remove(name).is_some() {
+            log::info!("{name} resolves again");
+        }
+    }
+
+    /// Whether a member can be used; if none can, why each cannot.
+    pub(super) fn health(&self) -> Result<(), String> {
+        let list = self.list();
+        if list.iter().any(|member| member.is_usable()) {
+            return Ok(());
+        }
+        let mut known: Vec<String> = list.iter().filter_map(|member| member.problem()).collect();
+        known.extend(lock(&self.unresolved).iter().map(|(name, why)| format!("{name}: {why}")));
+        Err(if known.is_empty() { "no member has answered yet".to_owned() } else { known.join("; ") })
+    }
+
+    /// The alarms of all members, as in `NOSPACE`.
+    pub(super) fn alarms(&self) -> Vec<String> {
+        let mut alarms: Vec<_> = self.list().iter().flat_map(|member| lock(&member.alarms).clone()).collect();
+        alarms.sort();
+        alarms.dedup();
+        alarms
+    }
+
+    /// Records the answer to a probe of `member` that was sent at `asked`, and logs what it changes.
+    pub(super) fn report(&self, member: &Arc<Member>, asked: Instant, answer: &Result<(), DialError>) {
+        if let Err(err @ DialError::Local(_)) = answer {
+            self.warnings.warn(format_args!("{}: {err}", member.target));
+            return;
+        }
+        for (member, change) in self.record(member, asked, answer, Instant::now()) {
+            let target = &member.target;
+            match change {
+                Change::CameUp => log::info!("{target} is up"),
+                Change::WentDown if self.is_spare(&member) => {}
+                Change::WentDown => {
+                    let why = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
+                    log::warn!("{target} is down: {why}");
+                }
+                Change::Cut(0) => {}
+                Change::Cut(connections) if member.has_vanished() => {
+                    log::warn!("{target}: its host does not answer; connections cut now: {connections}");
+                }
+                Change::Cut(connections) => {
+                    log::warn!("{target}: other members take over its connections; cut now: {connections}");
+                }
+            }
+        }
+    }
+
+    /// Records why a client's connection, or a probe's new one, could not be made.
+    pub(super) fn report_failed_connection(&self, member: &Member, asked: Instant, err: &DialError) {
+        if matches!(err, DialError::Local(_)) {
+            self.warnings.warn(format_args!("{}: {err}", member.target));
+            return;
+        }
+        // An error that is older than the last good answer says nothing.
+        let is_news = matches!(*member.state(), State::Up { asked: last } if asked >= last);
+        if is_news && lock(&member.trouble).replace(err.to_string()).is_none() {
+            log::warn!("{}: new connections fail: {err}", member.target);
+        }
+        member.wake.notify_one();
+    }
+
+    /// Whether its host has another address, of the other kind (IPv4, IPv6), that works.
+    fn is_spare(&self, member: &Member) -> bool {
+        let is_v4 = |member: &Member| member.target.addr.map(|addr| addr.is_ipv4());
+        let serves = |other: &Arc<Member>| {
+            other.target.endpoint == member.target.endpoint && is_v4(other) != is_v4(member) && !other.is_down()
+        };
+        self.list().iter().any(serves)
+    }
+
+    fn record(
+        &self,
+        member: &Arc<Member>,
+        asked: Instant,
+        answer: &Result<(), DialError>,
+        now: Instant,
+    ) -> Vec<(Arc<Member>, Change)> {
+        let mut changes = Vec::new();
+        let list = self.list();
+        let others = || list.iter().filter(|other| !Arc::ptr_eq(other, member));
+        match answer {
+            Ok(()) => {
+                if member.passes(asked) {
+                    changes.push((Arc::clone(member), Change::CameUp));
+                }
+                for other in others().filter(|other| other.must_prove_itself(asked, now)) {
+                    other.wake.notify_one();
+                }
+            }
+            Err(err) => {
+                if member.fails(asked, err) {
+                    changes.push((Arc::clone(member), Change::WentDown));
+                    // Are the others better?
+                    others().for_each(|other| other.wake.notify_one());
+                }
+                let another_is_up = others().any(|other| other.is_usable());
+                if member.must_be_cut(asked, now, another_is_up) {
+                    member.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                    changes.push((Arc::clone(member), Change::Cut(member.open.load(Ordering::Relaxed))));
+                    member.cut.send_replace(());
+                }
+            }
+        }
+        changes
+    }
+
+    /// The order in which a new connection tries the members: the usable ones first, and of these the one with the
+    /// fewest connections.
+    pub(super) fn order(&self) -> Vec<Arc<Member>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut list = self.list();
+        if list.iter().any(|member| !member.is_retired()) {
+            list.retain(|member| !member.is_retired());
+        }
+        let count = list.len().max(1);
+        let mut order: Vec<_> = list.into_iter().enumerate().collect();
+        order.sort_by_cached_key(|(n, member)| {
+            (member.rank(), member.open.load(Ordering::Relaxed), (n + count - turn % count) % count)
+        });
+        order.into_iter().map(|(_, member)| member).collect()
+    }
+}
+
+impl Member {
+    /// A probe has made a new connection.
+    pub(super) fn accepts_connections(&self) {
+        if lock(&self.trouble).take().is_some() {
+            log::info!("{}: new connections succeed again", self.target);
+        }
+    }
+
+    /// Records what it says about alarms.
+    pub(super) fn report_alarms(&self, now: Vec<String>) {
+        let mut known = lock(&self.alarms);
+        for alarm in now.iter().filter(|alarm| !known.contains(alarm)) {
+            let meaning = match alarm.as_str() {
+                "NOSPACE" => ": its database is full, so writes fail; reads and deletes work",
+                "CORRUPT" => ": the data of the members differ",
+                _ => "",
+            };
+            log::warn!("{}: alarm {alarm}{meaning}", self.target);
+        }
+        for alarm in known.iter().filter(|alarm| !now.contains(alarm)) {
+            log::info!("{}: the alarm {alarm} is over", self.target);
+        }
+        *known = now;
+    }
+
+    fn has_vanished(&self) -> bool {
+        matches!(*self.state(), State::Down { fault: Fault::Vanished, .. })
     }
 }
 
@@ -78,113 +474,16 @@ impl Member {
 enum Change {
     CameUp,
     WentDown,
-    /// This many connections were cut in favour of other members.
-    FailedOver(usize),
+    /// This many connections were cut.
+    Cut(usize),
 }
 
-/// All members.
-#[derive(Debug)]
-pub(super) struct Members {
-    pub list: Vec<Arc<Member>>,
-    /// Grows with each connection, so that members of equal rank take turns.
-    turn: AtomicUsize,
-}
-
-impl Members {
-    /// The members in `failing` are known to be down.
-    pub(super) fn new(endpoints: &[Endpoint], failing: &[Endpoint]) -> Self {
-        let down = || State::Down { why: "it could not be used".to_owned(), since: Instant::now(), failed_over: false };
-        let state = |endpoint: &Endpoint| if failing.contains(endpoint) { down() } else { State::Unknown };
-        let member = |endpoint: &Endpoint| Arc::new(Member::new(endpoint.clone(), state(endpoint)));
-        Self { list: endpoints.iter().map(member).collect(), turn: AtomicUsize::new(0) }
-    }
-
-    /// Whether a member is up; if none is, why each is not.
-    pub(super) fn health(&self) -> Result<(), String> {
-        if self.list.iter().any(|member| member.is_up()) {
-            return Ok(());
-        }
-        let why = |member: &Arc<Member>| match &*member.state() {
-            State::Down { why, .. } => Some(format!("{}: {why}", member.endpoint)),
-            _ => None,
-        };
-        let known: Vec<String> = self.list.iter().filter_map(why).collect();
-        Err(if known.is_empty() { "no member has answered yet".to_owned() } else { known.join("; ") })
-    }
-
-    /// Records the answer to a check of `member` that was sent at `asked`, and logs what it changes.
-    pub(super) fn report(&self, member: &Arc<Member>, asked: Instant, answer: Result<(), String>) {
-        let why = answer.as_ref().err().cloned().unwrap_or_default();
-        for (member, change) in self.record(member, asked, answer) {
-            let endpoint = &member.endpoint;
-            match change {
-                Change::CameUp => log::info!("{endpoint} is up"),
-                Change::WentDown => log::warn!("{endpoint} is down: {why}"),
-                Change::FailedOver(0) => {}
-                Change::FailedOver(connections) => {
-                    log::warn!("{endpoint}: other members take over its connections; cut now: {connections}");
-                }
-            }
-        }
-    }
-
-    fn record(&self, member: &Arc<Member>, asked: Instant, answer: Result<(), String>) -> Vec<(Arc<Member>, Change)> {
-        let mut changes = Vec::new();
-        match (answer, &mut *member.state()) {
-            (Ok(()), State::Up { asked: last }) => *last = asked,
-            (Ok(()), state) => {
-                *state = State::Up { asked };
-                changes.push((Arc::clone(member), Change::CameUp));
-            }
-            (Err(why), State::Down { why: last, .. }) => *last = why,
-            (Err(why), state) => {
-                *state = State::Down { why, since: asked, failed_over: false };
-                changes.push((Arc::clone(member), Change::WentDown));
-            }
-        }
-        // A member's connections are cut only if another member passed a check after this one failed.
-        let last_success = |member: &Arc<Member>| match *member.state() {
-            State::Up { asked } => Some(asked),
-            _ => None,
-        };
-        let newest = self.list.iter().filter_map(last_success).max();
-        for member in &self.list {
-            if let State::Down { since, failed_over, .. } = &mut *member.state()
-                && !*failed_over
-                && newest.is_some_and(|asked| asked > *since)
-            {
-                *failed_over = true;
-                member.counters.failovers.fetch_add(1, Ordering::Relaxed);
-                changes.push((Arc::clone(member), Change::FailedOver(member.open.load(Ordering::Relaxed))));
-                member.cut.send_replace(());
-            }
-        }
-        changes
-    }
-
-    /// The order in which a new connection tries the members: first those that are up, and of these the one with the
-    /// fewest connections.
-    pub(super) fn order(&self) -> Vec<Arc<Member>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let count = self.list.len();
-        let rank = |(n, member): &(usize, &Arc<Member>)| {
-            let state = match *member.state() {
-                State::Up { .. } => 0,
-                State::Unknown => 1,
-                State::Down { .. } => 2,
-            };
-            (state, member.open.load(Ordering::Relaxed), (n + count - turn % count) % count)
-        };
-        let mut order: Vec<_> = self.list.iter().enumerate().collect();
-        order.sort_by_cached_key(rank);
-        order.into_iter().map(|(_, member)| Arc::clone(member)).collect()
-    }
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Three members, known by their positions.
@@ -192,12 +491,24 @@ mod tests {
 
     impl Three {
         fn new() -> Self {
-            Self(Members::new(&[1, 2, 3].map(Endpoint::loopback), &[]), Instant::now())
+            let tried = [1, 2, 3].map(|port| (Subject::Target(Target::of(&Endpoint::loopback(port)).unwrap()), Ok(())));
+            Self(Members::new(&tried), Instant::now())
         }
 
-        fn report(&self, n: usize, second: u64, answer: Result<(), String>) -> Vec<(usize, Change)> {
-            let changes = self.0.record(&self.0.list[n], self.1 + Duration::from_secs(second), answer);
+        /// The answer comes 100 ms after the question.
+        fn report(
+            &self,
+            n: usize,
+            ms: u64,
+            answer: impl std::borrow::Borrow<Result<(), DialError>>,
+        ) -> Vec<(usize, Change)> {
+            let asked = self.1 + Duration::from_millis(ms);
+            let changes = self.0.record(&self.member(n), asked, answer.borrow(), asked + Duration::from_millis(100));
             changes.into_iter().map(|(member, change)| (self.position(&member), change)).collect()
+        }
+
+        fn member(&self, n: usize) -> Arc<Member> {
+            Arc::clone(&self.0.list()[n])
         }
 
         fn order(&self) -> Vec<usize> {
@@ -205,46 +516,111 @@ mod tests {
         }
 
         fn position(&self, member: &Arc<Member>) -> usize {
-            self.0.list.iter().position(|other| Arc::ptr_eq(other, member)).unwrap()
+            self.0.list().iter().position(|other| Arc::ptr_eq(other, member)).unwrap()
         }
     }
 
-    fn silent() -> Result<(), String> {
-        Err("silent".to_owned())
+    fn silent() -> Result<(), DialError> {
+        Err(DialError::TimedOut(Step::Answer, Duration::from_secs(1)))
+    }
+
+    fn ill() -> Result<(), DialError> {
+        Err(DialError::Ill("etcdserver: leader changed".to_owned()))
+    }
+
+    fn vanished() -> Result<(), DialError> {
+        Err(DialError::TimedOut(Step::Connect, Duration::from_secs(1)))
     }
 
     #[test]
-    fn connections_fail_over_as_soon_as_another_member_passes_a_later_check() {
+    fn a_silent_member_is_left_when_it_stays_silent_after_another_has_answered() {
         let three = Three::new();
         assert_eq!(three.0.health().unwrap_err(), "no member has answered yet");
         assert_eq!(three.report(0, 0, Ok(())), [(0, Change::CameUp)]);
         assert_eq!(three.report(1, 0, Ok(())), [(1, Change::CameUp)]);
-        three.0.list[0].open.store(7, Ordering::Relaxed);
-        let cut = three.0.list[0].cut();
-        assert_eq!(three.report(0, 2, silent()), [(0, Change::WentDown)], "1 may be no better");
+        three.member(0).open.store(7, Ordering::Relaxed);
+        let cut = three.member(0).cut();
+        assert_eq!(three.report(0, 1000, silent()), [(0, Change::WentDown)], "1 may be no better");
+        assert_eq!(three.report(1, 2000, Ok(())), []);
+        assert_eq!(three.report(0, 2050, silent()), [], "it was asked before 1 answered");
         assert!(!cut.has_changed().unwrap());
-        assert_eq!(three.report(1, 3, Ok(())), [(0, Change::FailedOver(7))]);
+        assert_eq!(three.report(0, 2100, silent()), [(0, Change::Cut(7))]);
         assert!(cut.has_changed().unwrap());
-        assert_eq!(three.report(0, 3, silent()), []);
-        assert_eq!(three.report(0, 4, Ok(())), [(0, Change::CameUp)]);
-        assert_eq!(three.0.list[0].counters.failovers.load(Ordering::Relaxed), 1);
+        assert_eq!(three.report(0, 3000, silent()), [], "once");
+        assert_eq!(three.report(0, 4000, Ok(())), [(0, Change::CameUp)]);
+        assert_eq!(three.member(0).counters.failovers.load(Ordering::Relaxed), 1);
     }
 
     #[test]
-    fn nothing_fails_over_while_no_member_is_better() {
+    fn a_stall_of_all_members_cuts_nothing() {
         let three = Three::new();
         for n in 0..3 {
             three.report(n, 0, Ok(()));
         }
-        for n in 0..3 {
-            assert_eq!(three.report(n, 1, silent()), [(n, Change::WentDown)]);
+        for second in 1..10 {
+            for n in 0..3 {
+                let expected: &[_] = if second == 1 { &[(n, Change::WentDown)] } else { &[] };
+                assert_eq!(three.report(n, second * 1000, silent()), expected);
+            }
         }
-        let reason = "http://127.0.0.1:1: silent; http://127.0.0.1:2: silent; http://127.0.0.1:3: silent";
-        assert_eq!(three.0.health().unwrap_err(), reason);
-        assert_eq!(
-            three.report(2, 5, Ok(())),
-            [(2, Change::CameUp), (0, Change::FailedOver(0)), (1, Change::FailedOver(0))]
+        let reason = three.0.health().unwrap_err();
+        assert!(reason.starts_with("http://127.0.0.1:1: it accepts the connection but") && reason.contains("; http"));
+        // The first one answers a little earlier than the others.
+        assert_eq!(three.report(2, 10_000, Ok(())), [(2, Change::CameUp)]);
+        assert_eq!(three.report(0, 10_050, silent()), []);
+        assert_eq!(three.report(0, 10_200, Ok(())), [(0, Change::CameUp)]);
+        assert_eq!(three.report(1, 10_200, Ok(())), [(1, Change::CameUp)]);
+    }
+
+    #[test]
+    fn a_member_that_answers_gets_more_time() {
+        let three = Three::new();
+        for n in 0..3 {
+            three.report(n, 0, Ok(()));
+        }
+        assert_eq!(three.report(0, 1000, ill()), [(0, Change::WentDown)]);
+        three.report(1, 1500, Ok(()));
+        for ms in [1700, 2700] {
+            assert_eq!(three.report(0, ms, ill()), []);
+        }
+        assert_eq!(three.report(0, 3500, ill()), [(0, Change::Cut(0))]);
+        assert_eq!(three.report(1, 4000, ill()), [(1, Change::WentDown)]);
+        three.report(2, 4500, Ok(()));
+        assert_eq!(three.report(1, 4700, silent()), [(1, Change::Cut(0))], "now it does not answer");
+    }
+
+    #[test]
+    fn an_address_that_vanishes_is_left_even_if_no_other_is_better() {
+        let three = Three::new();
+        assert_eq!(three.report(0, 0, Ok(())), [(0, Change::CameUp)]);
+        assert_eq!(three.report(0, 1000, silent()), [(0, Change::WentDown)]);
+        assert_eq!(three.report(0, 2000, vanished()), []);
+        assert_eq!(three.report(0, 5000, vanished()), []);
+        assert_eq!(three.report(0, 6000, vanished()), [(0, Change::Cut(0))]);
+    }
+
+    #[test]
+    fn a_failed_connection_is_no_failed_probe() {
+        let three = Three::new();
+        three.report(0, 1000, Ok(()));
+        three.report(1, 1000, Ok(()));
+        let at = |ms| three.1 + Duration::from_millis(ms);
+        three.0.report_failed_connection(&three.member(0), at(900), &DialError::Refused);
+        assert!(three.member(0).is_usable(), "that is older than the last answer");
+        three.0.report_failed_connection(
+            &three.member(0),
+            at(1100),
+            &DialError::Local("Too many open files".to_owned()),
         );
+        assert!(three.member(0).is_usable(), "that is not the member's fault");
+        three.0.report_failed_connection(&three.member(0), at(1200), &DialError::Refused);
+        assert!(three.member(0).is_up() && !three.member(0).is_usable());
+        assert_eq!(three.order(), [1, 2, 0]);
+        three.0.report_failed_connection(&three.member(1), at(1200), &DialError::Refused);
+        let reason = three.0.health().unwrap_err();
+        assert!(reason.starts_with("http://127.0.0.1:1: new connections fail: the connection is refused"), "{reason}");
+        three.member(0).accepts_connections();
+        assert!(three.0.health().is_ok());
     }
 
     #[test]
@@ -255,7 +631,27 @@ mod tests {
         three.report(1, 0, silent());
         assert_eq!(three.order(), [0, 2, 1]);
         three.report(2, 0, Ok(()));
-        three.0.list[0].open.store(3, Ordering::Relaxed);
+        three.member(0).open.store(3, Ordering::Relaxed);
         assert_eq!(three.order(), [2, 0, 1]);
+        three.report(0, 100, vanished());
+        three.report(2, 100, ill());
+        assert_eq!(three.order(), [2, 1, 0], "one that answers comes before a silent one");
+    }
+
+    #[test]
+    fn addresses_come_and_go() {
+        let members = Members::new(&[]);
+        let endpoint = Endpoint::loopback(1);
+        let address = |n: u8| Target { endpoint: endpoint.clone(), addr: Some(([127, 0, 0, n], 1).into()) };
+        let count = || (members.list().len(), members.order().len());
+        assert_eq!(members.replace(&endpoint, &[address(1), address(2)]).len(), 2);
+        assert_eq!(members.replace(&endpoint, &[address(2), address(3)]).len(), 1);
+        assert_eq!(count(), (3, 2), "the first one keeps its connections, and gets no new ones");
+        assert!(members.replace(&endpoint, &[address(1), address(2), address(3)]).is_empty());
+        assert_eq!(count(), (3, 3));
+        members.replace(&endpoint, &[]);
+        assert_eq!(count(), (3, 3), "a bad address is better than none");
+        members.remove(&members.list()[0]);
+        assert_eq!(count(), (2, 2));
     }
 }

@@ -28,7 +28,7 @@ impl Metrics {
     pub(super) fn render(&self, members: &Members) -> String {
         let mut text = Text::default();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let list = &members.list;
+        let list = &members.list();
         text.by_member("connections", "gauge", "Open connections.", list, |member| {
             member.open.load(Ordering::Relaxed) as u64
         });
@@ -86,7 +86,7 @@ impl Text {
     ) {
         self.family(name, kind, help);
         for member in members {
-            self.sample(name, "member", &member.endpoint, value(member));
+            self.sample(name, "member", &member.target, value(member));
         }
     }
 }

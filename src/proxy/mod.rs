@@ -9,6 +9,7 @@ mod health_check;
 mod listener;
 mod members;
 mod metrics;
+mod names;
 mod preflight;
 mod session;
 mod supervisor;

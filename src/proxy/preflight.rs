@@ -1,5 +1,6 @@
 //! Tries each endpoint before the start, since etcd's proxy itself does not say clearly why it cannot reach a cluster.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
-use crate::net::{self, Deadline, DialError, Dialer};
+use crate::net::{self, Deadline, DialError, Dialer, Resolver, Step, Target};
 use crate::os::log::{warn_all, without_errno};
 use crate::os::signals::Events;
 use crate::settings::{Endpoint, Preflight, Settings};
@@ -20,8 +21,45 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long an endpoint may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The result for one endpoint.
-pub(super) type Tried = (Endpoint, Result<(), DialError>);
+/// The result for one address of an endpoint, or for a name that does not resolve.
+pub(super) type Tried = (Subject, Result<(), DialError>);
+
+/// What a result is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Subject {
+    Target(Target),
+    Endpoint(Endpoint),
+    /// The domain of SRV records.
+    Domain(String),
+}
+
+impl Subject {
+    fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Target(target) => Some(&target.endpoint),
+            Self::Endpoint(endpoint) => Some(endpoint),
+            Self::Domain(_) => None,
+        }
+    }
+
+    /// Whether its address is of IPv4; `None` if it has none.
+    fn is_v4(&self) -> Option<bool> {
+        match self {
+            Self::Target(target) => target.addr.map(|addr| addr.is_ipv4()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(target) => target.fmt(f),
+            Self::Endpoint(endpoint) => endpoint.fmt(f),
+            Self::Domain(domain) => domain.fmt(f),
+        }
+    }
+}
 
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +77,8 @@ pub(crate) enum Error {
 /// What to do after the trials.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Start. The log already says that these endpoints cannot be used.
-    Start(Vec<Endpoint>),
+    /// Start. This is known by now, and the log already says what is wrong.
+    Start(Vec<Tried>),
     /// This signal came.
     Interrupted(Signal),
 }
@@ -51,18 +89,18 @@ pub(super) enum Verdict {
 /// # Errors
 /// When the system allows no more threads.
 pub(super) fn start(settings: &Settings, mode: Preflight) -> Result<Receiver<Tried>, Error> {
-    let Settings { endpoints, tls, listen_addr, .. } = settings.clone();
+    let settings = settings.clone();
     let (results, receiver) = mpsc::channel();
     let try_them = move || {
         let deadline = Deadline::after(TIMEOUT);
-        let tried = Dialer::new(&tls, &endpoints, &listen_addr).and_then(|dialer| {
-            let trials = try_all(&endpoints, Arc::new(dialer), deadline, &results);
+        let tried = Dialer::new(&settings).and_then(|dialer| {
+            let trials = try_all(&settings, Arc::new(dialer), deadline, &results);
             net::block_on(trials).map_err(|err| without_errno(&err))
         });
         // Nothing could be tried.
         if let Err(why) = tried {
-            for endpoint in endpoints {
-                let _ = results.send((endpoint, Err(DialError::Unsupported(why.clone()))));
+            for endpoint in settings.endpoints {
+                let _ = results.send((Subject::Endpoint(endpoint), Err(DialError::Unsupported(why.clone()))));
             }
         }
     };
@@ -72,13 +110,34 @@ pub(super) fn start(settings: &Settings, mode: Preflight) -> Result<Receiver<Tri
     Ok(receiver)
 }
 
-async fn try_all(endpoints: &[Endpoint], dialer: Arc<Dialer>, deadline: Deadline, results: &Sender<Tried>) {
+async fn try_all(settings: &Settings, dialer: Arc<Dialer>, deadline: Deadline, results: &Sender<Tried>) {
+    let resolver = Arc::new(Resolver::default());
+    let mut endpoints = settings.endpoints.clone();
+    if let Some(domain) = &settings.discovery_srv {
+        let look_up = resolver.members(domain, settings.tls.is_configured());
+        match deadline.step(Step::Resolve, look_up).await.flatten() {
+            Ok(found) => endpoints = found.found,
+            Err(err) => drop(results.send((Subject::Domain(domain.clone()), Err(err)))),
+        }
+    }
     let mut trials = JoinSet::new();
-    for endpoint in endpoints.iter().cloned() {
-        let (dialer, results) = (Arc::clone(&dialer), results.clone());
+    for endpoint in endpoints {
+        let (resolver, dialer, results) = (Arc::clone(&resolver), Arc::clone(&dialer), results.clone());
         trials.spawn(async move {
-            let tried = dialer.connect_grpc(&endpoint, deadline).await.map(drop);
-            let _ = results.send((endpoint, tried));
+            let targets = match deadline.step(Step::Resolve, resolver.targets(&endpoint)).await.flatten() {
+                Ok(targets) => targets.found.into_iter(),
+                Err(err) => return drop(results.send((Subject::Endpoint(endpoint), Err(err)))),
+            };
+            let probes: JoinSet<()> = targets
+                .map(|target| {
+                    let (dialer, results) = (Arc::clone(&dialer), results.clone());
+                    async move {
+                        let (_, tried) = dialer.probe(&target, deadline).await;
+                        let _ = results.send((Subject::Target(target), tried));
+                    }
+                })
+                .collect();
+            probes.join_all().await;
         });
     }
     trials.join_all().await;
@@ -109,41 +168,50 @@ pub(super) fn wait(
     }
     // Results that have already arrived cost no time.
     tried.extend(results.try_iter());
-    let Judgement { failing, problems, usable } = judge(tried, mode, setting)?;
+    let Judgement { problems, usable } = judge(&tried, mode, setting)?;
     warn_all(&problems);
     if !usable {
         log::warn!("no endpoint can be used yet: starting anyway, and retrying");
     }
-    Ok(Verdict::Start(failing))
+    Ok(Verdict::Start(tried))
+}
+
+/// The endpoints of which no address can be used.
+pub(super) fn failing(tried: &[Tried]) -> Vec<Endpoint> {
+    let mut failing: Vec<Endpoint> = Vec::new();
+    for endpoint in tried.iter().filter_map(|(subject, _)| subject.endpoint()) {
+        let is_usable = |(other, result): &Tried| other.endpoint() == Some(endpoint) && result.is_ok();
+        if !failing.contains(endpoint) && !tried.iter().any(is_usable) {
+            failing.push(endpoint.clone());
+        }
+    }
+    failing
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Judgement {
-    failing: Vec<Endpoint>,
-    /// What is wrong with each of them, one line each.
+    /// What is wrong, one line for each address that cannot be used.
     problems: Vec<String>,
     /// Whether any endpoint may work.
     usable: bool,
 }
 
 /// What the results mean for the start.
-fn judge(tried: Vec<Tried>, mode: Preflight, setting: &str) -> Result<Judgement, Error> {
-    let mut judgement = Judgement { failing: Vec::new(), problems: Vec::new(), usable: mode == Preflight::Off };
-    for (endpoint, result) in tried {
-        let problem = match result {
-            Ok(()) => {
-                judgement.usable = true;
-                continue;
-            }
-            Err(DialError::OwnAddress) => {
-                return Err(Error::OwnAddress { setting: setting.to_owned(), endpoint });
-            }
-            Err(problem) => problem,
+fn judge(tried: &[Tried], mode: Preflight, setting: &str) -> Result<Judgement, Error> {
+    let mut judgement = Judgement { problems: Vec::new(), usable: mode == Preflight::Off };
+    for (subject, result) in tried {
+        let Err(problem) = result else {
+            judgement.usable = true;
+            continue;
         };
+        if let (DialError::OwnAddress, Some(endpoint)) = (problem, subject.endpoint()) {
+            return Err(Error::OwnAddress { setting: setting.to_owned(), endpoint: endpoint.clone() });
+        }
         // An endpoint that our TLS cannot try may work with Go's.
         judgement.usable |= matches!(problem, DialError::Unsupported(_));
-        judgement.problems.push(describe(&endpoint, &problem));
-        judgement.failing.push(endpoint);
+        if !is_spare(subject, tried) {
+            judgement.problems.push(describe(subject, problem));
+        }
     }
     if !judgement.usable && mode == Preflight::Strict {
         return Err(Error::NoneUsable(judgement.problems));
@@ -151,19 +219,27 @@ fn judge(tried: Vec<Tried>, mode: Preflight, setting: &str) -> Result<Judgement,
     Ok(judgement)
 }
 
-fn describe(endpoint: &Endpoint, problem: &DialError) -> String {
+/// Whether another address of the other kind (IPv4, IPv6) of the same endpoint works.
+fn is_spare(subject: &Subject, tried: &[Tried]) -> bool {
+    let works = |(other, result): &Tried| {
+        result.is_ok() && other.endpoint() == subject.endpoint() && other.is_v4() != subject.is_v4()
+    };
+    tried.iter().any(works)
+}
+
+fn describe(subject: &Subject, problem: &DialError) -> String {
     match problem {
-        DialError::Unsupported(why) => format!("{endpoint}: it cannot be tried before the start: {why}"),
-        problem => format!("{endpoint}: {problem}"),
+        DialError::Unsupported(why) => format!("{subject}: it cannot be tried before the start: {why}"),
+        problem => format!("{subject}: {problem}"),
     }
 }
 
 /// Passes the failures that come after the start on to `report`, in a thread.
 pub(super) fn report_rest(results: Receiver<Tried>, report: impl Fn(&Endpoint, &str) + Send + 'static) {
     let report = move || {
-        for (endpoint, result) in results {
-            if let Err(problem) = result {
-                report(&endpoint, &describe(&endpoint, &problem));
+        for (subject, result) in results {
+            if let (Some(endpoint), Err(problem)) = (subject.endpoint(), result) {
+                report(endpoint, &describe(&subject, &problem));
             }
         }
     };
@@ -175,43 +251,43 @@ mod tests {
     use super::*;
 
     fn tried<const N: usize>(results: [Result<(), DialError>; N]) -> Vec<Tried> {
-        (1..).map(Endpoint::loopback).zip(results).collect()
+        (1..).map(|port| Subject::Endpoint(Endpoint::loopback(port))).zip(results).collect()
     }
 
     #[test]
     fn one_usable_endpoint_is_enough_and_the_others_are_named() {
-        let judged = judge(tried([Err(DialError::Refused), Ok(())]), Preflight::Strict, "S").unwrap();
+        let judged = judge(&tried([Err(DialError::Refused), Ok(())]), Preflight::Strict, "S").unwrap();
         assert!(judged.usable);
-        assert_eq!(judged.failing, [Endpoint::loopback(1)]);
+        assert_eq!(failing(&tried([Err(DialError::Refused), Ok(())])), [Endpoint::loopback(1)]);
         assert_eq!(judged.problems, ["http://127.0.0.1:1: the connection is refused: nothing listens there"]);
     }
 
     #[test]
     fn without_a_usable_endpoint_only_strict_refuses_to_start() {
         let results = || tried([Err(DialError::Refused), Err(DialError::NotGrpc)]);
-        let judged = judge(results(), Preflight::Warn, "S").unwrap();
-        assert!(!judged.usable && judged.failing.len() == 2);
-        let error = judge(results(), Preflight::Strict, "S").unwrap_err().to_string();
+        let judged = judge(&results(), Preflight::Warn, "S").unwrap();
+        assert!(!judged.usable && judged.problems.len() == 2);
+        let error = judge(&results(), Preflight::Strict, "S").unwrap_err().to_string();
         assert!(error.starts_with("no endpoint can be used: http://127.0.0.1:1: the connection is refused"), "{error}");
         assert!(error.contains("; http://127.0.0.1:2: the server is not etcd"), "{error}");
     }
 
     #[test]
     fn an_endpoint_that_cannot_be_tried_may_work() {
-        let judged = judge(tried([Err(DialError::Unsupported("P-521".to_owned()))]), Preflight::Strict, "S").unwrap();
+        let judged = judge(&tried([Err(DialError::Unsupported("P-521".to_owned()))]), Preflight::Strict, "S").unwrap();
         assert!(judged.usable);
         assert_eq!(judged.problems, ["http://127.0.0.1:1: it cannot be tried before the start: P-521"]);
     }
 
     #[test]
     fn the_proxys_own_address_is_never_an_endpoint() {
-        let error = judge(tried([Ok(()), Err(DialError::OwnAddress)]), Preflight::Warn, "S").unwrap_err();
+        let error = judge(&tried([Ok(()), Err(DialError::OwnAddress)]), Preflight::Warn, "S").unwrap_err();
         assert!(matches!(&error, Error::OwnAddress { endpoint, .. } if *endpoint == Endpoint::loopback(2)));
         assert!(error.to_string().starts_with("S: http://127.0.0.1:2: the proxy itself"), "{error}");
     }
 
     #[test]
     fn nothing_is_judged_when_the_preflight_is_off() {
-        assert!(judge(Vec::new(), Preflight::Off, "S").unwrap().usable);
+        assert!(judge(&[], Preflight::Off, "S").unwrap().usable);
     }
 }

@@ -18,7 +18,7 @@ use crate::os::log::warn_all;
 use crate::os::process::exec;
 use crate::os::signals::{ENDING, Events};
 use crate::release::{Executable, RELEASE, Store};
-use crate::settings::{Endpoint, ListenAddr, Preflight, Run, Settings};
+use crate::settings::{ListenAddr, Preflight, Run, Settings};
 
 /// How often a proxy that stands by checks whether the port is free.
 const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
@@ -91,8 +91,8 @@ pub(super) struct Prepared {
     results: Receiver<Tried>,
     /// The name of the setting that names the endpoints.
     members_from: String,
-    /// The log already says that these cannot be used.
-    failing: Vec<Endpoint>,
+    /// What is known about the endpoints by now; the log already says what is wrong.
+    tried: Vec<Tried>,
 }
 
 enum Start {
@@ -118,7 +118,7 @@ impl Prepared {
             }
             Run::Tunnel { .. } => Start::Tunnel,
         };
-        Ok(Self { start, preflight, results, members_from: settings.members_from.clone(), failing: Vec::new() })
+        Ok(Self { start, preflight, results, members_from: settings.members_from.clone(), tried: Vec::new() })
     }
 
     /// Waits for the first usable endpoint. Returns the signal that comes before that, if one does.
@@ -127,8 +127,8 @@ impl Prepared {
     /// When no endpoint can be used and the preflight is strict, or one is the proxy's own address.
     pub(super) fn wait(&mut self, events: Option<&Events>) -> Result<Option<Signal>> {
         Ok(match preflight::wait(&self.results, events, self.preflight, &self.members_from)? {
-            Verdict::Start(failing) => {
-                self.failing = failing;
+            Verdict::Start(tried) => {
+                self.tried = tried;
                 None
             }
             Verdict::Interrupted(signal) => Some(signal),
@@ -140,16 +140,16 @@ impl Prepared {
     /// # Errors
     /// When it cannot be executed, or cannot listen.
     pub(super) fn start(self, settings: &Settings) -> Result<Box<dyn Backend>> {
-        let Self { start, results, failing, .. } = self;
+        let Self { start, results, tried, .. } = self;
         Ok(match start {
             Start::Etcd { etcd, launch } => {
-                let output = Output::new(&failing);
+                let output = Output::new(&preflight::failing(&tried));
                 let later = output.clone();
                 preflight::report_rest(results, move |endpoint, problem| later.report(endpoint, problem));
                 Box::new(EtcdChild::start(launch, etcd, &settings.listen_addr, output)?)
             }
             // Its health checks find the same problems.
-            Start::Tunnel => Box::new(Tunnel::start(settings, &failing)?),
+            Start::Tunnel => Box::new(Tunnel::start(settings, &tried)?),
         })
     }
 }

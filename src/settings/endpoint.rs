@@ -47,6 +47,12 @@ impl Endpoint {
         Self { scheme: Scheme::Http, host: "127.0.0.1".to_owned(), port }
     }
 
+    /// The host and port of an SRV record; `None` if the record says that there is no service (RFC 2782).
+    pub(crate) fn found(scheme: Scheme, host: &str, port: u16) -> Option<Self> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        (!host.is_empty() && port > 0).then(|| Self { scheme, host: host.to_owned(), port })
+    }
+
     /// Host without brackets, and port. `None` if it is a socket.
     pub(crate) fn host_port(&self) -> Option<(&str, u16)> {
         (self.scheme != Scheme::Unix).then_some((&self.host, self.port))

@@ -174,7 +174,7 @@ impl Tls {
         Ok(Self { ca, identity })
     }
 
-    pub(super) fn is_configured(&self) -> bool {
+    pub(crate) fn is_configured(&self) -> bool {
         self.ca.is_some() || self.identity.is_some()
     }
 }

@@ -14,22 +14,29 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
+use super::admin;
 use super::backend::{self, Backend};
 use super::detect::Detection;
 use super::listener::{Limit, accept, listen};
 use super::members::{Member, Members};
 use super::metrics::Metrics;
-use super::{admin, health_check};
-use crate::net::{Deadline, Dialer, Protocol, Stream, tune};
+use super::names::Names;
+use super::preflight::Tried;
+use crate::net::{Deadline, Dialer, Protocol, Resolver, Stream, tune};
 use crate::os::log::Throttle;
-use crate::settings::{Endpoint, ListenAddr, Settings};
+use crate::settings::{ListenAddr, Settings};
 
 /// A client that sends nothing is disconnected after this time.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time for one member: to resolve its name, connect, and complete the TLS handshake.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After this time, the next member is tried as well; the first connection wins.
+const NEXT_MEMBER: Duration = Duration::from_millis(500);
 
 /// The time to try members until one can be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
@@ -71,20 +78,20 @@ struct Shared {
 }
 
 impl Tunnel {
-    /// Starts a tunnel in a thread of its own. The log already says that the endpoints in `failing` cannot be reached.
+    /// Starts a tunnel in a thread of its own. The log already says what is wrong with the members in `tried`.
     ///
     /// # Errors
     /// When it cannot listen, or the certificates cannot be used.
-    pub(crate) fn start(settings: &Settings, failing: &[Endpoint]) -> Result<Self, Error> {
-        let Settings { endpoints, tls, listen_addr, metrics_addr, .. } = settings;
+    pub(crate) fn start(settings: &Settings, tried: &[Tried]) -> Result<Self, Error> {
+        let Settings { endpoints, discovery_srv, tls, listen_addr, metrics_addr, .. } = settings.clone();
         let limit = Limit::of_this_process();
-        let ports = [(Some(listen_addr), Port::Clients), (metrics_addr.as_ref(), Port::Metrics)];
+        let ports = [(Some(&listen_addr), Port::Clients), (metrics_addr.as_ref(), Port::Metrics)];
         let bind = |addr: &ListenAddr| listen(addr).map_err(|cause| Error::Listen { addr: addr.clone(), cause });
         let listeners = ports.into_iter().filter_map(|(addr, port)| Some(bind(addr?).map(|socket| (socket, port))));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
-            members: Arc::new(Members::new(endpoints, failing)),
-            dialer: Arc::new(Dialer::new(tls, endpoints, listen_addr).map_err(Error::Tls)?),
+            members: Arc::new(Members::new(tried)),
+            dialer: Arc::new(Dialer::new(settings).map_err(Error::Tls)?),
             limit,
             clients: AtomicUsize::new(0),
             metrics: Metrics::default(),
@@ -105,10 +112,9 @@ impl Tunnel {
                         Err(err) => log::error!("cannot listen: {err}"),
                     }
                 }
-                let Shared { members, dialer, .. } = &*tunnel;
-                for member in &members.list {
-                    tokio::spawn(health_check::run(Arc::clone(members), Arc::clone(member), Arc::clone(dialer)));
-                }
+                let (members, dialer) = (Arc::clone(&tunnel.members), Arc::clone(&tunnel.dialer));
+                let names = Arc::new(Names { members, dialer, resolver: Resolver::default() });
+                tokio::spawn(names.follow(endpoints, discovery_srv, tls.is_configured()));
                 let _ = stopped.changed().await;
             });
             runtime.shutdown_background();
@@ -183,7 +189,7 @@ impl Shared {
         tune(&client);
         let over = self.clients.load(Ordering::Relaxed) >= self.limit.clients;
         let _counted = Counted::one(&self.clients);
-        let detected = tokio::time::timeout(DETECTION_TIMEOUT, detect(&mut client)).await;
+        let detected = timeout(DETECTION_TIMEOUT, detect(&mut client)).await;
         let Ok(Some((detection, bytes))) = detected else { return };
         let protocol = match detection {
             Detection::Health => return admin::answer(client, &admin::health(&self.members)).await,
@@ -206,26 +212,48 @@ impl Shared {
             return;
         }
         // Boxed, so that its 2.7 kB are free again while the connection lives.
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.connect(protocol))).await;
+        let connected = timeout(CONNECT_TIMEOUT, Box::pin(self.connect(protocol))).await;
         if let Ok(Some((member, stream))) = connected {
             relay(client, &bytes, &member, stream).await;
         }
     }
 
-    /// Connects to the first member, in their order, that can be reached.
+    /// Connects to the first member, in their order, that can be reached. The next one is tried when an attempt fails
+    /// or takes long.
     async fn connect(&self, protocol: Protocol) -> Option<(Arc<Member>, Box<dyn Stream>)> {
         self.dialer.refresh().await;
-        for member in self.members.order() {
-            let asked = Instant::now();
-            match self.dialer.connect(&member.endpoint, protocol, Deadline::after(MEMBER_TIMEOUT)).await {
+        let mut changed = self.members.changed();
+        let mut order = self.members.order().into_iter();
+        let mut attempts = JoinSet::new();
+        loop {
+            match order.next() {
+                Some(member) => {
+                    let dialer = Arc::clone(&self.dialer);
+                    attempts.spawn(async move {
+                        let asked = Instant::now();
+                        let connected = dialer.connect(&member.target, protocol, Deadline::after(MEMBER_TIMEOUT)).await;
+                        (member, asked, connected)
+                    });
+                }
+                // No name has been resolved yet.
+                None if attempts.is_empty() && self.members.list().is_empty() => {
+                    changed.changed().await.ok()?;
+                    order = self.members.order().into_iter();
+                    continue;
+                }
+                None if attempts.is_empty() => return None,
+                None => {}
+            }
+            let wait = if order.len() == 0 { MEMBER_TIMEOUT * 2 } else { NEXT_MEMBER };
+            let Ok(Some(Ok((member, asked, connected)))) = timeout(wait, attempts.join_next()).await else { continue };
+            match connected {
                 Ok(stream) => return Some((member, stream)),
                 Err(err) => {
                     self.metrics.connect_failure(err.kind());
-                    self.members.report(&member, asked, Err(err.to_string()));
+                    self.members.report_failed_connection(&member, asked, &err);
                 }
             }
         }
-        None
     }
 }
 
