@@ -2,7 +2,21 @@
 
 use crate::os::env::Env;
 use crate::release::Release;
-use crate::settings::{ClusterSource, Error, Mode, Setting, invalid};
+use crate::settings::{ClusterSource, Error, Mode, Setting, Sources, invalid, switch, unknown_variables};
+
+/// The beginning of our variables' names.
+const PREFIX: &str = "BP_ETCD";
+
+/// All of them.
+const VARIABLES: [&str; 7] = [
+    "BP_ETCD_VERSION",
+    "BP_ETCDPROXY_MEMORY",
+    "BP_ETCDPROXY_MODE",
+    "BP_ETCDPROXY_SIDECAR",
+    "BP_ETCDPROXY_SIDECAR_FOR",
+    "BP_ETCDPROXY_SIDECAR_NAME",
+    "BP_ETCDPROXY_UNPACK",
+];
 
 /// The checked options.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +33,8 @@ pub(crate) struct Options {
     pub mode: Option<Mode>,
     /// Whether to list the files that are written.
     pub debug: bool,
+    /// Problems that do not prevent a staging. One line each.
+    pub warnings: Vec<String>,
 }
 
 /// Whether to declare the sidecar, and why.
@@ -55,42 +71,57 @@ impl Options {
                 ),
             ));
         }
-        let mode = parsed(env, "BP_ETCDPROXY_MODE", Mode::parse)?.flatten();
+        let mut warnings = unknown_variables(env, PREFIX, VARIABLES.into_iter());
+        warnings.extend_from_slice(Sources::new([], env).warnings());
+        let mode = parsed(env, "BP_ETCDPROXY_MODE", |text| Mode::parse(&text.to_ascii_lowercase()))?.flatten();
         let process_types =
             parsed(env, "BP_ETCDPROXY_SIDECAR_FOR", |list| list.split(',').map(str::trim).map(process_type).collect())?;
         Ok(Self {
-            declare: declare(env)?,
+            declare: declare(env, &mut warnings)?,
             name: parsed(env, "BP_ETCDPROXY_SIDECAR_NAME", process_type)?.unwrap_or_else(|| "etcd-proxy".to_owned()),
             process_types: process_types.unwrap_or_else(|| vec!["web".to_owned()]),
             memory: parsed(env, "BP_ETCDPROXY_MEMORY", |text| mode.unwrap_or(Mode::GrpcProxy).memory(text))?,
-            unpack: parsed(env, "BP_ETCDPROXY_UNPACK", |value| match value {
+            unpack: parsed(env, "BP_ETCDPROXY_UNPACK", |value| match value.to_ascii_lowercase().as_str() {
                 "stage" => Ok(Unpack::Stage),
                 "launch" => Ok(Unpack::Launch),
                 other => Err(invalid("value", other, &["stage", "launch"])),
             })?
             .unwrap_or_default(),
             mode,
-            debug: env.get("BP_DEBUG").is_some(),
+            // Other buildpacks take any value for yes.
+            debug: text(env, "BP_DEBUG")?.is_some_and(|text| switch(&text) != Some(false)),
+            warnings,
         })
     }
 }
 
-fn declare(env: &Env) -> Result<Declare, Error> {
+fn declare(env: &Env, warnings: &mut Vec<String>) -> Result<Declare, Error> {
     const SIDECAR: &str = "BP_ETCDPROXY_SIDECAR";
-    match text(env, SIDECAR)?.as_deref() {
-        Some("true") => Ok(Declare::Yes(format!("{SIDECAR} is true"))),
-        Some("false") => Ok(Declare::No(format!("{SIDECAR} is false"))),
-        None | Some("auto") => {
-            let endpoints = Setting::Endpoints.variable();
-            Ok(match ClusterSource::find(env)? {
-                ClusterSource::Set(setting) => Declare::Yes(format!("{} is set", setting.variable())),
-                ClusterSource::Service(name) => Declare::Yes(format!("the service {name} is bound")),
-                ClusterSource::Unknown(why) => {
-                    Declare::No(format!("{why} and {endpoints} is not set. {SIDECAR}=true declares one"))
-                }
-            })
+    let chosen = parsed(env, SIDECAR, |text| match switch(text) {
+        None if !text.eq_ignore_ascii_case("auto") => Err(invalid("value", text, &["auto", "true", "false"])),
+        chosen => Ok(chosen),
+    })?;
+    match chosen.flatten() {
+        Some(false) => Ok(Declare::No(format!("{SIDECAR} is false"))),
+        Some(true) => {
+            match ClusterSource::find(env) {
+                Ok(ClusterSource::Service { warnings: problems, .. }) => warnings.extend(problems),
+                Ok(_) => {}
+                Err(err) => warnings.push(err.to_string()),
+            }
+            Ok(Declare::Yes(format!("{SIDECAR} is true")))
         }
-        Some(other) => Err(Error::new(SIDECAR, invalid("value", other, &["auto", "true", "false"]))),
+        None => Ok(match ClusterSource::find(env)? {
+            ClusterSource::Set(setting) => Declare::Yes(format!("{} is set", setting.variable())),
+            ClusterSource::Service { name, warnings: problems } => {
+                warnings.extend(problems);
+                Declare::Yes(format!("the service {name} is bound"))
+            }
+            ClusterSource::Unknown(why) => {
+                let endpoints = Setting::Endpoints.variable();
+                Declare::No(format!("{why} and {endpoints} is not set. {SIDECAR}=true declares one"))
+            }
+        }),
     }
 }
 
@@ -152,17 +183,69 @@ mod tests {
         let services = r#"{"user-provided":[{"name":"my-etcd"}]}"#;
         assert!(declared(&[("ETCDPROXY_ENDPOINTS", "h:1")]));
         assert!(declared(&[("VCAP_SERVICES", services)]));
-        assert!(declared(&[("BP_ETCDPROXY_SIDECAR", "true")]));
-        assert!(!declared(&[("BP_ETCDPROXY_SIDECAR", "false"), ("ETCDPROXY_ENDPOINTS", "h:1")]));
+        for word in ["true", "True", "1", "yes", "ON"] {
+            assert!(declared(&[("BP_ETCDPROXY_SIDECAR", word)]), "{word}");
+        }
+        for word in ["false", "FALSE", "0", "no", "off"] {
+            assert!(!declared(&[("BP_ETCDPROXY_SIDECAR", word), ("ETCDPROXY_ENDPOINTS", "h:1")]), "{word}");
+        }
+        assert!(declared(&[("BP_ETCDPROXY_SIDECAR", "Auto"), ("ETCDPROXY_DISCOVERY_SRV", "example.com")]));
+    }
+
+    #[test]
+    fn values_in_every_spelling() {
+        for text in ["64", "64M", "64MB", "64Mi"] {
+            assert_eq!(resolve([("BP_ETCDPROXY_MEMORY", text)]).unwrap().memory, Some(64), "{text}");
+        }
+        let options = resolve([("BP_ETCDPROXY_MODE", "Tunnel"), ("BP_ETCDPROXY_UNPACK", "LAUNCH")]).unwrap();
+        assert_eq!((options.mode, options.unpack), (Some(Mode::Tunnel), Unpack::Launch));
+        for (text, expected) in [("1", true), ("yes", true), ("verbose", true), ("false", false), ("0", false)] {
+            assert_eq!(resolve([("BP_DEBUG", text)]).unwrap().debug, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_warned_of() {
+        let services = |credentials: &str| format!(r#"{{"etcd":[{{"name":"e","credentials":{credentials}}}]}}"#);
+        let warnings = |vars: &[(&str, &str)]| {
+            let env: Env = vars.iter().copied().collect();
+            Options::resolve(&env, &RELEASE).unwrap().warnings
+        };
+        assert_eq!(
+            warnings(&[
+                ("BP_ETCDPROXY_SIDECARNAME", "x"),
+                ("BP_ETCD_VERSIONS", "x"),
+                ("BP_DEBUG", "1"),
+                ("ETCDPROXY_ENDPOINT", "x")
+            ]),
+            [
+                "BP_ETCDPROXY_SIDECARNAME is not a setting, and has no effect: did you mean BP_ETCDPROXY_SIDECAR_NAME?",
+                "BP_ETCD_VERSIONS is not a setting, and has no effect: did you mean BP_ETCD_VERSION?",
+                "ETCDPROXY_ENDPOINT is not a setting, and has no effect: did you mean ETCDPROXY_ENDPOINTS?",
+            ]
+        );
+        let empty = services(r#"{"nodes_list":"s3cret"}"#);
+        for choice in ["auto", "true"] {
+            let found = warnings(&[("VCAP_SERVICES", &empty), ("BP_ETCDPROXY_SIDECAR", choice)]);
+            let expected = "service binding \"e\": it has no endpoints (not understood: nodes_list): ";
+            assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+        }
+        let several = r#"{"etcd":[{"name":"a"},{"name":"b"}]}"#;
+        let found = warnings(&[("VCAP_SERVICES", several), ("BP_ETCDPROXY_SIDECAR", "true")]);
+        assert!(found[0].starts_with("service bindings: several could be etcd"), "{found:?}");
+        // The launcher puts the credentials in; the application may set endpoints of its own; nobody needs a sidecar.
+        assert_eq!(warnings(&[("VCAP_SERVICES", &services(r#"{"credhub-ref":"/x"}"#))]), [""; 0]);
+        assert_eq!(warnings(&[("VCAP_SERVICES", &empty), ("ETCDPROXY_ENDPOINTS", "h:1")]), [""; 0]);
+        assert_eq!(warnings(&[("VCAP_SERVICES", &empty), ("BP_ETCDPROXY_SIDECAR", "false")]), [""; 0]);
     }
 
     #[test]
     fn invalid_values() {
         for (name, value, problem) in [
-            ("BP_ETCDPROXY_SIDECAR", "yes", "invalid value \"yes\": expected auto, true or false"),
+            ("BP_ETCDPROXY_SIDECAR", "maybe", "invalid value \"maybe\": expected auto, true or false"),
             ("BP_ETCDPROXY_SIDECAR_NAME", "a b", "invalid process type \"a b\": expected letters, digits, - and _"),
             ("BP_ETCDPROXY_SIDECAR_FOR", "web,", "invalid process type \"\": expected letters, digits, - and _"),
-            ("BP_ETCDPROXY_MEMORY", "1G", "invalid memory \"1G\": expected a number of MB, as in 64"),
+            ("BP_ETCDPROXY_MEMORY", "1T", "invalid memory \"1T\": expected a number of MB, as in 64"),
             ("BP_ETCDPROXY_MEMORY", "0", "\"0\" is too little: mode grpc-proxy needs at least 32 MB"),
             ("BP_ETCDPROXY_UNPACK", "later", "invalid value \"later\": expected stage or launch"),
             ("BP_ETCDPROXY_MODE", "fast", "invalid mode \"fast\": expected auto, grpc-proxy or tunnel"),

@@ -19,7 +19,7 @@ pub(crate) fn detect() -> ExitCode {
 }
 
 pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let [_build, _cache, deps, index] = args else {
+    let [build, _cache, deps, index] = args else {
         return Ok(usage("supply BUILD_DIR CACHE_DIR DEPS_DIR INDEX"));
     };
     let Some(index) = index.to_str().filter(|index| !index.is_empty() && index.chars().all(|c| c.is_ascii_digit()))
@@ -32,7 +32,7 @@ pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Resu
     }
     let options = Options::resolve(env, &RELEASE)?;
     buildpack::supply(
-        &Supply { deps, index, exe: &env.exe, waits: env.get("ETCDPROXY_WAIT").is_some() },
+        &Supply { build: Path::new(build), deps, index, exe: &env.exe, waits: env.get("ETCDPROXY_WAIT").is_some() },
         &options,
         &RELEASE,
         out,

@@ -81,8 +81,8 @@ A flag overrides the environment, and the environment overrides the service bind
 VCAP_SERVICES_FILE_PATH or VCAP_SERVICES). ETCDPROXY_CACERT, _CERT and _KEY can also be PEM text, or PEM in base64.
 
 Only in the environment: ETCDPROXY_NAMESPACE_FROM_BINDING=1 uses the key prefix of the bound service,
-ETCDPROXY_USE_HTTP_PROXY=1 lets etcd use HTTPS_PROXY and similar variables, ETCDPROXY_UNPACK_DIR is the directory to
-unpack etcd into.")]
+ETCDPROXY_USE_HTTP_PROXY=1 lets etcd's grpc-proxy use HTTPS_PROXY and similar variables, ETCDPROXY_UNPACK_DIR is the
+directory to unpack etcd into.")]
 pub(crate) struct Run {
     #[command(flatten)]
     pub settings: Flags<Self>,

@@ -17,7 +17,7 @@ use crate::{dev, install, release, settings};
 #[repr(u8)]
 pub(crate) enum Code {
     Failed = 1,
-    /// The command line is wrong (clap's own number).
+    /// The command line alone shows a mistake (clap's own number).
     Usage = 2,
     /// The cluster does not answer in time (`EX_UNAVAILABLE`).
     Unreachable = 69,
@@ -72,7 +72,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<PreflightError>() {
         return Some(match err {
             PreflightError::NoneUsable(_) => Code::Unreachable,
-            PreflightError::OwnAddress(_) => Code::BadSetting,
+            PreflightError::OwnAddress { .. } => Code::BadSetting,
             PreflightError::Thread(_) => Code::Failed,
         });
     }
@@ -91,7 +91,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if cause.is::<dev::InUse>() {
         return Some(Code::CannotWrite);
     }
-    if cause.is::<settings::Error>() || cause.is::<ListenError>() {
+    if let Some(err) = cause.downcast_ref::<settings::Error>() {
+        return Some(if err.is_usage() { Code::Usage } else { Code::BadSetting });
+    }
+    if cause.is::<ListenError>() {
         return Some(Code::BadSetting);
     }
     cause.is::<etcd_health::Unreachable>().then_some(Code::Unreachable)

@@ -70,8 +70,9 @@ pub(crate) enum Error {
     /// Only if the preflight is strict.
     #[error("no endpoint can be used: {}", .0.join("; "))]
     NoneUsable(Vec<String>),
-    #[error("--endpoints: {0}: {own}", own = DialError::OwnAddress)]
-    OwnAddress(Endpoint),
+    /// `setting` names the endpoint.
+    #[error("{setting}: {endpoint}: {own}", own = DialError::OwnAddress)]
+    OwnAddress { setting: String, endpoint: Endpoint },
     #[error("cannot start a thread: {0}: is the number of processes limited?")]
     Thread(#[from] io::Error),
 }
@@ -208,10 +209,16 @@ fn warn_of_several_addresses(endpoint: &Endpoint, targets: &[Target]) {
 }
 
 /// Waits for the first usable endpoint, or until none is left to wait for, and logs what is wrong with the others.
+/// `setting` names the endpoints.
 ///
 /// # Errors
 /// When none is usable and the preflight is strict, or an endpoint is the proxy's own address.
-pub(super) fn wait(results: &Receiver<Tried>, events: Option<&Events>, mode: Preflight) -> Result<Verdict, Error> {
+pub(super) fn wait(
+    results: &Receiver<Tried>,
+    events: Option<&Events>,
+    mode: Preflight,
+    setting: &str,
+) -> Result<Verdict, Error> {
     let mut tried = Vec::new();
     while mode != Preflight::Off && !tried.last().is_some_and(|(_, result): &Tried| result.is_ok()) {
         match results.recv_timeout(SIGNAL_INTERVAL) {
@@ -226,7 +233,7 @@ pub(super) fn wait(results: &Receiver<Tried>, events: Option<&Events>, mode: Pre
     }
     // Results that have already arrived cost no time.
     tried.extend(results.try_iter());
-    let Judgement { problems, usable } = judge(&tried, mode)?;
+    let Judgement { problems, usable } = judge(&tried, mode, setting)?;
     warn_all(&problems);
     if !usable {
         log::warn!("no endpoint can be used yet: starting anyway, and retrying");
@@ -255,7 +262,7 @@ struct Judgement {
 }
 
 /// What the results mean for the start.
-fn judge(tried: &[Tried], mode: Preflight) -> Result<Judgement, Error> {
+fn judge(tried: &[Tried], mode: Preflight, setting: &str) -> Result<Judgement, Error> {
     let mut judgement = Judgement { problems: Vec::new(), usable: mode == Preflight::Off };
     for (subject, result) in tried {
         let Err(problem) = result else {
@@ -264,7 +271,7 @@ fn judge(tried: &[Tried], mode: Preflight) -> Result<Judgement, Error> {
         };
         // One of several addresses does no harm.
         if let (DialError::OwnAddress, Subject::Endpoint(endpoint)) = (problem, subject) {
-            return Err(Error::OwnAddress(endpoint.clone()));
+            return Err(Error::OwnAddress { setting: setting.to_owned(), endpoint: endpoint.clone() });
         }
         // An endpoint that our TLS cannot try may work with Go's.
         judgement.usable |= matches!(problem, DialError::Unsupported(_));
@@ -315,7 +322,7 @@ mod tests {
 
     #[test]
     fn one_usable_endpoint_is_enough_and_the_others_are_named() {
-        let judged = judge(&tried([Err(DialError::Refused), Ok(())]), Preflight::Strict).unwrap();
+        let judged = judge(&tried([Err(DialError::Refused), Ok(())]), Preflight::Strict, "S").unwrap();
         assert!(judged.usable);
         assert_eq!(failing(&tried([Err(DialError::Refused), Ok(())])), [Endpoint::loopback(1)]);
         assert_eq!(judged.problems, ["http://127.0.0.1:1: the connection is refused: nothing listens there"]);
@@ -324,28 +331,29 @@ mod tests {
     #[test]
     fn without_a_usable_endpoint_only_strict_refuses_to_start() {
         let results = || tried([Err(DialError::Refused), Err(DialError::NotGrpc)]);
-        let judged = judge(&results(), Preflight::Warn).unwrap();
+        let judged = judge(&results(), Preflight::Warn, "S").unwrap();
         assert!(!judged.usable && judged.problems.len() == 2);
-        let error = judge(&results(), Preflight::Strict).unwrap_err().to_string();
+        let error = judge(&results(), Preflight::Strict, "S").unwrap_err().to_string();
         assert!(error.starts_with("no endpoint can be used: http://127.0.0.1:1: the connection is refused"), "{error}");
         assert!(error.contains("; http://127.0.0.1:2: the server is not etcd"), "{error}");
     }
 
     #[test]
     fn an_endpoint_that_cannot_be_tried_may_work() {
-        let judged = judge(&tried([Err(DialError::Unsupported("P-521".to_owned()))]), Preflight::Strict).unwrap();
+        let judged = judge(&tried([Err(DialError::Unsupported("P-521".to_owned()))]), Preflight::Strict, "S").unwrap();
         assert!(judged.usable);
         assert_eq!(judged.problems, ["http://127.0.0.1:1: it cannot be tried before the start: P-521"]);
     }
 
     #[test]
     fn the_proxys_own_address_is_never_an_endpoint() {
-        let error = judge(&tried([Ok(()), Err(DialError::OwnAddress)]), Preflight::Warn).unwrap_err();
-        assert!(matches!(error, Error::OwnAddress(endpoint) if endpoint == Endpoint::loopback(2)));
+        let error = judge(&tried([Ok(()), Err(DialError::OwnAddress)]), Preflight::Warn, "S").unwrap_err();
+        assert!(matches!(&error, Error::OwnAddress { endpoint, .. } if *endpoint == Endpoint::loopback(2)));
+        assert!(error.to_string().starts_with("S: http://127.0.0.1:2: the proxy itself"), "{error}");
     }
 
     #[test]
     fn nothing_is_judged_when_the_preflight_is_off() {
-        assert!(judge(&[], Preflight::Off).unwrap().usable);
+        assert!(judge(&[], Preflight::Off, "S").unwrap().usable);
     }
 }

@@ -42,7 +42,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
     let Some(settings) = preflight::discover(settings, None, preflight)? else { return Ok(()) };
     let results = preflight::start(&settings, preflight)?;
     let (etcd, launch) = prepare_etcd(&settings, extra, env)?;
-    preflight::wait(&results, None, preflight)?;
+    preflight::wait(&results, None, preflight, &settings.members_from)?;
     let mut command = launch.command(etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd").into())
@@ -92,6 +92,8 @@ pub(super) struct Prepared {
     start: Start,
     preflight: Preflight,
     results: Receiver<Tried>,
+    /// The name of the setting that names the endpoints.
+    members_from: String,
     /// What is known about the endpoints by now; the log already says what is wrong.
     tried: Vec<Tried>,
 }
@@ -119,7 +121,7 @@ impl Prepared {
             }
             Run::Tunnel { .. } => Start::Tunnel,
         };
-        Ok(Self { start, preflight, results, tried: Vec::new() })
+        Ok(Self { start, preflight, results, members_from: settings.members_from.clone(), tried: Vec::new() })
     }
 
     /// Waits for the first usable endpoint. Returns the signal that comes before that, if one does.
@@ -127,7 +129,7 @@ impl Prepared {
     /// # Errors
     /// When no endpoint can be used and the preflight is strict, or one is the proxy's own address.
     pub(super) fn wait(&mut self, events: Option<&Events>) -> Result<Option<Signal>> {
-        Ok(match preflight::wait(&self.results, events, self.preflight)? {
+        Ok(match preflight::wait(&self.results, events, self.preflight, &self.members_from)? {
             Verdict::Start(tried) => {
                 self.tried = tried;
                 None

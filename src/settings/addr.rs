@@ -1,7 +1,7 @@
 //! `host:port`, as in the address that the application connects to.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::endpoint::Endpoint;
 use super::host_port::{split_host_port, write_host_port};
@@ -72,16 +72,7 @@ impl ListenAddr {
 
     /// Whether a connection to `addr` would arrive here.
     pub(crate) fn is_reached_at(&self, addr: SocketAddr) -> bool {
-        // A connection to 0.0.0.0 goes to this host.
-        let local = |ip: IpAddr| match ip.to_canonical() {
-            ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let own = self.ip();
-        let ip = local(addr.ip());
-        let is_of_this_host = || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok();
-        addr.port() == self.port && if own.is_unspecified() { is_of_this_host() } else { ip == local(own) }
+        addr.port() == self.port && reaches(addr.ip(), self.ip())
     }
 
     /// Whether only this host can connect to it.
@@ -92,6 +83,22 @@ impl ListenAddr {
     fn ip(&self) -> IpAddr {
         self.host.parse().unwrap_or(Ipv4Addr::LOCALHOST.into()) // "localhost"
     }
+}
+
+/// Whether a connection to `ip` arrives at a socket that listens on `own`.
+fn reaches(ip: IpAddr, own: IpAddr) -> bool {
+    // A connection to 0.0.0.0 or [::] goes to this host. The loopback addresses of the two families differ.
+    let ip = match ip.to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    if !own.is_unspecified() {
+        return ip == own.to_canonical();
+    }
+    // [::] is for both families, 0.0.0.0 only for its own.
+    let is_of_this_host = || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok();
+    (own.is_ipv6() || ip.is_ipv4()) && is_of_this_host()
 }
 
 impl fmt::Display for ListenAddr {
@@ -108,6 +115,27 @@ mod tests {
     fn host_and_port() {
         for text in ["127.0.0.1:2379", "localhost:1", "0.0.0.0:65535", "[::1]:2379"] {
             assert_eq!(ListenAddr::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn connections_that_arrive_at_an_address() {
+        for (own, reached, others) in [
+            (
+                "127.0.0.1:1",
+                &["127.0.0.1:1", "0.0.0.0:1", "[::ffff:127.0.0.1]:1"][..],
+                &["127.0.0.1:2", "127.0.0.2:1", "[::1]:1", "[::]:1"][..],
+            ),
+            ("[::1]:1", &["[::1]:1", "[::]:1"], &["127.0.0.1:1", "0.0.0.0:1"]),
+            ("0.0.0.0:1", &["127.0.0.1:1", "127.0.0.2:1", "0.0.0.0:1"], &["[::1]:1", "192.0.2.1:1", "127.0.0.1:2"]),
+            ("[::]:1", &["127.0.0.1:1", "[::1]:1", "0.0.0.0:1", "[::]:1"], &["192.0.2.1:1", "[2001:db8::1]:1"]),
+        ] {
+            let own = ListenAddr::parse(own).unwrap();
+            for (addrs, expected) in [(reached, true), (others, false)] {
+                for addr in addrs {
+                    assert_eq!(own.is_reached_at(addr.parse().unwrap()), expected, "{own} {addr}");
+                }
+            }
         }
     }
 

@@ -87,6 +87,9 @@ impl Endpoint {
             None => (default, text),
             Some((http, rest)) if http.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
             Some((https, rest)) if https.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
+            // Some services write these. They say nothing about TLS, or ask for it.
+            Some((etcd, rest)) if etcd.eq_ignore_ascii_case("etcd") => (default, rest),
+            Some((etcds, rest)) if etcds.eq_ignore_ascii_case("etcds") => (Scheme::Https, rest),
             Some((other, _)) => return Err(invalid("scheme", other, &["http", "https", "unix"])),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -108,16 +111,33 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Reads a comma-separated list. All schemes must be the same, because etcd uses the first one for all endpoints.
+/// The parts of a list, separated by commas, semicolons or white space. The list and its parts can have quotes, and the
+/// list can be in brackets: `["a:1", "b:2"]`.
+pub(super) fn split(list: &str) -> Vec<&str> {
+    let list = list.trim();
+    let inner = list.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
+    // [::1]:1,[::2] has an address in brackets at each end.
+    let is_list = |inner: &str| {
+        inner.find(']').is_none_or(|end| inner.find('[').is_some_and(|start| start < end))
+            && inner.parse::<std::net::Ipv6Addr>().is_err()
+    };
+    let list = inner.filter(|inner| is_list(inner)).unwrap_or(list);
+    let parts = list.split(|c: char| c.is_whitespace() || c == ',' || c == ';');
+    // A manifest can turn a line end into the two characters \n.
+    let parts = parts.flat_map(|part| part.split("\\n"));
+    parts.map(|part| part.trim_matches(['"', '\''])).filter(|part| !part.is_empty()).collect()
+}
+
+/// Reads a [list](split). All schemes must be the same, because etcd uses the first one for all endpoints.
 pub(super) fn parse_list(text: &str, default: Scheme) -> Result<Vec<Endpoint>, String> {
-    let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parts = split(text);
     // Checked before an error shows any of the text: a password can be before an @, and it can contain commas.
-    if parts().any(|part| part.contains('@') && !part.starts_with("unix:")) {
+    if parts.iter().any(|part| part.contains('@') && !part.starts_with("unix:")) {
         return Err("an endpoint has a user name or password (something before an @): remove it, because the \
              application itself logs in"
             .to_owned());
     }
-    let endpoints = parts().map(|part| Endpoint::parse(part, default)).collect::<Result<Vec<_>, _>>()?;
+    let endpoints = parts.into_iter().map(|part| Endpoint::parse(part, default)).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = endpoints.first() else {
         return Err("the list is empty: write host:port, separated by commas".to_owned());
     };
@@ -145,6 +165,17 @@ mod tests {
             ("unix:///run/etcd.sock", "unix:///run/etcd.sock"),
             ("unix:/run/etcd.sock", "unix:///run/etcd.sock"),
             ("HTTP://h:1", "http://h:1"),
+            ("etcd://h:1", "http://h:1"),
+            ("etcds://h:1", "https://h:1"),
+            ("a:1\nb:2\n", "http://a:1,http://b:2"),
+            ("a:1\\nb:2", "http://a:1,http://b:2"),
+            ("a:1; b:2;c:3 d:4", "http://a:1,http://b:2,http://c:3,http://d:4"),
+            ("\"a:1,b:2\"", "http://a:1,http://b:2"),
+            ("\"a:1\", 'b:2'", "http://a:1,http://b:2"),
+            ("[\"https://a:1\", \"https://b:2\"]", "https://a:1,https://b:2"),
+            ("[a:1, b:2]", "http://a:1,http://b:2"),
+            ("[::1]:1,[::2]:2", "http://[::1]:1,http://[::2]:2"),
+            ("[[::1]:1,[::2]:2]", "http://[::1]:1,http://[::2]:2"),
         ] {
             assert_eq!(parse(text).as_deref(), Ok(expected), "{text:?}");
         }
@@ -155,7 +186,9 @@ mod tests {
         for (text, problem) in [
             (" , ", "the list is empty"),
             ("h", "has no port: write host:port, as in h:2379"),
-            ("h;1", "has no port: write host:port, as in 127.0.0.1:2379"),
+            ("h;1", "has no port: write host:port, as in h:2379"),
+            ("h|1", "has no port: write host:port, as in 127.0.0.1:2379"),
+            ("[::1]", "has no port"),
             ("http:/h:1", "lacks a slash"),
             ("https://h", "has no port"),
             ("ftp://h:1", "invalid scheme \"ftp\": expected http, https or unix"),
@@ -164,7 +197,7 @@ mod tests {
             ("a:1,https://b:1", "different schemes"),
             ("unix:", "has no path"),
             ("unix:etcd.sock", "has a relative path"),
-            ("a b:1", "it contains ' '"),
+            ("a\0b:1", "it contains '\\0'"),
         ] {
             let found = parse(text).unwrap_err();
             assert!(found.contains(problem), "{text:?}: {found}");
@@ -173,9 +206,14 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        for text in
-            ["https://root:s3cret@h:1", "root:s3cret@h:1", "https://root:s3cret/@x@h:1/p", "https://root:s3cret,x@h:1"]
-        {
+        for text in [
+            "https://root:s3cret@h:1",
+            "root:s3cret@h:1",
+            "https://root:s3cret/@x@h:1/p",
+            "https://root:s3cret,x@h:1",
+            "https://root:s3cret x@h:1",
+            "unix:/s,root:s3cret;x@h:1",
+        ] {
             let found = parse(text).unwrap_err();
             assert!(found.contains("user name or password") && !found.contains("s3cret"), "{text:?}: {found}");
         }

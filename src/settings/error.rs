@@ -11,12 +11,23 @@ use super::mode::NO_ETCD;
 pub(crate) struct Error {
     setting: String,
     problem: String,
+    is_usage: bool,
 }
 
 impl Error {
     /// `setting` as its user knows it: `--mode`, `ETCDPROXY_MODE`, or the service binding.
     pub(crate) fn new(setting: impl Into<String>, problem: impl Display) -> Self {
-        Self { setting: setting.into(), problem: problem.to_string() }
+        Self { setting: setting.into(), problem: problem.to_string(), is_usage: false }
+    }
+
+    /// A mistake that the command line alone shows, such as a value that a flag does not take.
+    pub(super) fn usage(setting: impl Into<String>, problem: impl Display) -> Self {
+        Self { is_usage: true, ..Self::new(setting, problem) }
+    }
+
+    /// Whether the command line alone shows the mistake.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.is_usage
     }
 
     /// The small launcher is called as a program of etcd, which it does not have.
@@ -37,7 +48,7 @@ impl Error {
 
     /// Reported before the command line is parsed, because the parser would print what it does not understand.
     pub(crate) fn pem_in_arguments() -> Self {
-        Self::new(
+        Self::usage(
             "command line",
             "it contains a certificate or key as PEM text, which every program on this host can read: name a file, or \
              set the environment variable",

@@ -20,10 +20,11 @@ const CHECKED: [(&str, Setting); 5] = [
 /// # Errors
 /// If the mode does not run etcd, if etcdproxy has its own flag for something, or if etcd would ignore a word.
 pub(crate) fn check_etcd_flags(flags: &[OsString], mode: Mode) -> Result<(), Error> {
-    let error = |flag: &OsString, problem: String| Error::new(format!("-- {}", flag.display()), problem);
+    let error = |flag: &OsString, problem: String| Error::usage(format!("-- {}", flag.display()), problem);
     let Some(first) = flags.first() else { return Ok(()) };
     if !mode.capabilities().runs_etcd {
-        return Err(error(first, format!("it is for etcd, which mode {mode} does not run: remove it")));
+        let problem = format!("it is for etcd, which mode {mode} does not run: remove it");
+        return Err(Error::new(format!("-- {}", first.display()), problem));
     }
     if !first.as_encoded_bytes().starts_with(b"-") {
         return Err(error(first, "it is not a flag, and etcd would ignore it: remove it".to_owned()));

@@ -7,6 +7,7 @@
 //! - [`binding`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
 //! - [`etcd_flags`]: the flags that are passed on to etcd
 //! - [`etcdctl`]: the variable that tells etcdctl the proxy's address
+//! - [`unknown`]: variables that look like ours and are not
 //! - [`service`]: what the sandbox of an installed service must allow
 
 mod addr;
@@ -25,6 +26,7 @@ mod service;
 mod sources;
 mod table;
 mod tls;
+mod unknown;
 
 pub(crate) use addr::ListenAddr;
 pub(crate) use duration::duration;
@@ -36,5 +38,6 @@ pub(crate) use mode::{Mode, Run};
 pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;
 pub(crate) use sources::{ClusterSource, Sources};
-pub(crate) use table::{Kind, SECRETS, Setting, invalid};
+pub(crate) use table::{Kind, SECRETS, Setting, invalid, switch};
 pub(crate) use tls::{Identity, Pem, Tls};
+pub(crate) use unknown::unknown_variables;

@@ -25,6 +25,8 @@ pub(crate) struct Capabilities {
     pub runs_etcd: bool,
     /// It can put a prefix before every key.
     pub namespaces: bool,
+    /// It can reach the members through an HTTP proxy.
+    pub http_proxies: bool,
     /// It accepts client certificates with a common name.
     pub common_names: bool,
     /// Watches keep working for clients that log in with a password.
@@ -43,7 +45,8 @@ pub(super) struct Demands<'a> {
     pub common_name: Option<&'a str>,
     /// Clients log in with a password.
     pub password: bool,
-    pub namespace: bool,
+    /// Another setting needs what only etcd's proxy can do.
+    pub only_etcd: bool,
     /// SRV records name the members.
     pub srv: bool,
     /// This launcher has no etcd.
@@ -56,6 +59,7 @@ impl Mode {
             Self::GrpcProxy => Capabilities {
                 runs_etcd: true,
                 namespaces: true,
+                http_proxies: true,
                 common_names: false,
                 passwords: false,
                 follows_srv: false,
@@ -64,6 +68,7 @@ impl Mode {
             Self::Tunnel => Capabilities {
                 runs_etcd: false,
                 namespaces: false,
+                http_proxies: false,
                 common_names: true,
                 passwords: true,
                 follows_srv: true,
@@ -86,7 +91,7 @@ impl Mode {
     /// another one, with the reason.
     pub(super) fn auto(demands: Demands<'_>) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
-        let (can, instead) = (first.capabilities(), second.capabilities());
+        let can = first.capabilities();
         if demands.no_etcd && can.runs_etcd {
             return (second, Some(NO_ETCD.to_owned()));
         }
@@ -96,7 +101,7 @@ impl Mode {
             let why = format!("etcd's grpc-proxy does not accept a client certificate with a common name ({name:?})");
             return (second, Some(why));
         }
-        if demands.namespace && !instead.namespaces {
+        if demands.only_etcd {
             return (first, None);
         }
         if demands.password && !can.passwords {
@@ -116,7 +121,14 @@ impl Mode {
     /// If `text` is not an amount, or too small a one.
     pub(crate) fn memory(self, text: &str) -> Result<u32, String> {
         let least = self.capabilities().min_memory;
-        let number: Option<u32> = text.strip_suffix('M').unwrap_or(text).parse().ok();
+        // 64, 64M, 64MB, 64Mi and 64MiB are the same, as on Cloud Foundry and Kubernetes.
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
+            "" | "m" | "mb" | "mi" | "mib" => Some(1),
+            "g" | "gb" | "gi" | "gib" => Some(1024),
+            _ => None,
+        };
+        let number = factor.and_then(|factor: u32| digits.parse::<u32>().ok()?.checked_mul(factor));
         match number {
             Some(mb) if mb >= least => Ok(mb),
             Some(_) => Err(format!("{text:?} is too little: mode {self} needs at least {least} MB")),
@@ -185,18 +197,32 @@ mod tests {
         let none = Demands::default();
         for (demands, expected) in [
             (none, Mode::GrpcProxy),
-            (Demands { namespace: true, ..none }, Mode::GrpcProxy),
+            (Demands { only_etcd: true, ..none }, Mode::GrpcProxy),
             (Demands { password: true, ..none }, Mode::Tunnel),
-            (Demands { password: true, namespace: true, ..none }, Mode::GrpcProxy),
+            (Demands { password: true, only_etcd: true, ..none }, Mode::GrpcProxy),
             (Demands { common_name: Some("app"), ..none }, Mode::Tunnel),
-            (Demands { common_name: Some("app"), password: true, namespace: true, ..none }, Mode::Tunnel),
+            (Demands { common_name: Some("app"), password: true, only_etcd: true, ..none }, Mode::Tunnel),
             (Demands { srv: true, ..none }, Mode::Tunnel),
-            (Demands { srv: true, namespace: true, ..none }, Mode::GrpcProxy),
+            (Demands { srv: true, only_etcd: true, ..none }, Mode::GrpcProxy),
             (Demands { no_etcd: true, ..none }, Mode::Tunnel),
-            (Demands { no_etcd: true, password: true, namespace: true, ..none }, Mode::Tunnel),
+            (Demands { no_etcd: true, password: true, only_etcd: true, ..none }, Mode::Tunnel),
         ] {
             let (mode, why) = Mode::auto(demands);
             assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{demands:?}");
+        }
+    }
+
+    #[test]
+    fn memory_in_every_unit() {
+        for text in ["64", "64M", "64m", "64MB", "64Mi", "64MiB", "64 MB", "064"] {
+            assert_eq!(Mode::Tunnel.memory(text), Ok(64), "{text}");
+        }
+        for text in ["1G", "1gb", "1Gi", "1GiB", "1024"] {
+            assert_eq!(Mode::Tunnel.memory(text), Ok(1024), "{text}");
+        }
+        for text in ["", "M", "64K", "64KB", "-64", "6.4G", "64M64", "99999999999", "9999999G", "é"] {
+            let found = Mode::Tunnel.memory(text).unwrap_err();
+            assert_eq!(found, format!("invalid memory {text:?}: expected a number of MB, as in 64"));
         }
     }
 

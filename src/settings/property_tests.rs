@@ -11,9 +11,19 @@ use crate::os::env::Env;
 const SECRET: &str = "s3cret";
 
 /// Names of credentials, and names that mean nothing.
-const NAMES: [&str; 29] = [
+const NAMES: &[&str] = &[
     "srv",
     "endpoints",
+    "members",
+    "address",
+    "client_urls",
+    "etcd",
+    "certificates",
+    "ca.crt",
+    "tls.crt",
+    "keystore.jks",
+    "credhub-ref",
+    "scheme",
     "hosts",
     "uris",
     "uri",
@@ -44,7 +54,18 @@ const NAMES: [&str; 29] = [
 ];
 
 /// Pieces of addresses, to be joined in any order.
-const PIECES: [&str; 24] = [
+const PIECES: &[&str] = &[
+    "etcd://",
+    "etcds://",
+    ";",
+    "\n",
+    "\\n",
+    "\"",
+    "'",
+    "{\"url\":\"",
+    "\"}",
+    "[\"",
+    "\"]",
     "http://",
     "https://",
     "unix://",
@@ -75,6 +96,15 @@ fn address() -> impl Strategy<Value = String> {
     vec(prop::sample::select(PIECES.to_vec()), 0..9).prop_map(|pieces| pieces.concat())
 }
 
+/// What can be in a password, and separates addresses as well.
+fn separator() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![",", ";", " ", "\n", "\\n", "\"", "'", "/", "@", "://"])
+}
+
+fn with_password(separator: &str, address: &str) -> String {
+    format!("https://u:{SECRET}{separator}{SECRET}@{address}")
+}
+
 fn text() -> impl Strategy<Value = String> {
     let pem = prop::sample::select(vec!["-----BEGIN CERTIFICATE-----\nMII\n", "-----BEGIN", "LS0tLS1CRUdJTg==", "\\n"]);
     prop_oneof![address(), any::<String>(), pem.prop_map(ToOwned::to_owned)]
@@ -87,7 +117,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         Just(Value::Null),
         // A password where an address can have one.
-        address().prop_map(|address| json!(format!("https://u:{SECRET},{SECRET}@{address}"))),
+        (address(), separator()).prop_map(|(address, separator)| json!(with_password(separator, &address))),
     ];
     leaf.prop_recursive(4, 32, 6, |inner| prop_oneof![vec(inner.clone(), 0..4).prop_map(Value::from), object(inner)])
 }
@@ -147,8 +177,8 @@ proptest! {
     }
 
     #[test]
-    fn endpoint_lists(list in prop_oneof![address(), any::<String>()], password: bool) {
-        let list = if password { format!("https://u:{SECRET},{SECRET}@{list}") } else { list };
+    fn endpoint_lists(list in prop_oneof![address(), any::<String>()], separator in separator(), password: bool) {
+        let list = if password { with_password(separator, &list) } else { list };
         check(&Env::from([("ETCDPROXY_ENDPOINTS", list.as_str())]));
     }
 }

@@ -9,8 +9,8 @@ use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
 use super::host_port;
 use super::mode::{Demands, Mode, NO_ETCD, Run};
-use super::sources::Sources;
-use super::table::Setting;
+use super::sources::{Origin, Sources, Value};
+use super::table::{Setting, switch};
 use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
 
 /// The checked settings of `run`.
@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub endpoints: Vec<Endpoint>,
     /// The domain whose SRV records name the members.
     pub discovery_srv: Option<String>,
+    /// The name of the setting that names the members, as its user knows it.
+    pub members_from: String,
     pub listen_addr: ListenAddr,
     pub run: Run,
     /// Why `auto` did not choose etcd's grpc-proxy.
@@ -57,10 +59,19 @@ impl Preflight {
         match text {
             "warn" => Ok(Self::Warn),
             "strict" => Ok(Self::Strict),
-            "off" => Ok(Self::Off),
+            // In a manifest, YAML turns `off` into `false`.
+            off if switch(off) == Some(false) => Ok(Self::Off),
             other => Err(Setting::Preflight.invalid(other)),
         }
     }
+}
+
+/// What the cluster's members are called.
+struct Cluster {
+    endpoints: Vec<Endpoint>,
+    discovery_srv: Option<String>,
+    /// The name of the setting.
+    name: String,
 }
 
 impl Sources {
@@ -72,7 +83,8 @@ impl Sources {
         let mut warnings = self.warnings.clone();
         let tls = self.tls(&mut warnings)?;
         let listen_addr = self.listen_addr()?;
-        let (endpoints, discovery_srv) = self.cluster(&listen_addr, tls.is_configured())?;
+        let Cluster { endpoints, discovery_srv, name: members_from } =
+            self.cluster(&listen_addr, tls.is_configured())?;
         if let Some(first) = endpoints.first()
             && tls.is_configured()
             && first.scheme == Scheme::Http
@@ -80,13 +92,14 @@ impl Sources {
             warnings.push(format!("{first} is plain http, so the configured certificates are not used: write https"));
         }
         let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
-        let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some())?;
+        let use_http_proxy = self.switch(Setting::UseHttpProxy)?;
+        let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some(), use_http_proxy)?;
         if password && !mode.capabilities().passwords {
-            warnings.push(
+            let tunnel = self.origin(Setting::Mode).assignment(Setting::Mode, "tunnel");
+            warnings.push(format!(
                 "the service binding has a password: with etcd's grpc-proxy, watches stop without an error when the \
-                 token of the first login expires (after 300 s by default): use --mode tunnel"
-                    .to_owned(),
-            );
+                 token of the first login expires (after 300 s by default): use {tunnel}"
+            ));
         }
         if !listen_addr.is_loopback() {
             warnings.push(format!(
@@ -94,99 +107,138 @@ impl Sources {
                  cluster"
             ));
         }
-        let metrics_addr = |text: &str| match ListenAddr::parse_metrics(text)? {
-            addr if addr == listen_addr => {
-                Err(format!("{addr} is the address that the application connects to: choose another one"))
-            }
-            addr => Ok(addr),
-        };
+        let metrics_addr = self.parsed(Setting::MetricsAddr, ListenAddr::parse_metrics)?;
+        if let (Some(addr), Some(value)) = (&metrics_addr, self.get(Setting::MetricsAddr))
+            && *addr == listen_addr
+        {
+            let problem = format!("{addr} is the address that the application connects to: choose another one");
+            return Err(value.error(problem));
+        }
         Ok(Settings {
             endpoints,
             discovery_srv,
+            members_from,
             run: Run::new(mode, self.parsed(Setting::Drain, drain)?),
             mode_reason,
             binding: self.bound.as_ref().map(|bound| bound.name.clone()),
             tls,
             namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
-            metrics_addr: self.parsed(Setting::MetricsAddr, metrics_addr)?,
+            metrics_addr,
             listen_addr,
             preflight: self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default(),
             memory: self.parsed(Setting::Memory, |text| mode.memory(text))?,
-            use_http_proxy: self.switch(Setting::UseHttpProxy)?,
+            use_http_proxy,
             warnings,
         })
     }
 
     /// The endpoints, or the domain whose SRV records name the members.
-    fn cluster(&self, listen_addr: &ListenAddr, tls: bool) -> Result<(Vec<Endpoint>, Option<String>), Error> {
+    fn cluster(&self, listen_addr: &ListenAddr, tls: bool) -> Result<Cluster, Error> {
         let Some((setting, value)) = self.members()? else {
             let problem = format!(
                 "none are set and {}: give etcd's addresses with {} or {}, as in \
                  https://10.0.0.1:2379,https://10.0.0.2:2379",
-                binding::none_is_etcd(&self.others, Setting::Service.flag()),
+                binding::none_is_etcd(&self.others, Setting::Service.variable()),
                 Setting::Endpoints.flag(),
                 Setting::Endpoints.variable()
             );
             return Err(Error::new("endpoints", problem));
         };
+        let name = value.name.clone();
         if setting == Setting::DiscoverySrv {
-            let domain = host_port::domain(value.text()?).map_err(|problem| value.error(problem))?;
-            return Ok((Vec::new(), Some(domain)));
+            let domain = host_port::domain(value.text()?).map_err(|problem| value.invalid(problem))?;
+            return Ok(Cluster { endpoints: Vec::new(), discovery_srv: Some(domain), name });
         }
         let endpoints =
-            endpoint::parse_list(value.text()?, Scheme::default_for(tls)).map_err(|problem| value.error(problem))?;
+            endpoint::parse_list(value.text()?, Scheme::default_for(tls)).map_err(|problem| value.invalid(problem))?;
         match endpoints.iter().find(|endpoint| listen_addr.is_reached_by(endpoint)) {
             Some(endpoint) => Err(value.error(format_args!(
                 "{endpoint} is the address the proxy itself listens on: name the cluster's members, or change {}",
-                Setting::ListenAddr.flag()
+                self.get(Setting::ListenAddr).unwrap_or(value.clone()).origin.name_of(Setting::ListenAddr)
             ))),
-            None => Ok((endpoints, None)),
+            None => Ok(Cluster { endpoints, discovery_srv: None, name }),
         }
     }
 
+    /// The source of a setting. The environment, if it is not set.
+    fn origin(&self, setting: Setting) -> Origin {
+        self.get(setting).map_or(Origin::Environment, |value| value.origin)
+    }
+
     /// The mode that was chosen, or the one for `auto` and why.
-    fn mode(&self, tls: &Tls, password: bool, srv: bool) -> Result<(Mode, Option<String>), Error> {
+    fn mode(
+        &self,
+        tls: &Tls,
+        password: bool,
+        srv: bool,
+        use_http_proxy: bool,
+    ) -> Result<(Mode, Option<String>), Error> {
         let identity = tls.identity.as_ref();
         let named = identity.and_then(|it| Some((&it.cert.name, it.common_name.as_deref()?)));
         let namespace = self.get(Setting::Namespace);
+        let http_proxy = self.http_proxy.filter(|_| use_http_proxy);
+        let only_etcd = namespace.is_some() || http_proxy.is_some();
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
             Some(mode) => (mode, None),
             None => Mode::auto(Demands {
                 common_name: named.map(|(_, name)| name),
                 password,
-                namespace: namespace.is_some(),
+                only_etcd,
                 srv,
                 no_etcd: !self.has_etcd,
             }),
         };
         let can = mode.capabilities();
+        let origin = self.origin(Setting::Mode);
         if can.runs_etcd
             && !self.has_etcd
             && let Some(chosen) = self.get(Setting::Mode)
         {
+            let tunnel = origin.assignment(Setting::Mode, "tunnel");
             return Err(chosen.error(format_args!(
-                "{NO_ETCD}, which mode {mode} needs: use --mode tunnel, or a build with etcd (on Cloud Foundry, stage \
+                "{NO_ETCD}, which mode {mode} needs: use {tunnel}, or a build with etcd (on Cloud Foundry, stage \
                  without BP_ETCDPROXY_MODE=tunnel)"
             )));
         }
-        match (named, namespace) {
-            (Some((cert, name)), _) if !can.common_names => Err(Error::new(
+        if let Some((cert, name)) = named
+            && !can.common_names
+        {
+            let tunnel = origin.assignment(Setting::Mode, "tunnel");
+            return Err(Error::new(
                 cert,
                 format_args!(
                     "the client certificate has the common name {name:?}, which etcd's grpc-proxy does not accept: \
-                     use --mode tunnel, or a certificate without a common name"
+                     use {tunnel}, or a certificate without a common name"
                 ),
-            )),
-            (_, Some(namespace)) if !can.namespaces && !self.has_etcd => Err(namespace.error(format_args!(
+            ));
+        }
+        let needs_etcd = |value: &Value, problem: &str| {
+            // Whoever has not chosen a mode uses the source of the other setting.
+            let origin = self.get(Setting::Mode).map_or(value.origin, |mode| mode.origin);
+            let grpc_proxy = origin.assignment(Setting::Mode, "grpc-proxy");
+            value.error(format_args!(
+                "{problem}: remove it, or use {grpc_proxy} (without a common name in the client certificate)"
+            ))
+        };
+        if let Some(namespace) = namespace.as_ref().filter(|_| !can.namespaces && !self.has_etcd) {
+            return Err(namespace.error(format_args!(
                 "{NO_ETCD}, and only etcd's grpc-proxy can put a prefix before keys: remove it, or use a build with \
                  etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)"
-            ))),
-            (_, Some(namespace)) if !can.namespaces => Err(namespace.error(
-                "the tunnel forwards bytes unchanged and cannot put a prefix before keys: remove it, or use --mode \
-                 grpc-proxy (without a common name in the client certificate)",
-            )),
-            _ => Ok((mode, reason)),
+            )));
         }
+        if let Some(namespace) = namespace
+            && !can.namespaces
+        {
+            let problem = "the tunnel forwards bytes unchanged and cannot put a prefix before keys";
+            return Err(needs_etcd(&namespace, problem));
+        }
+        if let (Some(variable), Some(switch)) = (http_proxy, self.get(Setting::UseHttpProxy))
+            && !can.http_proxies
+        {
+            let problem = format!("the tunnel connects to the members itself, not through {variable}");
+            return Err(needs_etcd(&switch, &problem));
+        }
+        Ok((mode, reason))
     }
 
     fn tls(&self, warnings: &mut Vec<String>) -> Result<Tls, Error> {
@@ -196,18 +248,15 @@ impl Sources {
         if let Some(ca) = &ca {
             warnings.extend(check_ca(ca, now)?);
         }
-        let lone = |has: Pem, lacks: Setting| {
-            let problem = format!(
-                "a client certificate and its key belong together: give the other one with {} or {}",
-                lacks.flag(),
-                lacks.variable()
-            );
-            Err(Error::new(has.name, problem))
+        let lone = |has: Setting, pem: Pem, lacks: Setting| {
+            let lacks = self.origin(has).name_of(lacks);
+            let problem = format!("a client certificate and its key belong together: give the other one with {lacks}");
+            Err(Error::new(pem.name, problem))
         };
         let identity = match (pem(Setting::Cert, Secrecy::Public)?, pem(Setting::Key, Secrecy::Secret)?) {
             (None, None) => None,
-            (Some(cert), None) => return lone(cert, Setting::Key),
-            (None, Some(key)) => return lone(key, Setting::Cert),
+            (Some(cert), None) => return lone(Setting::Cert, cert, Setting::Key),
+            (None, Some(key)) => return lone(Setting::Key, key, Setting::Cert),
             (Some(cert), Some(key)) => {
                 let (identity, warning) = check_identity(cert, key, now)?;
                 warnings.extend(warning);
@@ -220,7 +269,8 @@ impl Sources {
 
 /// `None` for `off`.
 fn drain(text: &str) -> Result<Option<Duration>, String> {
-    if text == "off" {
+    // In a manifest, YAML turns `off` into `false`.
+    if switch(text) == Some(false) && text != "0" {
         return Ok(None);
     }
     duration(text).map(Some).map_err(|expected| format!("invalid duration {text:?}: {expected}, or off"))
@@ -365,8 +415,8 @@ mod tests {
             (Setting::Preflight, "yes", "--preflight: invalid preflight \"yes\": expected warn, strict or off"),
             (Setting::Drain, "8", "--drain: invalid duration \"8\": expected a number with a unit, as in 8s, or off"),
             (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs at least 32 MB"),
-            (Setting::Memory, "1G", "--memory: invalid memory \"1G\": expected a number of MB, as in 64"),
-            (Setting::UseHttpProxy, "yes", "ETCDPROXY_USE_HTTP_PROXY: invalid value \"yes\": expected true or false"),
+            (Setting::Memory, "1T", "--memory: invalid memory \"1T\": expected a number of MB, as in 64"),
+            (Setting::UseHttpProxy, "x", "ETCDPROXY_USE_HTTP_PROXY: invalid value \"x\": expected true or false"),
         ] {
             assert_eq!(error(&[(Setting::Endpoints, "a:1"), (key, text)], []), problem);
         }
@@ -375,12 +425,115 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_a_flag_does_not_take_is_usage_and_what_cannot_work_is_not() {
+        let is_usage = |flags: &[(Setting, &str)], env: &[(&str, &str)]| {
+            let env: Env = env.iter().copied().collect();
+            let sources = Sources::new(flags.iter().map(|(key, text)| (*key, text.into())), &env);
+            sources.with_binding(&env).and_then(|sources| sources.resolve()).unwrap_err().is_usage()
+        };
+        let endpoint = (Setting::Endpoints, "a:1");
+        for (setting, text) in [
+            (Setting::ListenAddr, "1"),
+            (Setting::Mode, "fast"),
+            (Setting::MetricsAddr, "x"),
+            (Setting::Preflight, "yes"),
+            (Setting::Memory, "1"),
+            (Setting::Drain, "8"),
+        ] {
+            assert!(is_usage(&[endpoint, (setting, text)], &[]), "{setting:?}");
+            assert!(!is_usage(&[endpoint], &[(setting.variable(), text)]), "{setting:?}");
+        }
+        assert!(is_usage(&[(Setting::Endpoints, "a")], &[]));
+        assert!(is_usage(&[(Setting::DiscoverySrv, "a:1")], &[]));
+        for flags in [
+            &[][..],
+            &[endpoint, (Setting::DiscoverySrv, "a")],
+            &[(Setting::Endpoints, "127.0.0.1:2379")],
+            &[endpoint, (Setting::MetricsAddr, "127.0.0.1:2379")],
+            &[endpoint, (Setting::Service, "x")],
+            &[endpoint, (Setting::CaCert, "/no/such.pem")],
+            &[endpoint, (Setting::Mode, "tunnel"), (Setting::Namespace, "p/")],
+        ] {
+            assert!(!is_usage(flags, &[]), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_remedy_is_in_the_words_of_the_source() {
+        let own = "127.0.0.1:2379";
+        let change = |flags: &[(Setting, &str)], env: &[(&str, &str)]| {
+            let env: Env = env.iter().copied().collect();
+            let sources = Sources::new(flags.iter().map(|(key, text)| (*key, text.into())), &env);
+            sources.with_binding(&env).and_then(|sources| sources.resolve()).unwrap_err().to_string()
+        };
+        let listen = ("ETCDPROXY_LISTEN_ADDR", own);
+        assert!(change(&[(Setting::Endpoints, own)], &[]).ends_with(", or change --listen-addr"));
+        assert!(change(&[(Setting::Endpoints, own)], &[listen]).ends_with(", or change ETCDPROXY_LISTEN_ADDR"));
+        assert!(change(&[], &[("ETCDPROXY_ENDPOINTS", own)]).ends_with(", or change ETCDPROXY_LISTEN_ADDR"));
+        let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"127.0.0.1:2379"}}]}"#;
+        let found = change(&[], &[("VCAP_SERVICES", services)]);
+        assert!(found.starts_with("service binding \"e\", uri: "), "{found}");
+        assert!(found.ends_with(", or change ETCDPROXY_LISTEN_ADDR"), "{found}");
+
+        let tunnel = (Setting::Mode, "tunnel");
+        let (endpoint, namespace) = ((Setting::Endpoints, "a:1"), (Setting::Namespace, "p/"));
+        assert!(change(&[endpoint, tunnel, namespace], &[]).contains("or use --mode grpc-proxy"));
+        let by_env = [("ETCDPROXY_MODE", "tunnel"), ("ETCDPROXY_NAMESPACE", "p/")];
+        assert!(change(&[endpoint], &by_env).contains("or use ETCDPROXY_MODE=grpc-proxy"));
+    }
+
+    #[test]
+    fn an_http_proxy_needs_etcds_proxy() {
+        let wanted = [("ETCDPROXY_USE_HTTP_PROXY", "Yes"), ("HTTPS_PROXY", "http://u:s3cret@p:1")];
+        let endpoint = (Setting::Endpoints, "a:1");
+        assert!(resolve(&[endpoint], wanted).use_http_proxy);
+        let problem = error(&[endpoint, (Setting::Mode, "tunnel")], wanted);
+        assert_eq!(
+            problem,
+            "ETCDPROXY_USE_HTTP_PROXY: the tunnel connects to the members itself, not through HTTPS_PROXY: remove it, \
+             or use --mode grpc-proxy (without a common name in the client certificate)"
+        );
+        // Without a proxy, the switch changes nothing.
+        let switch_only = [("ETCDPROXY_USE_HTTP_PROXY", "1")];
+        assert_eq!(resolve(&[endpoint, (Setting::Mode, "tunnel")], switch_only).run.mode(), Mode::Tunnel);
+        let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","password":"s3cret"}}]}"#;
+        let settings = resolve(&[], [wanted[0], wanted[1], ("VCAP_SERVICES", services)]);
+        assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
+        assert!(settings.warnings[0].ends_with(": use ETCDPROXY_MODE=tunnel"), "{:?}", settings.warnings);
+        let pair = Certificate::new(Some("app"), days(-1), days(365));
+        let env = [wanted[0], wanted[1], ("ETCDPROXY_CERT", &pair.cert), ("ETCDPROXY_KEY", &pair.key)];
+        let problem = error(&[endpoint], env);
+        assert!(problem.starts_with("ETCDPROXY_USE_HTTP_PROXY: the tunnel connects"), "{problem}");
+        assert!(problem.contains("use ETCDPROXY_MODE=grpc-proxy"), "{problem}");
+    }
+
+    #[test]
+    fn words_in_any_case_and_what_yaml_makes_of_off() {
+        let with = |setting, text| resolve(&[(Setting::Endpoints, "a:1"), (setting, text)], []);
+        assert_eq!(with(Setting::Mode, "Tunnel").run.mode(), Mode::Tunnel);
+        assert_eq!(with(Setting::Preflight, "STRICT").preflight, Preflight::Strict);
+        for off in ["off", "Off", "false", "no"] {
+            assert_eq!(with(Setting::Preflight, off).preflight, Preflight::Off, "{off}");
+            assert_eq!(with(Setting::Drain, off).run, Run::ExecEtcd, "{off}");
+        }
+        assert_eq!(with(Setting::Memory, "64MB").memory, Some(64));
+    }
+
+    #[test]
+    fn unknown_variables_are_warned_of() {
+        let settings = resolve(&[(Setting::Endpoints, "a:1")], [("ETCDPROXY_MEMROY", "64"), ("ETCDPROXY_WAIT", "3s")]);
+        assert_eq!(
+            settings.warnings,
+            ["ETCDPROXY_MEMROY is not a setting, and has no effect: did you mean ETCDPROXY_MEMORY?"]
+        );
+    }
+
+    #[test]
     fn the_proxy_is_not_its_own_cluster() {
-        for own in ["127.0.0.1:2379", "http://localhost:2379", "[::1]:2379", "0.0.0.0:2379", "[::ffff:127.0.0.1]:2379"]
-        {
+        for own in ["127.0.0.1:2379", "http://localhost:2379", "0.0.0.0:2379", "[::ffff:127.0.0.1]:2379"] {
             assert!(error(&[(Setting::Endpoints, own)], []).contains("the proxy itself"), "{own}");
         }
-        for other in ["127.0.0.1:2380", "127.0.0.2:2379"] {
+        for other in ["127.0.0.1:2380", "127.0.0.2:2379", "[::1]:2379"] {
             assert!(sources(&[(Setting::Endpoints, other)], []).resolve().is_ok());
         }
     }
@@ -391,11 +544,10 @@ mod tests {
         let problem = error(&[(Setting::Endpoints, "a:1")], [("ETCDPROXY_CERT", &pair.cert)]);
         assert_eq!(
             problem,
-            "ETCDPROXY_CERT: a client certificate and its key belong together: give the other one with --key or \
-             ETCDPROXY_KEY"
+            "ETCDPROXY_CERT: a client certificate and its key belong together: give the other one with ETCDPROXY_KEY"
         );
         let problem = error(&[(Setting::Endpoints, "a:1")], [("ETCDPROXY_KEY", &pair.key)]);
-        assert!(problem.starts_with("ETCDPROXY_KEY: ") && problem.contains("--cert"), "{problem}");
+        assert!(problem.starts_with("ETCDPROXY_KEY: ") && problem.contains("ETCDPROXY_CERT"), "{problem}");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::fmt;
 use super::addr::ListenAddr;
 use super::binding::{self, Binding, BindingMatch};
 use super::error::Error;
-use super::table::Setting;
+use super::table::{Kind, OTHER_VARIABLES, PREFIX, Setting, switch};
+use super::unknown::unknown_variables;
 use crate::os::env::Env;
 use crate::os::log::Format;
 
@@ -30,15 +31,38 @@ impl Origin {
     pub(super) fn value(self, name: impl Into<String>, text: impl Into<OsString>) -> Value {
         Value { origin: self, name: name.into(), text: text.into() }
     }
+
+    /// The name of a setting for somebody who uses this source. What a binding cannot say, the environment can.
+    pub(super) fn name_of(self, setting: Setting) -> &'static str {
+        match self {
+            Self::Flags => setting.flag(),
+            Self::Environment | Self::Binding => setting.variable(),
+        }
+    }
+
+    /// How somebody who uses this source gives a setting a value.
+    pub(super) fn assignment(self, setting: Setting, value: &str) -> String {
+        let name = self.name_of(setting);
+        if name.starts_with("--") { format!("{name} {value}") } else { format!("{name}={value}") }
+    }
 }
 
 impl Value {
+    /// The error for a value that cannot work with the rest.
     pub(super) fn error(&self, problem: impl fmt::Display) -> Error {
         Error::new(&self.name, problem)
     }
 
+    /// The error for a text that the setting does not take.
+    pub(super) fn invalid(&self, problem: impl fmt::Display) -> Error {
+        match self.origin {
+            Origin::Flags => Error::usage(&self.name, problem),
+            Origin::Environment | Origin::Binding => self.error(problem),
+        }
+    }
+
     pub(super) fn text(&self) -> Result<&str, Error> {
-        self.text.to_str().map(str::trim).ok_or_else(|| self.error("it is not valid UTF-8"))
+        self.text.to_str().map(str::trim).ok_or_else(|| self.invalid("it is not valid UTF-8"))
     }
 }
 
@@ -56,7 +80,12 @@ pub(crate) struct Sources {
     pub(super) warnings: Vec<String>,
     /// Whether there is an etcd to run.
     pub(super) has_etcd: bool,
+    /// The variable with an HTTP proxy that etcd could use.
+    pub(super) http_proxy: Option<&'static str>,
 }
+
+/// Variables with an HTTP proxy, which Go's programs use for endpoints with and without TLS.
+const HTTP_PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
 /// The service binding that is used.
 #[derive(Debug, Clone)]
@@ -71,8 +100,12 @@ pub(super) struct Bound {
 pub(crate) enum ClusterSource {
     /// This setting has a value.
     Set(Setting),
-    /// The bound service of this name.
-    Service(String),
+    /// The bound service.
+    Service {
+        name: String,
+        /// Why it will not do. One line each.
+        warnings: Vec<String>,
+    },
     /// Nothing is known yet, for this reason.
     Unknown(String),
 }
@@ -88,7 +121,15 @@ impl ClusterSource {
             return Ok(Self::Set(setting));
         }
         match sources.find_binding(env)? {
-            BindingMatch::One(binding) => Ok(Self::Service(binding.name)),
+            BindingMatch::One(binding) => {
+                let warnings = match binding.content(true) {
+                    Ok(content) => content.warning.into_iter().collect(),
+                    // The platform's launcher may still put the credentials here.
+                    Err(_) if binding.is_reference() => Vec::new(),
+                    Err(err) => vec![err.to_string()],
+                };
+                Ok(Self::Service { name: binding.name, warnings })
+            }
             BindingMatch::Several(names) => Err(binding::several(&names)),
             BindingMatch::None { others } => {
                 Ok(Self::Unknown(binding::none_is_etcd(&others, Setting::Service.variable())))
@@ -106,12 +147,20 @@ impl Sources {
             Some((*key, Origin::Environment.value(key.variable(), text)))
         };
         let layers = vec![flags.collect(), Setting::ALL.iter().filter_map(variable).collect()];
-        Self { layers, bound: None, others: Vec::new(), warnings: Vec::new(), has_etcd: true }
+        let warnings =
+            unknown_variables(env, PREFIX, Setting::ALL.iter().map(|key| key.variable()).chain(OTHER_VARIABLES));
+        let http_proxy = HTTP_PROXIES.into_iter().find(|name| env.get(name).is_some());
+        Self { layers, bound: None, others: Vec::new(), warnings, has_etcd: true, http_proxy }
     }
 
     /// Says whether there is an etcd to run. Without this, there is one.
     pub(crate) fn with_etcd(self, has_etcd: bool) -> Self {
         Self { has_etcd, ..self }
+    }
+
+    /// Problems that were found so far and do not prevent a start. One line each.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Adds the service binding as the last source.
@@ -143,26 +192,15 @@ impl Sources {
 
     /// `members`: whether the binding must name the members.
     fn add(&mut self, binding: &Binding, members: bool) -> Result<(), Error> {
-        let name = format!("service binding {:?}", binding.name);
-        let mut values = Layer::new();
+        let content = binding.content(members)?;
         // The prefix may be meant for other things.
         let namespace = self.switch(Setting::NamespaceFromBinding)?;
-        for (setting, credential, value) in binding.settings() {
-            let wanted = match setting {
-                Setting::Namespace => namespace,
-                Setting::DiscoverySrv => members,
-                _ => true,
-            };
-            if wanted {
-                values.push((setting, Origin::Binding.value(format!("{name}, {credential}"), value)));
-            }
-        }
-        let by_srv = values.iter().any(|(setting, _)| *setting == Setting::DiscoverySrv);
-        if members && (!by_srv || binding.lists_endpoints()) {
-            values.push((Setting::Endpoints, Origin::Binding.value(&name, binding.endpoints()?)));
-        }
-        self.layers.push(values);
-        self.bound = Some(Bound { name: binding.name.clone(), has_password: binding.has_password() });
+        let wanted = content.settings.into_iter().filter(|(setting, ..)| *setting != Setting::Namespace || namespace);
+        let name = binding.title();
+        let value = |entry: String, text: String| Origin::Binding.value(format!("{name}, {entry}"), text);
+        self.layers.push(wanted.map(|(setting, entry, text)| (setting, value(entry, text))).collect());
+        self.warnings.extend(content.warning);
+        self.bound = Some(Bound { name: binding.name.clone(), has_password: content.has_password });
         Ok(())
     }
 
@@ -198,15 +236,14 @@ impl Sources {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Error> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        parse(value.text()?).map(Some).map_err(|problem| value.error(problem))
+        let text = value.text()?;
+        let lower = text.to_ascii_lowercase();
+        let text = if matches!(key.kind(), Kind::Choice(..)) { &lower } else { text };
+        parse(text).map(Some).map_err(|problem| value.invalid(problem))
     }
 
     pub(super) fn switch(&self, key: Setting) -> Result<bool, Error> {
-        let parsed = self.parsed(key, |text| match text {
-            "1" | "true" => Ok(true),
-            "0" | "false" => Ok(false),
-            other => Err(key.invalid(other)),
-        })?;
+        let parsed = self.parsed(key, |text| switch(text).ok_or_else(|| key.invalid(text)))?;
         Ok(parsed.unwrap_or_default())
     }
 

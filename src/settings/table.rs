@@ -69,7 +69,7 @@ settings! {
     Key: Some("--key"), "ETCDPROXY_KEY", Kind::File, default None,
         "Private key of the client certificate";
     Namespace: Some("--namespace"), "ETCDPROXY_NAMESPACE", Kind::Text("PREFIX"), default None,
-        "Prefix to put before every key";
+        "Prefix to put before every key, but not before the names of etcd's Lock and Campaign calls";
     MetricsAddr: Some("--metrics-addr"), "ETCDPROXY_METRICS_ADDR", Kind::Text("HOST:PORT"), default None,
         "Serve metrics on this address as well";
     Preflight: Some("--preflight"), "ETCDPROXY_PREFLIGHT", Kind::Choice("POLICY", &["warn", "strict", "off"]), default Some("warn"),
@@ -84,8 +84,14 @@ settings! {
     NamespaceFromBinding: None, "ETCDPROXY_NAMESPACE_FROM_BINDING", Kind::Switch, default None,
         "Use the key prefix of the bound service";
     UseHttpProxy: None, "ETCDPROXY_USE_HTTP_PROXY", Kind::Switch, default None,
-        "Let etcd use the HTTP proxy that the environment names";
+        "Let etcd's grpc-proxy use the HTTP proxy that the environment names; the tunnel cannot";
 }
+
+/// The beginning of our variables' names.
+pub(crate) const PREFIX: &str = "ETCDPROXY_";
+
+/// Variables of ours that are no settings of `run`: where to unpack etcd, and how long the profile script waits.
+pub(crate) const OTHER_VARIABLES: [&str; 2] = ["ETCDPROXY_UNPACK_DIR", "ETCDPROXY_WAIT"];
 
 impl Setting {
     /// Its name in the environment.
@@ -122,6 +128,15 @@ impl Setting {
             Kind::Choice(_, words) => invalid(&self.flag().trim_start_matches('-').replace('-', " "), text, words),
             _ => invalid("value", text, &["true", "false"]),
         }
+    }
+}
+
+/// Reads the value of a [switch](Kind::Switch), as people and manifests write it.
+pub(crate) fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 
@@ -218,6 +233,19 @@ mod tests {
     fn an_invalid_word_is_named_with_those_that_are_expected() {
         assert_eq!(Setting::Mode.invalid("fast"), "invalid mode \"fast\": expected auto, grpc-proxy or tunnel");
         assert_eq!(Setting::LogFormat.invalid("x"), "invalid log format \"x\": expected text, json or raw");
-        assert_eq!(Setting::UseHttpProxy.invalid("yes"), "invalid value \"yes\": expected true or false");
+        assert_eq!(Setting::UseHttpProxy.invalid("x"), "invalid value \"x\": expected true or false");
+    }
+
+    #[test]
+    fn switches_in_every_spelling() {
+        for (words, expected) in [
+            (["true", "True", "1", "YES", "on"], Some(true)),
+            (["false", "FALSE", "0", "No", "Off"], Some(false)),
+            (["2", "y", "", "auto", "wahr"], None),
+        ] {
+            for word in words {
+                assert_eq!(switch(word), expected, "{word}");
+            }
+        }
     }
 }

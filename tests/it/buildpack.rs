@@ -214,6 +214,36 @@ fn without_a_known_cluster_supply_declares_no_sidecar_and_removes_an_earlier_dec
 }
 
 #[test]
+fn staging_warns_of_what_will_not_work_at_launch() {
+    let staging = Staging::new();
+    let staged = |vars: &[(&str, &str)]| {
+        let (code, stdout, stderr) = finish(staging.supply("0").envs(vars.iter().copied()));
+        assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+        stdout
+    };
+    let good = r#"{"etcd":[{"name":"e","credentials":{"uri":"https://a:1"}}]}"#;
+    let empty = r#"{"etcd":[{"name":"e","credentials":{"password":"s3cret"}}]}"#;
+    let shown = staged(&[("VCAP_SERVICES", good), ("BP_ETCDPROXY_SIDECAR", "True"), ("BP_ETCDPROXY_MEMORY", "64MB")]);
+    assert!(shown.contains("Declaring the sidecar etcd-proxy") && !shown.contains("WARNING"), "{shown}");
+    assert!(staging.text("deps/0/launch.yml").contains("limits: {memory: 64}"));
+    let shown = staged(&[("VCAP_SERVICES", empty), ("BP_ETCDPROXY_SIDECARS", "x")]);
+    assert!(shown.contains("       WARNING: service binding \"e\": it has no endpoints: "), "{shown}");
+    assert!(shown.contains("       WARNING: BP_ETCDPROXY_SIDECARS is not a setting"), "{shown}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+
+    let replaces = "       WARNING: the Procfile has a process named etcd-proxy, which replaces the sidecar: ";
+    for procfile in ["web: x\netcd-proxy: bundle exec y: z\n", "\"etcd-proxy\" : y\n"] {
+        fs::write(staging.path("build/Procfile"), procfile).unwrap();
+        assert!(staged(&[("VCAP_SERVICES", good)]).contains(replaces), "{procfile}");
+        for other in [("BP_ETCDPROXY_SIDECAR", "off"), ("BP_ETCDPROXY_SIDECAR_NAME", "other")] {
+            assert!(!staged(&[("VCAP_SERVICES", good), other]).contains("Procfile"), "{procfile} {other:?}");
+        }
+    }
+    fs::write(staging.path("build/Procfile"), "web: etcd-proxy: x\n# etcd-proxy: y\n").unwrap();
+    assert!(!staged(&[("VCAP_SERVICES", good)]).contains("Procfile"));
+}
+
+#[test]
 fn an_index_of_two_digits_works() {
     let staging = Staging::new();
     assert_eq!(finish(staging.supply("03").env("BP_ETCDPROXY_SIDECAR", "true")).0, 0);

@@ -221,7 +221,7 @@ fn logs_can_be_json_or_unchanged() {
     assert!(json.contains("the connection is refused"), "{json}");
     assert!(log("raw").contains("\"msg\":\"started gRPC proxy\""));
     let args = ["run", "--endpoints", "h", "--log-format", "json"];
-    let line = fails_with(78, &mut etcdproxy(args));
+    let line = fails_with(2, &mut etcdproxy(args));
     let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(entry["level"], "error");
     assert!(entry["msg"].as_str().unwrap().starts_with("--endpoints: \"h\" has no port"), "{line}");

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best")]
 
 mod arm64;
+mod bindings;
 mod build;
 mod buildpack;
 mod cluster;
@@ -23,6 +24,7 @@ mod pki;
 mod run;
 mod sbom;
 mod secrets;
+mod settings;
 mod structure;
 mod support;
 mod three_programs;

@@ -92,7 +92,7 @@ fn words_after_the_dashes_must_be_flags_and_cannot_override_checked_settings() {
         ),
         (&["stray"], "-- stray: it is not a flag, and etcd would ignore it: remove it"),
     ] {
-        let line = fails_with(78, etcdproxy(["run", "--endpoints", "h:1", "--"]).args(flags));
+        let line = fails_with(2, etcdproxy(["run", "--endpoints", "h:1", "--"]).args(flags));
         assert_eq!(line, format!("etcdproxy: error: {problem}"));
     }
 }

@@ -90,7 +90,7 @@ fn a_key_and_a_password_exist_only_in_memory() {
 fn a_key_on_the_command_line_is_not_in_the_error_message() {
     let client = Authority::new("ca").client(None);
     for args in [["run", "--key", &client.key], ["run", "--endpoints", &client.key]] {
-        let line = fails_with(78, &mut etcdproxy(args));
+        let line = fails_with(2, &mut etcdproxy(args));
         assert!(
             line.starts_with("etcdproxy: error: command line: ") && !line.contains(&line_of_key(&client)),
             "{line}"

@@ -18,9 +18,11 @@ const LAUNCHER: &str = "etcdproxy";
 
 const PROFILE: &str = include_str!("../../../assets/profile.sh");
 
-/// The platform's arguments, except the application's directory and the cache, which supply does not touch.
+/// The platform's arguments, except the cache, which supply does not touch.
 #[derive(Debug)]
 pub(crate) struct Supply<'a> {
+    /// The application's directory.
+    pub build: &'a Path,
     /// Directory for the results of all buildpacks.
     pub deps: &'a Path,
     /// Name of this buildpack's directory in it: `0`, or `00` if there are ten or more buildpacks.
@@ -86,6 +88,7 @@ pub(crate) fn supply(
     dirs::ensure(&dir.join("profile.d"), REMEDY)?;
     written.push(write(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
     written.extend(declare(task, options, out)?);
+    warn(task, options, out)?;
     if options.debug {
         let programs = programs.iter().map(|program| bin.join(program.name));
         for path in programs.chain([bin.join(LAUNCHER)]).chain(written) {
@@ -123,6 +126,28 @@ fn install_packed(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
 fn link(bin: &Path, name: &str) -> Result<(), WriteError> {
     let link = bin.join(name);
     atomic::link(&link, Path::new(LAUNCHER)).map_err(|err| WriteError::new(&link, &err, REMEDY, None))
+}
+
+/// Says what may be meant in another way.
+fn warn(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result<()> {
+    for warning in &options.warnings {
+        writeln!(out, "       WARNING: {warning}")?;
+    }
+    let name = &options.name;
+    if matches!(options.declare, Declare::Yes(_)) && procfile_has(task.build, name) {
+        writeln!(
+            out,
+            "       WARNING: the Procfile has a process named {name}, which replaces the sidecar: rename it, or set \
+             BP_ETCDPROXY_SIDECAR_NAME"
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether the application's Procfile has a process of this name. It is a map in YAML, one process a line.
+fn procfile_has(build: &Path, name: &str) -> bool {
+    let Ok(text) = fs::read_to_string(build.join("Procfile")) else { return false };
+    text.lines().filter_map(|line| line.split_once(':')).any(|(key, _)| key.trim().trim_matches(['"', '\'']) == name)
 }
 
 /// Declares the sidecar, or removes an earlier declaration, and says why.

@@ -1,167 +1,430 @@
-//! Turns credentials, under the names that services give them, into settings.
+//! Turns the credentials of a service into settings. [`names`](super::names) knows what their names mean.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use serde_json::{Map, Value};
 
+use super::names::{self, GROUPS, Role, TLS_GROUPS};
+use crate::settings::endpoint;
 use crate::settings::error::Error;
-use crate::settings::table::Setting;
+use crate::settings::table::{Setting, switch};
 
-/// Names of each credential, in upper or lower case, and also below `tls`. A dot is part of a file's name, or leads into
-/// an object.
-const NAMES: [(Setting, &[&str]); 5] = [
-    (
-        Setting::CaCert,
-        &[
-            "ca",
-            "cacert",
-            "ca_cert",
-            "ca_certificate",
-            "trusted_ca_file",
-            "certificate.certificate_base64",
-            "ca.crt",
-            "ca.pem",
-        ],
-    ),
-    (Setting::Cert, &["cert", "client_cert", "tls.crt", "client.crt"]),
-    (Setting::Key, &["key", "client_key", "private_key", "tls.key", "client.key"]),
-    (Setting::Namespace, &["namespace", "prefix"]),
-    (Setting::DiscoverySrv, &["srv", "discovery_srv", "discovery-srv"]),
-];
-
-const PASSWORDS: [&str; 2] = ["password", "authentication.password"];
+/// How many names a message shows.
+const SHOWN: usize = 8;
 
 /// The bound service that is used.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::settings) struct Binding {
     pub name: String,
-    pub(super) credentials: Map<String, Value>,
+    credentials: Map<String, Value>,
+}
+
+/// What a binding says.
+#[derive(Debug, Default, PartialEq)]
+pub(in crate::settings) struct Content {
+    /// The settings that it has: each with the name of its entry and its value. The endpoints are separated by commas,
+    /// and have no user names, passwords and paths.
+    pub settings: Vec<(Setting, String, String)>,
+    /// Whether clients log in with a user name and a password.
+    pub has_password: bool,
+    /// What was not understood: names only, one line.
+    pub warning: Option<String>,
+}
+
+/// Where an entry is. The first that has a role counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    /// In `connection.grpc`, where IBM's services have their credentials for etcd.
+    Grpc,
+    Top,
+    /// In another group.
+    Group,
+    /// In an object that nobody knows.
+    Unknown,
+}
+
+/// A value, and what its name means.
+#[derive(Debug)]
+struct Entry<'a> {
+    /// As in `tls.ca`.
+    path: String,
+    scope: Scope,
+    below_tls: bool,
+    role: Option<(Role, usize)>,
+    /// Whether the name is that of a member, a certificate or a key.
+    telling: bool,
+    value: &'a Value,
 }
 
 impl Binding {
-    pub(super) fn error(&self, problem: &str) -> Error {
-        Error::new(format!("service binding {:?}", self.name), problem)
+    pub(super) fn new(name: String, credentials: Map<String, Value>) -> Self {
+        let credentials = credentials.into_iter().map(|(name, value)| (name, unpack(value))).collect();
+        Self { name, credentials }
     }
 
-    /// The settings that it has, except the endpoints: each with the name of its credential and its value.
-    pub(in crate::settings) fn settings(&self) -> Vec<(Setting, String, String)> {
-        let setting = |(setting, names): &(Setting, &[&str])| {
-            let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-            let is_about_tls = matches!(setting, Setting::CaCert | Setting::Cert | Setting::Key);
-            let below_tls = names.iter().map(|name| format!("tls.{name}")).filter(|_| is_about_tls);
-            let names: Vec<String> = names.iter().map(ToString::to_string).chain(below_tls).collect();
-            let (credential, value) = self.credential(&names, is_text)?;
-            Some((*setting, credential.clone(), text(value)))
-        };
-        NAMES.iter().filter_map(setting).collect()
+    pub(super) fn error(&self, problem: impl std::fmt::Display) -> Error {
+        Error::new(self.title(), problem)
     }
 
-    /// Whether clients log in with a user name and a password.
-    pub(in crate::settings) fn has_password(&self) -> bool {
-        self.credential(&PASSWORDS, |value| !value.is_null()).is_some()
-            || self.listed().iter().any(|endpoint| endpoint.contains('@'))
+    /// Its name in messages.
+    pub(in crate::settings) fn title(&self) -> String {
+        format!("service binding {:?}", self.name)
     }
 
-    /// Addresses of the members, separated by commas, without user names, passwords and paths.
+    /// Whether it only says where the credentials are.
+    pub(in crate::settings) fn is_reference(&self) -> bool {
+        Entries::of(&self.credentials).has(Role::Reference)
+    }
+
+    /// Everything that it says. `members`: whether it must name the members; otherwise it need not.
     ///
     /// # Errors
-    /// If there are none, or they are for an API that etcd 3 no longer has.
-    pub(in crate::settings) fn endpoints(&self) -> Result<String, Error> {
-        let listed = self.listed();
-        if listed.iter().any(|endpoint| endpoint.contains("/v2/keys")) {
+    /// If it must name the members and does not, or names some for an API that etcd 3 no longer has.
+    pub(in crate::settings) fn content(&self, members: bool) -> Result<Content, Error> {
+        let mut entries = Entries::of(&self.credentials);
+        let mut content = entries.settings();
+        let by_srv = content.settings.iter().any(|(setting, ..)| *setting == Setting::DiscoverySrv);
+        let (path, listed) = entries.members();
+        content.has_password |= listed.iter().any(|member| member.text.contains('@'));
+        let unresolved = entries.has(Role::Reference);
+        let unknown = entries.unknown();
+        let unknown = if unknown.is_empty() { None } else { Some(shown(&unknown)) };
+        if members {
+            let endpoints = self.endpoints(&listed, entries.scheme())?;
+            if !endpoints.is_empty() {
+                content.settings.push((Setting::Endpoints, path, endpoints));
+            } else if unresolved {
+                return Err(self.error(
+                    "its credentials are in CredHub, and the platform has not put them here (it has only \"credhub-ref\"): \
+                     in cf ssh, run /tmp/lifecycle/shell first; elsewhere, ask the platform's operator",
+                ));
+            } else if !by_srv {
+                let seen = unknown.map(|names| format!(" (not understood: {names})")).unwrap_or_default();
+                return Err(self.error(format_args!(
+                    "it has no endpoints{seen}: its credentials need \"endpoints\", as in [\"https://10.0.0.1:2379\"]"
+                )));
+            }
+        } else {
+            content.settings.retain(|(setting, ..)| *setting != Setting::DiscoverySrv);
+        }
+        content.warning = match unknown {
+            Some(names) => Some(format!(
+                "{}: not understood and not used: {names}. If one of these is a member, a certificate or a key, set {}, \
+                 _CACERT, _CERT or _KEY",
+                self.title(),
+                Setting::Endpoints.variable()
+            )),
+            None if unresolved => Some(format!(
+                "{}: its credentials are in CredHub, and the platform has not put them here: they are not used",
+                self.title()
+            )),
+            None => None,
+        };
+        Ok(content)
+    }
+
+    fn endpoints(&self, listed: &[Member], scheme: Option<&str>) -> Result<String, Error> {
+        if listed.iter().any(|member| member.text.contains("/v2/keys")) {
             return Err(
                 self.error("it speaks etcd's version 2 API, which etcd 3 no longer has: bind an etcd 3 service")
             );
         }
-        let port = self.credential(&["port"], |port| port.is_string() || port.is_number()).map(|(_, port)| text(port));
+        let addresses: Vec<String> = listed.iter().map(Member::address).filter(|address| !address.is_empty()).collect();
         // In "https://a:1,b:2" the scheme applies to all.
-        let scheme = listed.iter().find_map(|endpoint| Some(endpoint.split_once("://")?.0));
-        let with_scheme = |endpoint: String| match scheme {
-            Some(scheme) if scheme != "unix" && !endpoint.contains("://") => format!("{scheme}://{endpoint}"),
-            _ => endpoint,
+        let scheme = addresses.iter().find_map(|address| Some(address.split_once("://")?.0)).or(scheme);
+        let with_scheme = |address: &String| match scheme {
+            Some(scheme) if scheme != "unix" && !address.contains("://") => format!("{scheme}://{address}"),
+            _ => address.clone(),
         };
-        let endpoint = |text: &String| with_scheme(with_port(&strip(text), port.as_deref()));
-        let endpoints: Vec<String> = listed.iter().map(endpoint).collect();
-        if endpoints.is_empty() {
-            return Err(self
-                .error("it has no endpoints: its credentials need \"endpoints\", as in [\"https://10.0.0.1:2379\"]"));
+        Ok(addresses.iter().map(with_scheme).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// The entries of a binding, the most important first.
+struct Entries<'a> {
+    all: Vec<Entry<'a>>,
+    /// Indices of those that are used, or say the same as one that is used.
+    used: BTreeSet<usize>,
+}
+
+impl<'a> Entries<'a> {
+    fn of(credentials: &'a Map<String, Value>) -> Self {
+        let mut all = Vec::new();
+        collect(credentials, "", Scope::Top, false, &mut all);
+        all.sort_by_key(|entry| (entry.scope, entry.below_tls, entry.role.map_or(usize::MAX, |(_, rank)| rank)));
+        // IBM's other connections are for other clients.
+        if all.iter().any(|entry| entry.path.starts_with("connection.grpc.")) {
+            all.retain(|entry| entry.scope != Scope::Unknown);
         }
-        Ok(endpoints.join(","))
+        Self { all, used: BTreeSet::new() }
     }
 
-    /// Whether it has endpoints.
-    pub(in crate::settings) fn lists_endpoints(&self) -> bool {
-        !self.listed().is_empty()
+    /// Indices of the known entries with this role.
+    fn with(&self, role: Role) -> Vec<usize> {
+        let has_role =
+            |entry: &Entry<'_>| entry.scope != Scope::Unknown && entry.role.is_some_and(|(it, _)| it == role);
+        (0..self.all.len()).filter(|index| has_role(&self.all[*index])).collect()
     }
 
-    /// The endpoints as they are written, with user names and passwords.
-    fn listed(&self) -> Vec<String> {
-        let names = ["composed", "endpoints", "hosts", "uris", "uri", "url", "host", "hostname"];
-        let endpoints: Vec<String> = match self.credential(&names, |list| list.is_array() || list.is_string()) {
-            Some((_, Value::Array(list))) => list.iter().flat_map(in_list).collect(),
-            Some((_, Value::String(list))) => split_list(list),
-            _ => Vec::new(),
+    fn has(&self, role: Role) -> bool {
+        !self.with(role).is_empty()
+    }
+
+    /// The first text with this role: its place and itself.
+    fn take(&mut self, role: Role) -> Option<(String, String)> {
+        let texts = self.with(role).into_iter().filter_map(|index| Some((index, text(self.all[index].value)?)));
+        let texts: Vec<(usize, String)> = texts.collect();
+        let (first, taken) = texts.first()?;
+        // Others do not matter if they say the same.
+        let same = |text: &str| text.split_whitespace().eq(taken.split_whitespace());
+        self.used.extend(texts.iter().filter(|(_, text)| same(text)).map(|(index, _)| index));
+        Some((self.all[*first].path.clone(), taken.clone()))
+    }
+
+    /// Everything but the members.
+    fn settings(&mut self) -> Content {
+        let mut settings = Vec::new();
+        for setting in [Setting::CaCert, Setting::Cert, Setting::Key, Setting::Namespace, Setting::DiscoverySrv] {
+            let found = self.take(Role::Setting(setting));
+            settings.extend(found.map(|(path, text)| (setting, path, text)));
+        }
+        // The specification of service bindings gives the chain of a client certificate this name, beside a
+        // private-key. Others give it to the certificates to trust.
+        let has = |setting| settings.iter().any(|(it, ..)| *it == setting);
+        let certificates = match (has(Setting::Key), has(Setting::Cert), has(Setting::CaCert)) {
+            (true, false, _) => Some(Setting::Cert),
+            (true, true, false) | (false, false, false) => Some(Setting::CaCert),
+            _ => None,
         };
-        endpoints.into_iter().filter(|endpoint| !endpoint.is_empty()).collect()
+        if let Some(setting) = certificates {
+            let found = self.take(Role::Certificates);
+            settings.extend(found.map(|(path, text)| (setting, path, text)));
+        }
+        let has_password = self.with(Role::Password).into_iter().any(|index| !self.all[index].value.is_null());
+        Content { settings, has_password, warning: None }
     }
 
-    /// The first wanted credential with one of these names. IBM's services have them in `connection.grpc`.
-    fn credential<'a, N: AsRef<str>>(
-        &'a self,
-        names: &'a [N],
-        is_wanted: impl Fn(&Value) -> bool,
-    ) -> Option<(&'a N, &'a Value)> {
-        let nested = at(&self.credentials, "connection.grpc").and_then(Value::as_object);
-        let scopes = nested.into_iter().chain([&self.credentials]);
-        scopes
-            .flat_map(|scope| names.iter().filter_map(move |name| Some((name, at(scope, name.as_ref())?))))
-            .find(|(_, value)| is_wanted(value))
+    /// The place of the members, and the members as they are written, with user names and passwords.
+    fn members(&mut self) -> (String, Vec<Member>) {
+        let port = self.with(Role::Port).into_iter().find_map(|index| port(self.all[index].value));
+        let mut found: Option<(String, Vec<Member>)> = None;
+        for index in self.with(Role::Members) {
+            let mut members = Vec::new();
+            list(self.all[index].value, &mut members);
+            for member in &mut members {
+                member.port = member.port.take().or_else(|| port.clone());
+            }
+            members.retain(|member| !member.text.is_empty());
+            if members.is_empty() {
+                continue;
+            }
+            match &found {
+                None => {
+                    self.used.insert(index);
+                    found = Some((self.all[index].path.clone(), members));
+                }
+                // Often the same members stand under two names.
+                Some((_, first)) => {
+                    let first: BTreeSet<String> = first.iter().map(Member::host).collect();
+                    if members.iter().all(|member| first.contains(&member.host())) {
+                        self.used.insert(index);
+                    }
+                }
+            }
+        }
+        found.unwrap_or_default()
+    }
+
+    /// The scheme of members that have none, if an entry says so.
+    fn scheme(&self) -> Option<&'static str> {
+        let scheme = |index: usize| match self.all[index].value.as_str()?.to_ascii_lowercase().as_str() {
+            "https" | "etcds" => Some("https"),
+            "http" => Some("http"),
+            _ => None,
+        };
+        let tls = |index: &usize| match self.all[*index].value {
+            Value::String(text) => switch(text) == Some(true),
+            value => *value == Value::Bool(true),
+        };
+        let by_name = self.with(Role::Scheme).into_iter().find_map(scheme);
+        by_name.or_else(|| self.with(Role::UsesTls).iter().any(tls).then_some("https"))
+    }
+
+    /// Places of the entries that belong to members, certificates or keys, and are not used.
+    fn unknown(&self) -> Vec<&str> {
+        let is_telling = |entry: &Entry<'_>| match entry.role {
+            Some((Role::Members | Role::Certificates, _)) => true,
+            // The prefix counts only if the user opts in.
+            Some((Role::Setting(setting), _)) => setting != Setting::Namespace,
+            Some(_) => false,
+            None => entry.telling,
+        };
+        let has_content = |entry: &Entry<'_>| match entry.value {
+            Value::String(text) => !text.is_empty(),
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(object) => !object.is_empty(),
+            Value::Number(_) => entry.role.is_some(),
+            Value::Null | Value::Bool(_) => false,
+        };
+        let is_pem = |entry: &Entry<'_>| entry.value.as_str().is_some_and(|text| text.contains("-----BEGIN "));
+        let is_unknown = |entry: &Entry<'_>| (is_telling(entry) && has_content(entry)) || is_pem(entry);
+        let unused =
+            self.all.iter().enumerate().filter(|(index, _)| !self.used.contains(index)).map(|(_, entry)| entry);
+        unused.filter(|entry| is_unknown(entry)).map(|entry| entry.path.as_str()).collect()
     }
 }
 
-fn at<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    let find = |name: &str| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-    find(path).or_else(|| {
-        let (name, rest) = path.split_once('.')?;
-        at(find(name)?.as_object()?, rest)
-    })
+fn collect<'a>(object: &'a Map<String, Value>, path: &str, scope: Scope, below_tls: bool, all: &mut Vec<Entry<'a>>) {
+    for (name, value) in object {
+        let plain = names::plain(name);
+        // A name that is not plain may be an address with a password.
+        let shown = if is_plain(name) { name } else { "…" };
+        let path = if path.is_empty() { shown.to_owned() } else { format!("{path}.{shown}") };
+        let role = names::role(&plain, below_tls);
+        match value {
+            Value::Object(inner) if TLS_GROUPS.contains(&plain.as_str()) => collect(inner, &path, scope, true, all),
+            Value::Object(inner) if GROUPS.contains(&plain.as_str()) && scope != Scope::Unknown => {
+                let scope = if plain == "grpc" {
+                    Scope::Grpc
+                } else if scope == Scope::Top {
+                    Scope::Group
+                } else {
+                    scope
+                };
+                collect(inner, &path, scope, below_tls, all);
+            }
+            Value::Object(inner) if !matches!(role, Some((Role::Members, _))) => {
+                collect(inner, &path, Scope::Unknown, below_tls, all);
+            }
+            value => {
+                let telling = names::is_telling(name);
+                all.push(Entry { path, scope, below_tls, role, telling, value });
+            }
+        }
+    }
 }
 
-/// A string or a number as text.
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+/// Names in messages: a short list of them.
+fn shown(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    names[..names.len().min(SHOWN)].join(", ") + &more
 }
 
-/// The endpoints in an element of a list: text, or `{hostname, port}`.
-fn in_list(value: &Value) -> Vec<String> {
+fn is_plain(name: &str) -> bool {
+    name.len() <= 64 && !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._- ".contains(c))
+}
+
+/// Replaces JSON in a string by what it contains.
+fn unpack(value: Value) -> Value {
     match value {
-        Value::String(one) => split_list(one),
-        Value::Object(one) => {
-            let host = ["hostname", "host"].iter().find_map(|name| at(one, name)).map(text);
-            let port = at(one, "port").map(text);
-            host.map(|host| with_port(&host, port.as_deref())).into_iter().collect()
+        Value::String(text) if text.trim_start().starts_with(['[', '{']) => match serde_json::from_str(&text) {
+            Ok(inner @ (Value::Array(_) | Value::Object(_))) => unpack(inner),
+            _ => Value::String(text),
+        },
+        Value::Array(list) => list.into_iter().map(unpack).collect(),
+        Value::Object(object) => object.into_iter().map(|(name, value)| (name, unpack(value))).collect(),
+        value => value,
+    }
+}
+
+/// A text, or several (as a list of certificates) as one.
+fn text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?.join("\n"),
+        _ => return None,
+    };
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// A port is a number or a text.
+fn port(value: &Value) -> Option<String> {
+    if value.is_number() { Some(value.to_string()) } else { text(value) }
+}
+
+/// A member as it is written.
+#[derive(Debug, Clone, PartialEq)]
+struct Member {
+    /// `scheme://user:password@host:port/path`; everything but the host can be missing.
+    text: String,
+    /// The port, if it stands elsewhere.
+    port: Option<String>,
+}
+
+impl Member {
+    /// Without user name, password and path, and with the port.
+    fn address(&self) -> String {
+        if self.text.starts_with("unix:") {
+            return self.text.clone();
         }
-        _ => Vec::new(),
+        let (scheme, rest) = self.text.split_once("://").unwrap_or(("", &self.text));
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() };
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        let address = match &self.port {
+            Some(port) if !has_port && !host.is_empty() => format!("{host}:{port}"),
+            _ => host,
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            // It says nothing about TLS.
+            "" | "etcd" => address,
+            "etcds" => format!("https://{address}"),
+            _ => format!("{scheme}://{address}"),
+        }
+    }
+
+    /// The address without its scheme.
+    fn host(&self) -> String {
+        let address = self.address();
+        address.split_once("://").map_or(address.clone(), |(_, host)| host.to_owned())
     }
 }
 
-/// Adds the port, if the endpoint has none.
-fn with_port(endpoint: &str, port: Option<&str>) -> String {
-    let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
-    let has_one = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    match port {
-        Some(port) if !has_one && !endpoint.starts_with("unix:") => format!("{endpoint}:{port}"),
-        _ => endpoint.to_owned(),
+/// Adds the members in a text, a list, an object such as `{hostname, port}`, or an object of addresses.
+fn list(value: &Value, members: &mut Vec<Member>) {
+    match value {
+        Value::String(text) => {
+            members.extend(join_passwords(&endpoint::split(text)).into_iter().map(|text| Member { text, port: None }));
+        }
+        Value::Array(all) => all.iter().for_each(|value| list(value, members)),
+        Value::Object(object) => {
+            let with = |wanted: Role| {
+                let ranked = object.iter().filter_map(|(name, value)| {
+                    let (role, rank) = names::role(&names::plain(name), false)?;
+                    (role == wanted).then_some((rank, value))
+                });
+                ranked.min_by_key(|(rank, _)| *rank).map(|(_, value)| value)
+            };
+            let first = members.len();
+            if let Some(value) = with(Role::Members) {
+                list(value, members);
+            } else {
+                // Only addresses: other texts may be secrets.
+                let is_address = |value: &&Value| value.as_str().is_some_and(|text| text.contains("://"));
+                object.values().filter(is_address).for_each(|value| list(value, members));
+            }
+            let port = with(Role::Port).and_then(port);
+            for member in &mut members[first..] {
+                member.port = member.port.take().or_else(|| port.clone());
+            }
+        }
+        _ => {}
     }
 }
 
-/// Splits at commas, but not at those in a password: errors would show parts of the password as host names.
-fn split_list(list: &str) -> Vec<String> {
+/// Joins what was split within a password: errors would show parts of the password as host names.
+fn join_passwords(parts: &[&str]) -> Vec<String> {
     let mut endpoints: Vec<String> = Vec::new();
-    for part in list.split(',') {
-        let mut endpoint = part.trim().to_owned();
+    for part in parts {
+        let mut endpoint = (*part).to_owned();
         // The text before an @ began at the last scheme, or at the beginning.
-        while endpoint.contains('@')
-            && !endpoint.contains("://")
-            && let Some(before) = endpoints.pop()
+        while let Some((before, _)) = endpoint.split_once('@')
+            && !before.contains("://")
+            && !before.starts_with("unix:")
+            && let Some(before) = endpoints.pop_if(|before| !before.starts_with("unix:"))
         {
             endpoint = format!("{before},{endpoint}");
         }
@@ -170,23 +433,32 @@ fn split_list(list: &str) -> Vec<String> {
     endpoints
 }
 
-/// Turns `scheme://user:password@host:port/path` into `scheme://host:port`.
-fn strip(endpoint: &str) -> String {
-    let (scheme, rest) = endpoint.split_once("://").map_or(("", endpoint), |(scheme, rest)| (scheme, rest));
-    if scheme == "unix" {
-        return endpoint.to_owned();
-    }
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn binding(credentials: &str) -> Binding {
-        Binding { name: "my-etcd".to_owned(), credentials: serde_json::from_str(credentials).unwrap() }
+        Binding::new("my-etcd".to_owned(), serde_json::from_str(credentials).unwrap())
+    }
+
+    fn endpoints(credentials: &str) -> Result<String, String> {
+        let content = binding(credentials).content(true).map_err(|err| err.to_string())?;
+        let endpoints = content.settings.into_iter().find(|(setting, ..)| *setting == Setting::Endpoints);
+        Ok(endpoints.map(|(_, _, endpoints)| endpoints).unwrap_or_default())
+    }
+
+    /// Each setting with the name of its entry.
+    fn entries(credentials: &str) -> Vec<(Setting, String)> {
+        let settings = binding(credentials).content(false).unwrap().settings;
+        let settings = settings.into_iter().filter(|(setting, ..)| *setting != Setting::Endpoints);
+        settings.map(|(setting, entry, _)| (setting, entry)).collect()
+    }
+
+    /// The names in the warning.
+    fn unknown(credentials: &str) -> String {
+        let warning = binding(credentials).content(false).unwrap().warning.unwrap_or_default();
+        let names = warning.split_once("not used: ").map(|(_, names)| names).unwrap_or_default();
+        names.split(". If").next().unwrap_or_default().to_owned()
     }
 
     #[test]
@@ -195,39 +467,71 @@ mod tests {
             (r#"{"endpoints":["https://a:1","https://b:2"]}"#, "https://a:1,https://b:2"),
             (r#"{"endpoints":["a:1,b:2"]}"#, "a:1,b:2"),
             (r#"{"ENDPOINTS":"a:1, b:2"}"#, "a:1,b:2"),
+            (r#"{"endpoints":"a:1\nb:2\n"}"#, "a:1,b:2"),
+            (r#"{"endpoints":"a:1\\nb:2"}"#, "a:1,b:2"),
+            (r#"{"endpoints":"a:1;b:2 c:3"}"#, "a:1,b:2,c:3"),
+            (r#"{"endpoints":"\"a:1\",'b:2'"}"#, "a:1,b:2"),
+            (r#"{"endpoints":"['a:1', 'b:2']"}"#, "a:1,b:2"),
+            (r#"{"endpoints":"[https://a:1, https://b:2]"}"#, "https://a:1,https://b:2"),
+            (r#"{"endpoints":"[\"https://a:1\",\"https://b:2\"]"}"#, "https://a:1,https://b:2"),
+            (r#"{"endpoints":"[{\"host\":\"a\",\"port\":1}]"}"#, "a:1"),
+            (r#"{"endpoints":[{"url":"https://a:1"},{"uri":"https://u:p@b:2/"}]}"#, "https://a:1,https://b:2"),
+            (r#"{"endpoints":[{"address":"a","port":1},{"address":"b:2"}]}"#, "a:1,b:2"),
+            (r#"{"members":[{"name":"m1","clientURLs":["https://a:1"]}]}"#, "https://a:1"),
+            (
+                r#"{"endpoints":{"m1":"https://a:1","m2":"https://u:p@b:2","password":"s3cret"}}"#,
+                "https://a:1,https://b:2",
+            ),
+            (r#"{"endpoints":{"host":"a","port":1}}"#, "a:1"),
             (r#"{"uris":["a:1",""]}"#, "a:1"),
             (r#"{"url":"http://a:1"}"#, "http://a:1"),
+            (r#"{"uri":"etcd://a:1"}"#, "a:1"),
+            (r#"{"uri":"etcds://u:p@a:1"}"#, "https://a:1"),
+            (r#"{"uri":"etcd://u:p@a:1,b:2"}"#, "a:1,b:2"),
             (r#"{"uri":"https://root:s3@cret@h:1/x?y"}"#, "https://h:1"),
             (r#"{"uri":"https://a:1,https://root:s,3,cret@h:1,https://b:1"}"#, "https://a:1,https://h:1,https://b:1"),
+            (r#"{"uri":"https://root:s 3;cret@h:1 https://b:1"}"#, "https://h:1,https://b:1"),
             (r#"{"uri":"root:s3,cret@h:1"}"#, "h:1"),
             (r#"{"uri":"unix:///run/etcd.sock"}"#, "unix:///run/etcd.sock"),
+            (r#"{"uri":"unix:/run/etcd.sock"}"#, "unix:/run/etcd.sock"),
             (r#"{"uri":"https://u:p@a:1,b:2"}"#, "https://a:1,https://b:2"),
             (r#"{"hosts":["a:1"]}"#, "a:1"),
-            (r#"{"hosts":["a","b:7","[::1]"],"port":2379}"#, "a:2379,b:7,[::1]:2379"),
+            (r#"{"hosts":["a","b:7","[::1]","::2"],"port":2379}"#, "a:2379,b:7,[::1]:2379,[::2]:2379"),
             (r#"{"hosts":[{"hostname":"a","port":1},{"host":"b","port":"2"}]}"#, "a:1,b:2"),
+            (r#"{"hosts":[{"host":"u:p@h","port":1}]}"#, "h:1"),
+            (r#"{"host":"u:p@h","port":1}"#, "h:1"),
             (r#"{"host":"h","port":2379}"#, "h:2379"),
+            (r#"{"host":"h","port":2379,"scheme":"https"}"#, "https://h:2379"),
+            (r#"{"host":"h","port":2379,"tls":true}"#, "https://h:2379"),
             (r#"{"hostname":"h","port":"2379"}"#, "h:2379"),
+            (r#"{"etcd.host":"h","etcd.port":"2379"}"#, "h:2379"),
+            (r#"{"ETCDCTL_ENDPOINTS":"h:2379"}"#, "h:2379"),
+            (r#"{"etcd":{"uri":"h:2379"}}"#, "h:2379"),
             (r#"{"endpoints":null,"uri":"h:1"}"#, "h:1"),
             (
                 r#"{"connection":{"grpc":{"composed":["https://u:p@h:30"],"hosts":[{"hostname":"x","port":3}]}}}"#,
                 "https://h:30",
             ),
             (r#"{"connection":{"grpc":{"hosts":[{"hostname":"h","port":30}]}},"uri":"other:1"}"#, "h:30"),
+            (r#"{"srv":"example.com"}"#, ""),
         ] {
-            assert_eq!(binding(credentials).endpoints().as_deref(), Ok(expected), "{credentials}");
+            assert_eq!(endpoints(credentials).as_deref(), Ok(expected), "{credentials}");
         }
     }
 
     #[test]
     fn bindings_without_a_usable_endpoint_name_themselves_and_no_secret() {
         for (credentials, problem) in [
-            (r#"{"password":"s3cret"}"#, "it has no endpoints"),
-            (r#"{"endpoints":[],"password":"s3cret"}"#, "it has no endpoints"),
-            (r#"{"endpoints":{"s3cret":1}}"#, "it has no endpoints"),
-            (r#"{"port":2379}"#, "it has no endpoints"),
+            (r#"{"password":"s3cret"}"#, "it has no endpoints: "),
+            (r#"{"endpoints":[],"password":"s3cret"}"#, "it has no endpoints: "),
+            (r#"{"endpoints":{"s3cret":1}}"#, "it has no endpoints (not understood: endpoints): "),
+            (r#"{"endpoints":{"x":"s3cret"}}"#, "it has no endpoints (not understood: endpoints): "),
+            (r#"{"server_list":"s3cret"}"#, "it has no endpoints (not understood: server_list): "),
+            (r#"{"port":2379}"#, "it has no endpoints: "),
+            (r#"{"credhub-ref":"/s3cret"}"#, "its credentials are in CredHub"),
             (r#"{"uri":"http://root:s3cret@h:4001/v2/keys/x"}"#, "version 2 API"),
         ] {
-            let found = binding(credentials).endpoints().unwrap_err().to_string();
+            let found = endpoints(credentials).unwrap_err();
             assert!(found.starts_with("service binding \"my-etcd\": ") && found.contains(problem), "{found}");
             assert!(!found.contains("s3cret"), "{found}");
         }
@@ -235,29 +539,92 @@ mod tests {
 
     #[test]
     fn every_name_of_each_setting() {
-        for (setting, names) in NAMES {
-            for name in names {
-                let (outer, inner) = name.split_once('.').unwrap_or(("", name));
-                let object = format!("{{\"{}\":\"v\"}}", inner.to_uppercase());
-                let object = if outer.is_empty() { object } else { format!("{{\"{outer}\":{object}}}") };
-                let found = |credential: &str| [(setting, credential.to_owned(), "v".to_owned())];
-                let expected = found(name);
-                assert_eq!(binding(&object).settings(), expected, "{object}");
-                let flat = format!("{{\"{name}\":\"v\"}}");
-                assert_eq!(binding(&flat).settings(), expected, "{flat}");
-                let ibm = format!("{{\"connection\":{{\"grpc\":{object}}}}}");
-                assert_eq!(binding(&ibm).settings(), expected, "{ibm}");
-                let is_about_tls = matches!(setting, Setting::CaCert | Setting::Cert | Setting::Key);
-                let below_tls = if is_about_tls { &found(&format!("tls.{name}"))[..] } else { &[] };
-                for object in [object, flat] {
+        for (role, names) in names::NAMES {
+            let Role::Setting(setting) = *role else { continue };
+            if setting == Setting::DiscoverySrv {
+                continue; // only where the binding must name the members
+            }
+            for name in *names {
+                let found = |entry: String| vec![(setting, entry)];
+                for name in [(*name).to_owned(), name.to_uppercase(), format!("etcd_{name}"), format!("grpc.{name}")] {
+                    let object = format!("{{\"{name}\":\"v\"}}");
+                    assert_eq!(entries(&object), found(name.clone()), "{object}");
+                    for group in ["connection.grpc", "credentials"] {
+                        let (outer, inner) = group.split_once('.').unwrap_or(("", group));
+                        let nested = format!("{{\"{inner}\":{object}}}");
+                        let nested = if outer.is_empty() { nested } else { format!("{{\"{outer}\":{nested}}}") };
+                        assert_eq!(entries(&nested), found(format!("{group}.{name}")), "{nested}");
+                    }
                     let below = format!("{{\"TLS\":{object}}}");
-                    assert_eq!(binding(&below).settings(), below_tls, "{below}");
-                    let ibm = format!("{{\"connection\":{{\"grpc\":{below}}}}}");
-                    assert_eq!(binding(&ibm).settings(), below_tls, "{ibm}");
+                    let is_about_tls = setting != Setting::Namespace;
+                    assert_eq!(entries(&below), if is_about_tls { found(format!("TLS.{name}")) } else { vec![] });
                 }
             }
         }
-        assert_eq!(binding(r#"{"ca":"","cert":null,"key":7}"#).settings(), []);
+        assert_eq!(entries(r#"{"ca":"","cert":null,"key":7}"#), []);
+        let srv = binding(r#"{"srv":"example.com"}"#).content(true).unwrap().settings;
+        assert_eq!(srv, [(Setting::DiscoverySrv, "srv".to_owned(), "example.com".to_owned())]);
+    }
+
+    #[test]
+    fn what_certificates_are_depends_on_the_other_entries() {
+        let (ca, cert, key) = (Setting::CaCert, Setting::Cert, Setting::Key);
+        for (credentials, expected) in [
+            (r#"{"certificates":"v","private-key":"k"}"#, &[(key, "private-key"), (cert, "certificates")][..]),
+            (r#"{"certificates":"v"}"#, &[(ca, "certificates")]),
+            (r#"{"certificates":["v","w"]}"#, &[(ca, "certificates")]),
+            (
+                r#"{"certificate":"v","tls.crt":"c","tls.key":"k"}"#,
+                &[(cert, "tls.crt"), (key, "tls.key"), (ca, "certificate")],
+            ),
+            (r#"{"certificate":"v","ca.crt":"c"}"#, &[(ca, "ca.crt")]),
+            (r#"{"certificate":{"certificate_base64":"v"}}"#, &[(ca, "certificate.certificate_base64")]),
+            (r#"{"tls":"{\"ca\":\"v\"}"}"#, &[(ca, "tls.ca")]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|(setting, name)| (*setting, (*name).to_owned())).collect();
+            assert_eq!(entries(credentials), expected, "{credentials}");
+        }
+        let several = binding(r#"{"certificates":["v","w"]}"#).content(false).unwrap().settings;
+        assert_eq!(several[0].2, "v\nw");
+    }
+
+    #[test]
+    fn nothing_that_names_a_member_a_certificate_or_a_key_is_dropped_in_silence() {
+        for (credentials, expected) in [
+            (r#"{"type":"etcd","provider":"x","username":"u","password":"s3cret","plan":"p","ca":"v"}"#, ""),
+            (r#"{"uri":"https://u:p@h:1","host":"h","port":1,"hosts":["h:1"]}"#, ""),
+            (r#"{"hosts":["h:1","i:1"],"uri":"https://i:1"}"#, ""),
+            (r#"{"hosts":["h:1"],"uri":"https://s3cret:1"}"#, "uri"),
+            (r#"{"keystore.jks":"s3cret","truststore-password":"s3cret"}"#, "keystore.jks, truststore-password"),
+            (r#"{"ca":"v","tls":{"ca":"v","cert":"w"}}"#, ""),
+            (r#"{"ca":"v","tls":{"ca":"s3cret"}}"#, "tls.ca"),
+            (r#"{"certificate":"v","ca.crt":"c"}"#, "certificate"),
+            (r#"{"internal":{"endpoints":"s3cret","ca":"s3cret"}}"#, "internal.ca, internal.endpoints"),
+            (r#"{"x":"-----BEGIN PRIVATE KEY-----s3cret"}"#, "x"),
+            (r#"{"https://u:s3cret@h:1":{"cert":"s3cret"}}"#, "….cert"),
+            (r#"{"key":7,"dashboard_url":"s3cret"}"#, "key, dashboard_url"),
+            (r#"{"hosts":[1,2]}"#, "hosts"),
+            (
+                r#"{"connection":{"grpc":{"composed":["https://h:1"],"hosts":[{"hostname":"h","port":1}],"scheme":"https",
+                    "certificate":{"name":"n","certificate_base64":"v"},"path":"","type":"uri"},
+                    "cli":{"certificate":{"certificate_base64":"v"},"composed":["etcdctl"]}}}"#,
+                "",
+            ),
+            (
+                r#"{"url1":"a","url2":"b","url_3":"a","url_4":"a","url_5":"a","url_6":"a","url_7":"a","url_8":"a","url_9":"a","url_0":"a"}"#,
+                "url_0, url_3, url_4, url_5, url_6, url_7, url_8, url_9",
+            ),
+        ] {
+            assert_eq!(unknown(credentials), expected, "{credentials}");
+        }
+        let warning = binding(r#"{"ca_jks":"s3cret"}"#).content(false).unwrap().warning;
+        assert_eq!(
+            warning.unwrap(),
+            "service binding \"my-etcd\": not understood and not used: ca_jks. If one of these is a member, a \
+             certificate or a key, set ETCDPROXY_ENDPOINTS, _CACERT, _CERT or _KEY"
+        );
+        let warning = binding(r#"{"credhub-ref":"/s3cret"}"#).content(false).unwrap().warning;
+        assert!(warning.unwrap().contains("are in CredHub"));
     }
 
     #[test]
@@ -267,8 +634,9 @@ mod tests {
             (r#"{"connection":{"grpc":{"authentication":{"username":"u","password":"p"}}}}"#, true),
             (r#"{"uri":"https://u:p@h:1"}"#, true),
             (r#"{"uri":"https://h:1"}"#, false),
+            (r#"{"admin":{"password":"p"}}"#, false),
         ] {
-            assert_eq!(binding(credentials).has_password(), expected, "{credentials}");
+            assert_eq!(binding(credentials).content(false).unwrap().has_password, expected, "{credentials}");
         }
     }
 }

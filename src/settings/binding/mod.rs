@@ -1,6 +1,8 @@
-//! Service bindings: which one is etcd. [`source`] reads them, [`credentials`] knows the names of credentials.
+//! Service bindings: which one is etcd. [`source`] reads them, [`credentials`] understands the credentials, and [`names`]
+//! their names.
 
 mod credentials;
+mod names;
 mod source;
 
 pub(super) use self::credentials::Binding;
@@ -13,10 +15,14 @@ use crate::os::env::Env;
 const SIGNS: [fn(&Candidate) -> bool; 3] = [
     |service| {
         let label = service.label.to_lowercase();
-        ["databases-for-etcd", "compose-for-etcd"].contains(&label.as_str()) || label.starts_with("etcd")
+        let provider = service.provider.to_lowercase();
+        ["databases-for-etcd", "compose-for-etcd"].contains(&label.as_str())
+            || label.starts_with("etcd")
+            || provider.starts_with("etcd")
     },
     |service| service.tags.iter().any(|tag| tag.eq_ignore_ascii_case("etcd")),
-    |service| service.label == "user-provided" && service.name.to_lowercase().contains("etcd"),
+    // A directory need not say of which type it is.
+    |service| ["user-provided", ""].contains(&service.label.as_str()) && service.name.to_lowercase().contains("etcd"),
 ];
 
 /// Which of the bound services is etcd.

@@ -26,6 +26,8 @@ const VARIABLE: &str = "VCAP_SERVICES";
 pub(super) struct Candidate {
     pub name: String,
     pub label: String,
+    /// Who provides it; empty if that is unknown.
+    pub provider: String,
     pub tags: Vec<String>,
     credentials: Credentials,
 }
@@ -70,6 +72,7 @@ impl Candidate {
         Self {
             name: binding.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
             label: label.to_owned(),
+            provider: binding.get("provider").and_then(Value::as_str).unwrap_or_default().to_owned(),
             tags: tags.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
             credentials: Credentials::Given(binding.get("credentials").cloned().unwrap_or_default()),
         }
@@ -86,6 +89,7 @@ impl Candidate {
         Self {
             name: text("name").unwrap_or_else(directory),
             label: text("label").or_else(|| text("type")).unwrap_or_default(),
+            provider: text("provider").unwrap_or_default(),
             tags: serde_json::from_str(&tags).unwrap_or_else(|_| listed()),
             credentials: Credentials::Dir(dir.to_owned()),
         }
@@ -97,14 +101,17 @@ impl Candidate {
         let credentials = match credentials {
             Credentials::Given(Value::Object(credentials)) => credentials,
             Credentials::Given(Value::Null) => Map::new(),
-            Credentials::Given(_) => {
-                let binding = Binding { name, credentials: Map::new() };
-                return Err(binding.error("its credentials are not a JSON object: bind it again"));
-            }
+            // JSON in a string.
+            Credentials::Given(Value::String(text)) => serde_json::from_str(&text).map_err(|_| not_an_object(&name))?,
+            Credentials::Given(_) => return Err(not_an_object(&name)),
             Credentials::Dir(dir) => read_dir(&dir)?,
         };
-        Ok(Binding { name, credentials })
+        Ok(Binding::new(name, credentials))
     }
+}
+
+fn not_an_object(name: &str) -> Error {
+    Binding::new(name.to_owned(), Map::new()).error("its credentials are not a JSON object: bind it again")
 }
 
 fn read_dir(dir: &Path) -> Result<Map<String, Value>, Error> {
@@ -112,21 +119,21 @@ fn read_dir(dir: &Path) -> Result<Map<String, Value>, Error> {
     // Kubernetes mounts the files as links into a hidden directory.
     for path in list(dir)?.into_iter().filter(|path| path.is_file()) {
         let bytes = fs::read(&path).map_err(|err| unreadable(ROOT, &path, &err))?;
-        // A keystore, for example.
-        let Ok(text) = String::from_utf8(bytes) else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        credentials.insert(name, credential(&path, text.trim_end_matches('\n')));
+        let value = match String::from_utf8(bytes) {
+            Ok(text) if !is_pem_file(&text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+            // The file itself can be passed on, and read again when it is renewed. Of a binary file, whoever reads it
+            // says what it is: a keystore, for example.
+            _ => path.to_string_lossy().into_owned(),
+        };
+        credentials.insert(name, Value::String(value));
     }
     Ok(credentials)
 }
 
-fn credential(path: &Path, text: &str) -> Value {
-    // The file itself can be passed on, and read again when it is renewed.
-    if text.starts_with("-----BEGIN") && text.contains('\n') {
-        return Value::String(path.to_string_lossy().into_owned());
-    }
-    let nested = serde_json::from_str(text).ok().filter(|value: &Value| value.is_object() || value.is_array());
-    nested.unwrap_or_else(|| Value::String(text.to_owned()))
+/// Whether the file is PEM, and not JSON with PEM in it.
+fn is_pem_file(text: &str) -> bool {
+    text.contains("-----BEGIN ") && text.contains('\n') && !text.trim_start().starts_with(['[', '{'])
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -146,6 +153,7 @@ fn unreadable(setting: &str, path: &Path, err: &io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::table::Setting;
 
     fn error<const N: usize>(vars: [(&str, &str); N]) -> String {
         read(&Env::from(vars)).unwrap_err().to_string()
@@ -207,10 +215,11 @@ mod tests {
         let [first, second] = &bindings[..] else { panic!("{bindings:?}") };
         assert_eq!((first.name.as_str(), first.label.as_str(), second.name.as_str()), ("my-binding", "etcd", "other"));
         assert_eq!(first.tags, ["a", "b"]);
-        let credentials = first.clone().open().unwrap().credentials;
-        assert_eq!(credentials["endpoints"], serde_json::json!(["a:1", "b:2"]));
-        assert_eq!(credentials["password"], "123");
-        assert_eq!(credentials["ca"], dir.join("ca").to_str().unwrap());
-        assert!(!credentials.contains_key("keystore.jks"));
+        let content = first.clone().open().unwrap().content(true).unwrap();
+        let ca = dir.join("ca").to_str().unwrap().to_owned();
+        let endpoints = (Setting::Endpoints, "endpoints".to_owned(), "a:1,b:2".to_owned());
+        assert_eq!(content.settings, [(Setting::CaCert, "ca".to_owned(), ca), endpoints]);
+        assert!(content.has_password);
+        assert!(content.warning.unwrap().contains(": keystore.jks. "));
     }
 }
