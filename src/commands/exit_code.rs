@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::fs::WriteError;
 use crate::net::etcd_health;
 use crate::os::process::ExecError;
-use crate::proxy::{self, ListenError, PreflightError, TunnelError};
+use crate::proxy::{self, ListenError, PortError, PreflightError, TunnelError};
 use crate::{install, release, settings};
 
 /// Why the program ended.
@@ -68,11 +68,24 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     }
     if let Some(err) = cause.downcast_ref::<TunnelError>() {
         return Some(match err {
-            TunnelError::Listen { .. } | TunnelError::Tls(_) => Code::BadSetting,
+            TunnelError::Listen(_) | TunnelError::Tls(_) => Code::BadSetting,
             TunnelError::Io(_) => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() || cause.is::<ListenError>() {
+    if let Some(err) = cause.downcast_ref::<PortError>() {
+        return Some(match err {
+            PortError::Listen(_) => Code::BadSetting,
+            PortError::Thread(_) => Code::Failed,
+        });
+    }
+    if let Some(err) = cause.downcast_ref::<ListenError>() {
+        return Some(match err {
+            // Time may mend it.
+            ListenError::Unresolved { .. } => Code::Failed,
+            ListenError::InUse { .. } | ListenError::Served { .. } | ListenError::NotLocal(_) => Code::BadSetting,
+        });
+    }
+    if cause.is::<settings::Error>() {
         return Some(Code::BadSetting);
     }
     cause.is::<etcd_health::Unreachable>().then_some(Code::Unreachable)

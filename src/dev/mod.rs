@@ -16,7 +16,7 @@ use self::cluster::{Cluster, free_ports};
 use crate::os::env::Env;
 use crate::os::log::warn_all;
 use crate::os::process::{self, ExecError, FOREVER};
-use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
+use crate::os::signals::{Events, FOR_COMMANDS, FOR_LAUNCHERS};
 use crate::proxy::{self, Launch};
 use crate::release::{RELEASE, Store};
 use crate::settings::{ListenAddr, Setting, Sources};
@@ -37,7 +37,7 @@ pub(crate) struct Dev {
 /// # Errors
 /// When a part cannot be started, or too few are left to serve.
 pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let wanted: &[Signal] = if dev.command.is_empty() { &ENDING } else { &FOR_COMMANDS };
+    let wanted: &[Signal] = if dev.command.is_empty() { &FOR_LAUNCHERS } else { &FOR_COMMANDS };
     let events = Events::new(wanted).context("cannot receive signals")?;
     let addr = match dev.listen_addr {
         Some(addr) => addr,

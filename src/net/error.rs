@@ -51,6 +51,9 @@ pub(crate) enum Step {
 }
 
 impl DialError {
+    /// All results of [`kind`](Self::kind).
+    pub(crate) const KINDS: [&str; 7] = ["dns", "refused", "timeout", "unreachable", "protocol", "own_address", "tls"];
+
     /// A label of few values, for metrics.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@ mod error;
 pub(crate) mod etcd_health;
 mod http1;
 mod http2;
+pub(crate) mod local;
 mod reload;
 mod resolve;
 pub(crate) mod sockets;

@@ -10,8 +10,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 use super::backend::Backend;
-use super::claim::{Attempt, Claim, try_claim};
-use super::session::{Prepared, preflight_mode};
+use super::claim::{Attempt, Claim, may_be_free, try_claim};
+use super::session::{Prepared, looked_up, preflight_mode};
 use crate::net::etcd_health::{self, Waiting};
 use crate::os::env::Env;
 use crate::os::process::{self, ExecError, FOREVER};
@@ -23,6 +23,9 @@ use crate::settings::{self, ListenAddr, Preflight, Setting, Settings};
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often to check that another process's proxy still listens.
 const LISTENING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where etcdctl finds the cluster; `127.0.0.1:2379` if it is not set.
+const ETCDCTL_ENDPOINTS: &str = "ETCDCTL_ENDPOINTS";
 
 /// What to run, and with which proxy.
 pub(crate) struct Wrap {
@@ -45,7 +48,7 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let waiting = Waiting::new(wrap.timeout);
     let mut sidecar = Sidecar { addr: wrap.addr, settings: wrap.settings, backend: None, claim: None, env };
     if let Attempt::Ours(claim) = try_claim(&sidecar.addr)? {
-        let settings = sidecar.settings.clone()?;
+        let settings = looked_up(sidecar.settings.as_ref().map_err(Clone::clone)?)?;
         let mut prepared = Prepared::new(&settings, &[], env, preflight_mode(&settings, env))?;
         if let Some(signal) = prepared.wait(Some(&events))? {
             return Ok(process::signal_code(signal));
@@ -61,7 +64,11 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let (program, args) = wrap.command.split_first().context("no command")?;
     let addr = sidecar.addr.to_string();
     let mut command = Command::new(program);
-    command.args(args).env(Setting::ListenAddr.variable(), &addr).env("ETCDCTL_ENDPOINTS", &addr);
+    command.args(args).env(Setting::ListenAddr.variable(), &addr);
+    // etcdctl ends if it gets both this variable and the flag, so it gets none that says what is its default.
+    if sidecar.addr != ListenAddr::default() || env.get(ETCDCTL_ENDPOINTS).is_some() {
+        command.env(ETCDCTL_ENDPOINTS, &addr);
+    }
     sys::with_file_limit(&mut command, file_limit);
     let command = command.spawn().map_err(|cause| ExecError::new(program, cause))?;
     let status = process::run_to_end(command, &events, || sidecar.tend_or_log())?;
@@ -84,11 +91,11 @@ impl Sidecar<'_> {
         if let Some(backend) = &mut self.backend {
             return Ok(backend.tend()?);
         }
-        if !etcd_health::check_listening(addr, LISTENING_INTERVAL).listening
+        if may_be_free(addr)
             && let Attempt::Ours(claim) = try_claim(addr)?
         {
             let cannot = || format!("the proxy at {addr} has ended, and no other can be started");
-            let settings = self.settings.clone().with_context(cannot)?;
+            let settings = looked_up(self.settings.as_ref().map_err(Clone::clone).with_context(cannot)?)?;
             log::info!("the proxy at {addr} has ended: starting another");
             self.claim = Some(claim);
             self.backend = Some(Prepared::new(&settings, &[], self.env, Preflight::Off)?.start(&settings)?);

@@ -24,7 +24,7 @@ mod sources;
 mod table;
 mod tls;
 
-pub(crate) use addr::ListenAddr;
+pub(crate) use addr::{ListenAddr, TcpAddr, target};
 pub(crate) use duration::duration;
 pub(crate) use endpoint::{Endpoint, Scheme};
 pub(crate) use error::Error;

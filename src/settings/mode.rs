@@ -26,6 +26,8 @@ pub(crate) struct Capabilities {
     pub common_names: bool,
     /// Watches keep working for clients that log in with a password.
     pub passwords: bool,
+    /// It can listen on a Unix socket.
+    pub unix_sockets: bool,
     /// Minimum memory that it works with, in MB.
     pub min_memory: u32,
 }
@@ -38,6 +40,7 @@ impl Mode {
                 namespaces: true,
                 common_names: false,
                 passwords: false,
+                unix_sockets: false,
                 min_memory: 32, // 26 when idle
             },
             Self::Tunnel => Capabilities {
@@ -45,6 +48,7 @@ impl Mode {
                 namespaces: false,
                 common_names: true,
                 passwords: true,
+                unix_sockets: true,
                 min_memory: 8, // 4 when idle
             },
         }
@@ -62,9 +66,17 @@ impl Mode {
 
     /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly; otherwise another one,
     /// with the reason.
-    pub(super) fn auto(common_name: Option<&str>, password: bool, namespace: bool) -> (Self, Option<String>) {
+    pub(super) fn auto(
+        common_name: Option<&str>,
+        password: bool,
+        namespace: bool,
+        unix_socket: bool,
+    ) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
         let can = first.capabilities();
+        if unix_socket && !can.unix_sockets {
+            return (second, Some("etcd's grpc-proxy cannot listen on a Unix socket".to_owned()));
+        }
         if let Some(name) = common_name
             && !can.common_names
         {
@@ -150,15 +162,16 @@ mod tests {
 
     #[test]
     fn auto_is_etcds_proxy_unless_the_other_mode_can_do_more() {
-        for (common_name, password, namespace, expected) in [
-            (None, false, false, Mode::GrpcProxy),
-            (None, false, true, Mode::GrpcProxy),
-            (None, true, false, Mode::Tunnel),
-            (None, true, true, Mode::GrpcProxy),
-            (Some("app"), false, false, Mode::Tunnel),
-            (Some("app"), true, true, Mode::Tunnel),
+        for (common_name, password, namespace, unix_socket, expected) in [
+            (None, false, false, false, Mode::GrpcProxy),
+            (None, false, true, false, Mode::GrpcProxy),
+            (None, true, false, false, Mode::Tunnel),
+            (None, true, true, false, Mode::GrpcProxy),
+            (Some("app"), false, false, false, Mode::Tunnel),
+            (Some("app"), true, true, false, Mode::Tunnel),
+            (None, false, false, true, Mode::Tunnel),
         ] {
-            let (mode, why) = Mode::auto(common_name, password, namespace);
+            let (mode, why) = Mode::auto(common_name, password, namespace, unix_socket);
             assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{common_name:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::addr::ListenAddr;
+use super::addr::{ListenAddr, TcpAddr};
 use super::binding;
 use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     /// Prefix that etcd's proxy puts before every key.
     pub namespace: Option<String>,
     /// Where Prometheus metrics are served besides the listen address.
-    pub metrics_addr: Option<ListenAddr>,
+    pub metrics_addr: Option<TcpAddr>,
     pub preflight: Preflight,
     /// Memory that the proxy may use, in MiB.
     pub memory: Option<u32>,
@@ -77,7 +77,7 @@ impl Sources {
             ));
         }
         let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
-        let (mode, mode_reason) = self.mode(&tls, password)?;
+        let (mode, mode_reason) = self.mode(&tls, password, &listen_addr)?;
         if password && !mode.capabilities().passwords {
             warnings.push(
                 "the service binding has a password: with etcd's grpc-proxy, watches stop without an error when the \
@@ -85,14 +85,9 @@ impl Sources {
                     .to_owned(),
             );
         }
-        if !listen_addr.is_loopback() {
-            warnings.push(format!(
-                "{listen_addr} is not a loopback address: everyone who can reach it has this sidecar's access to the \
-                 cluster"
-            ));
-        }
-        let metrics_addr = |text: &str| match ListenAddr::parse_metrics(text)? {
-            addr if addr == listen_addr => {
+        let listen_addr = choose(listen_addr, mode, &mut warnings);
+        let metrics_addr = |text: &str| match TcpAddr::parse_metrics(text)? {
+            addr if listen_addr.overlaps(&addr) => {
                 Err(format!("{addr} is the address that the application connects to: choose another one"))
             }
             addr => Ok(addr),
@@ -136,15 +131,25 @@ impl Sources {
     }
 
     /// The mode that was chosen, or the one for `auto` and why.
-    fn mode(&self, tls: &Tls, password: bool) -> Result<(Mode, Option<String>), Error> {
+    fn mode(&self, tls: &Tls, password: bool, listen_addr: &ListenAddr) -> Result<(Mode, Option<String>), Error> {
         let identity = tls.identity.as_ref();
         let named = identity.and_then(|it| Some((&it.cert.name, it.common_name.as_deref()?)));
         let namespace = self.get(Setting::Namespace);
+        let unix_socket = listen_addr.socket_path().is_some();
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
             Some(mode) => (mode, None),
-            None => Mode::auto(named.map(|(_, name)| name), password, namespace.is_some()),
+            None => Mode::auto(named.map(|(_, name)| name), password, namespace.is_some(), unix_socket),
         };
         let can = mode.capabilities();
+        if unix_socket
+            && !can.unix_sockets
+            && let Some(value) = self.get(Setting::ListenAddr)
+        {
+            return Err(value.error(
+                "etcd's grpc-proxy cannot listen on a Unix socket: use --mode tunnel, or write host:port, as in \
+                 127.0.0.1:2379",
+            ));
+        }
         match (named, namespace) {
             (Some((cert, name)), _) if !can.common_names => Err(Error::new(
                 cert,
@@ -188,6 +193,29 @@ impl Sources {
         };
         Ok(Tls { ca, identity })
     }
+}
+
+impl Settings {
+    /// The same settings with the addresses that the name to listen on has, and the warnings that these cause.
+    pub(crate) fn with_listen_addr(&self, looked_up: ListenAddr) -> Self {
+        let mut settings = self.clone();
+        settings.listen_addr = choose(looked_up, self.run.mode(), &mut settings.warnings);
+        settings
+    }
+}
+
+/// The address to listen on: one of several for etcd, which takes no more.
+fn choose(addr: ListenAddr, mode: Mode, warnings: &mut Vec<String>) -> ListenAddr {
+    let single = addr.single().filter(|_| mode.capabilities().runs_etcd);
+    if let Some(single) = &single {
+        warnings.push(format!(
+            "{addr} means several addresses, and etcd's grpc-proxy listens on one of them, {single}: use {single}, or \
+             --mode tunnel, which listens on all"
+        ));
+    }
+    let addr = single.unwrap_or(addr);
+    warnings.extend(addr.exposure());
+    addr
 }
 
 /// `None` for `off`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::addr::ListenAddr;
+use super::addr::{ListenAddr, TcpAddr};
 use super::endpoint::{Scheme, parse_list};
 use super::error::Error;
 use super::sources::Sources;
@@ -37,11 +37,13 @@ impl Needs {
     pub(crate) fn of(env: &Env) -> Result<Self, Error> {
         let sources = Sources::new([], env);
         let mut needs = Self::default();
-        let metrics_addr = sources.parsed(Setting::MetricsAddr, ListenAddr::parse_metrics)?;
-        for addr in [sources.listen_addr()?].into_iter().chain(metrics_addr) {
-            let (host, port) = addr.target();
-            needs.reach(host);
-            needs.ports.insert(port);
+        let metrics_addr = sources.parsed(Setting::MetricsAddr, TcpAddr::parse_metrics)?;
+        for addr in [sources.listen_addr()?].into_iter().chain(metrics_addr.map(Into::into)) {
+            // A socket needs neither an address family of the Internet nor a port.
+            if let ListenAddr::Tcp(addr) = addr {
+                needs.reach(addr.host());
+                needs.ports.insert(addr.port());
+            }
         }
         for setting in TLS_SETTINGS {
             match sources.get(setting) {

@@ -1,0 +1,186 @@
+//! Notices when etcd's proxy does not find back to its members.
+//!
+//! While a member is down, etcd waits longer and longer before it tries it again: up to two minutes (grpc-go's connection
+//! backoff), and no flag of etcd's proxy changes that. A new start begins with a short wait.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::status::Status;
+use crate::net::{Connection, Deadline, Dialer, Protocol, Step, block_on, etcd_health, get};
+use crate::settings::{Endpoint, ListenAddr, Tls};
+
+/// How often to ask a proxy that works for its health. Each answer costs the cluster a read.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How often to look for a member that serves, while the cluster does not answer through the proxy.
+const TROUBLE_INTERVAL: Duration = Duration::from_millis(500);
+/// So long a member has to serve, and the proxy has to fail, until the proxy is stuck.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a member may take to answer.
+const TIMEOUT: Duration = Duration::from_millis(1500);
+/// As many questions at once: etcd spreads them over the members, and one of these may be hung.
+const QUESTIONS: usize = 3;
+
+/// Which proxy to watch, and which members it has.
+#[derive(Debug)]
+pub(in crate::proxy) struct Watched {
+    pub addr: ListenAddr,
+    pub endpoints: Vec<Endpoint>,
+    pub tls: Tls,
+}
+
+/// Watches one run of etcd's proxy. Dropping it ends the watch.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    state: Arc<State>,
+    _stop: Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The cluster has answered through the proxy.
+    has_worked: AtomicBool,
+    in_trouble: AtomicBool,
+    stuck: AtomicBool,
+}
+
+impl Watchdog {
+    pub(super) fn start(watched: &Arc<Watched>, status: &Arc<Status>) -> io::Result<Self> {
+        let state = Arc::new(State::default());
+        let (stop, stopped) = mpsc::channel();
+        let (watched, status, shared) = (Arc::clone(watched), Arc::clone(status), Arc::clone(&state));
+        thread::Builder::new()
+            .name("watchdog".to_owned())
+            .spawn(move || watch(&watched, &status, &shared, &stopped))?;
+        Ok(Self { state, _stop: stop })
+    }
+
+    /// Whether the proxy is to be started again: a member serves, and the proxy does not notice.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.state.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be stuck soon.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.state.in_trouble.load(Ordering::Relaxed)
+    }
+
+    /// Whether the cluster has answered through the proxy since its start.
+    pub(super) fn has_worked(&self) -> bool {
+        self.state.has_worked.load(Ordering::Relaxed)
+    }
+}
+
+fn watch(watched: &Watched, status: &Status, state: &State, stopped: &Receiver<()>) {
+    let mut asked = None;
+    // Since when a member has served while the proxy failed.
+    let mut since: Option<Instant> = None;
+    let mut dialer = None;
+    let mut pause = TROUBLE_INTERVAL;
+    while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let in_trouble = state.in_trouble.load(Ordering::Relaxed);
+        let serves = in_trouble && a_member_serves(watched, &mut dialer);
+        if !serves {
+            since = None;
+            state.stuck.store(false, Ordering::Relaxed);
+        }
+        // Without a member, the proxy's health is only for the metrics.
+        if in_trouble && !serves && asked.is_some_and(|asked: Instant| asked.elapsed() < INTERVAL) {
+            continue;
+        }
+        asked = Some(Instant::now());
+        let health = ask(&watched.addr, if serves { QUESTIONS } else { 1 });
+        let trouble = is_trouble(&health);
+        state.has_worked.fetch_or(health.is_ok(), Ordering::Relaxed);
+        state.in_trouble.store(trouble, Ordering::Relaxed);
+        status.set_health(health);
+        if trouble {
+            if serves {
+                let since = *since.get_or_insert_with(Instant::now);
+                state.stuck.store(since.elapsed() >= PATIENCE, Ordering::Relaxed);
+            }
+        } else {
+            (since, dialer) = (None, None);
+            state.stuck.store(false, Ordering::Relaxed);
+        }
+        pause = if trouble { TROUBLE_INTERVAL } else { INTERVAL };
+    }
+}
+
+/// Asks the proxy for its health, several times at once. One good answer is enough.
+fn ask(addr: &ListenAddr, questions: usize) -> Result<(), String> {
+    thread::scope(|scope| {
+        let ask = || {
+            let health = etcd_health::check(addr, etcd_health::TIMEOUT);
+            if health.ready { Ok(()) } else { Err(health.reason.unwrap_or_default()) }
+        };
+        let others: Vec<_> =
+            (1..questions).filter_map(|_| thread::Builder::new().spawn_scoped(scope, ask).ok()).collect();
+        let first = ask();
+        others.into_iter().filter_map(|other| other.join().ok()).find(Result::is_ok).unwrap_or(first)
+    })
+}
+
+/// Whether a new start may help. An error that a member has sent (`etcdserver: no leader`) shows that the proxy is
+/// connected.
+fn is_trouble(health: &Result<(), String>) -> bool {
+    health.as_ref().is_err_and(|why| !why.contains("etcdserver: "))
+}
+
+/// Whether any member serves. Keeps the dialer for the next time.
+fn a_member_serves(watched: &Watched, dialer: &mut Option<Arc<Dialer>>) -> bool {
+    if dialer.is_none() {
+        *dialer = Dialer::new(&watched.tls, &watched.endpoints, &watched.addr).map(Arc::new).ok();
+    }
+    let Some(dialer) = dialer else { return false };
+    let any = async {
+        dialer.refresh().await;
+        let mut asked = JoinSet::new();
+        for endpoint in &watched.endpoints {
+            let (dialer, endpoint) = (Arc::clone(dialer), endpoint.clone());
+            asked.spawn(async move { serves(&dialer, &endpoint).await });
+        }
+        while let Some(answer) = asked.join_next().await {
+            if answer.is_ok_and(|serves| serves) {
+                return true;
+            }
+        }
+        false
+    };
+    block_on(any).unwrap_or_default()
+}
+
+/// Whether a member answers calls, and the cluster answers through it.
+async fn serves(dialer: &Dialer, endpoint: &Endpoint) -> bool {
+    let deadline = Deadline::after(TIMEOUT);
+    let Ok(mut stream) = dialer.connect(endpoint, Protocol::Http1, deadline).await else { return false };
+    match deadline.step(Step::Answer, get(&mut stream, "/health", Connection::Close)).await {
+        Ok(Ok((status @ (200 | 503), body))) => etcd_health::judge(status, &body).ready,
+        // This port does not serve the page.
+        Ok(_) => dialer.connect_grpc(endpoint, deadline).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_cluster_is_no_trouble() {
+        for (health, trouble) in [
+            (Ok(()), false),
+            (Err("the cluster does not answer: context deadline exceeded"), true),
+            (Err("the cluster does not answer: etcdserver: no leader"), false),
+            (Err("it does not answer"), true),
+        ] {
+            assert_eq!(is_trouble(&health.map_err(ToOwned::to_owned)), trouble, "{health:?}");
+        }
+    }
+}
