@@ -96,6 +96,18 @@ pub(super) fn listen(addr: &ListenAddr) -> Result<Vec<Listener>, Error> {
     }
 }
 
+/// The addresses in brackets, if they are several.
+pub(super) fn describe(listeners: &[Listener]) -> String {
+    let addr = |listener: &Listener| match listener {
+        Listener::Tcp(listener) => listener.local_addr().ok().map(|addr| addr.to_string()),
+        Listener::Unix(..) => None,
+    };
+    match listeners {
+        [_] => String::new(),
+        several => format!(" ({})", several.iter().filter_map(addr).collect::<Vec<_>>().join(", ")),
+    }
+}
+
 /// Opens the ports, one for each IP address of the name.
 pub(super) fn listen_tcp(addr: &TcpAddr) -> Result<Vec<TcpListener>, Error> {
     let mut listeners = Vec::new();
@@ -204,6 +216,8 @@ impl Listener {
                         tune(stream);
                     }
                     serve(client);
+                    // Whoever has to leave the lobby for it closes his connection first.
+                    tokio::task::yield_now().await;
                 }
                 Err(err) => {
                     // Out of files or memory: open connections go on, and their ends give some back.

@@ -15,6 +15,7 @@ mod dev;
 mod drain;
 mod exec;
 mod install;
+mod listen;
 mod pki;
 mod run;
 mod sbom;

@@ -20,6 +20,8 @@ use crate::settings::{Endpoint, ListenAddr, Tls};
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How often to look for a member that serves, while the cluster does not answer through the proxy.
 const TROUBLE_INTERVAL: Duration = Duration::from_millis(500);
+/// The pause between two questions to a proxy that may be stuck. It takes 1 s to answer.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
 /// So long a member has to serve, and the proxy has to fail, until the proxy is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a member may take to answer.
@@ -92,6 +94,7 @@ fn watch(watched: &Watched, status: &Status, state: &State, stopped: &Receiver<(
         }
         // Without a member, the proxy's health is only for the metrics.
         if in_trouble && !serves && asked.is_some_and(|asked: Instant| asked.elapsed() < INTERVAL) {
+            pause = TROUBLE_INTERVAL;
             continue;
         }
         asked = Some(Instant::now());
@@ -109,7 +112,11 @@ fn watch(watched: &Watched, status: &Status, state: &State, stopped: &Receiver<(
             (since, dialer) = (None, None);
             state.stuck.store(false, Ordering::Relaxed);
         }
-        pause = if trouble { TROUBLE_INTERVAL } else { INTERVAL };
+        pause = match (trouble, serves) {
+            (true, true) => SHORT_PAUSE,
+            (true, false) => TROUBLE_INTERVAL,
+            (false, _) => INTERVAL,
+        };
     }
 }
 

@@ -93,6 +93,7 @@ impl Tunnel {
             .build()?;
         let in_runtime = runtime.enter();
         let listeners = listen(listen_addr)?;
+        let all = listener::describe(&listeners);
         let metrics_listeners = metrics_addr.as_ref().map(listen_tcp).transpose()?.unwrap_or_default();
         let shared = Arc::new(Shared {
             addr: listen_addr.clone(),
@@ -123,7 +124,7 @@ impl Tunnel {
             });
             runtime.shutdown_background();
         })?;
-        log::info!("the tunnel (pid {}) listens on {listen_addr}", std::process::id());
+        log::info!("the tunnel (pid {}) listens on {listen_addr}{all}", std::process::id());
         Ok(Self { shared, stop, thread: Some(thread) })
     }
 }
