@@ -92,16 +92,14 @@ impl ListenAddr {
     /// Whether a connection to `addr` would arrive here.
     pub(crate) fn is_reached_at(&self, addr: SocketAddr) -> bool {
         let Self::Tcp(TcpAddr { port, ips, .. }) = self else { return false };
-        // A connection to 0.0.0.0 goes to this host.
-        let local = |ip: IpAddr| match ip.to_canonical() {
-            ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let ip = local(addr.ip());
+        // A connection to 0.0.0.0 or [::] goes to loopback.
+        let ip = target(SocketAddr::new(addr.ip().to_canonical(), addr.port())).ip();
         let is_of_this_host = || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok();
-        addr.port() == *port
-            && ips.iter().any(|own| if own.is_unspecified() { is_of_this_host() } else { ip == local(*own) })
+        // A port that is open on [::] accepts IPv4 too.
+        let arrives = |own: &IpAddr| {
+            if own.is_unspecified() { (own.is_ipv6() || ip.is_ipv4()) && is_of_this_host() } else { ip == *own }
+        };
+        addr.port() == *port && ips.iter().any(arrives)
     }
 
     /// A warning, if others than this host can connect to it.
@@ -298,6 +296,15 @@ mod tests {
             ("localhost:2379", "127.0.0.1:2379", true),
             ("127.0.0.1:2379", "localhost:2379", true),
             ("127.0.0.1:2379", "localhost:2380", false),
+            ("127.0.0.1:2379", "[::1]:2379", false),
+            ("127.0.0.1:2379", "0.0.0.0:2379", true),
+            ("127.0.0.1:2379", "[::ffff:127.0.0.1]:2379", true),
+            ("127.0.0.1:2379", "127.0.0.2:2379", false),
+            ("[::1]:2379", "127.0.0.1:2379", false),
+            ("[::1]:2379", "[::]:2379", true),
+            ("[::]:2379", "127.0.0.1:2379", true),
+            ("0.0.0.0:2379", "[::1]:2379", false),
+            ("0.0.0.0:2379", "192.0.2.1:2379", false),
             ("0.0.0.0:2379", "localhost:2379", true),
             ("etcd.internal:2379", "etcd.internal:2379", true),
             ("etcd.internal:2379", "etcd-1.internal:2379", false),
