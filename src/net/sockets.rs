@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6, unix};
@@ -35,6 +36,14 @@ pub(crate) struct Listener {
     pub name: String,
     /// etcd or this program, by its name.
     pub is_etcd: bool,
+}
+
+/// The user whose process holds the abstract socket `name`.
+pub(crate) fn holder_of_name(name: &str) -> Option<u32> {
+    let path = format!("@{name}");
+    let held = unix().ok()?.into_iter().filter(|entry| entry.path.as_deref().is_some_and(|it| it == Path::new(&path)));
+    let inodes = held.map(|entry| entry.inode).collect();
+    all_processes().ok()?.flatten().find(|process| holds(process, &inodes) == Some(true))?.uid().ok()
 }
 
 /// Whether the process `pid` listens on `addr`.

@@ -10,7 +10,9 @@ use std::net::{SocketAddr as InetAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Uid;
 
 use crate::net::etcd_health::{Occupant, occupant};
 use crate::net::local::look_up;
@@ -20,6 +22,11 @@ use crate::settings::{ListenAddr, TcpAddr};
 
 /// A proxy that ends while we ask it looks like another program for this long.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// A proxy listens within a few seconds after it has claimed its address. Another user's program that does not, or one
+/// whose user the system does not show, is ignored after this.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(10);
+const PATIENCE_WITH_UNKNOWN: Duration = Duration::from_mins(1);
 
 /// Why the proxy cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
@@ -134,11 +141,56 @@ fn is_served(addr: &ListenAddr) -> Result<bool, ListenError> {
 /// Whether [`try_claim`] may have another result than [`Attempt::Served`]. Connects to no port: the proxy there would log
 /// it.
 pub(crate) fn may_be_free(addr: &ListenAddr) -> bool {
-    let is_free = |addr: &ListenAddr| {
-        let is_held = hold_name(addr).is_err_and(|err| err.kind() == io::ErrorKind::AddrInUse);
-        !is_held && sockets::is_free(addr)
-    };
-    each_local(addr).map_or(true, |addrs| addrs.iter().all(is_free))
+    let is_held = |addr: &ListenAddr| hold_name(addr).is_err_and(|err| err.kind() == io::ErrorKind::AddrInUse);
+    each_local(addr).map_or(true, |addrs| addrs.iter().all(|addr| sockets::is_free(addr) && !is_held(addr)))
+}
+
+/// Waits for an address that another proxy serves, or is about to.
+pub(crate) struct StandBy<'a> {
+    addr: &'a ListenAddr,
+    /// Since when somebody has held the name without listening.
+    unserved: Option<Instant>,
+}
+
+impl<'a> StandBy<'a> {
+    pub(crate) fn new(addr: &'a ListenAddr) -> Self {
+        Self { addr, unserved: None }
+    }
+
+    /// Claims the address as soon as nobody serves it.
+    ///
+    /// # Errors
+    /// As [`try_claim`].
+    pub(crate) fn try_claim(&mut self) -> Result<Attempt, ListenError> {
+        if may_be_free(self.addr) {
+            return try_claim(self.addr);
+        }
+        let addrs = each_local(self.addr)?;
+        if !addrs.iter().all(sockets::is_free) {
+            self.unserved = None;
+            return Ok(Attempt::Served);
+        }
+        let waited = self.unserved.get_or_insert_with(Instant::now).elapsed();
+        if waited < PATIENCE_WITH_OTHERS || addrs.iter().any(|addr| waited < patience(addr)) {
+            return Ok(Attempt::Served);
+        }
+        log::warn!(
+            "another user's program reserves {}, but nothing has listened there for {} s: it is ignored",
+            self.addr,
+            waited.as_secs()
+        );
+        Ok(Attempt::Ours(Claim(Vec::new())))
+    }
+}
+
+/// How long to wait for whoever holds the name to listen: a proxy of this user or of root may have a reason to be late. To
+/// others the name gives no right.
+fn patience(addr: &ListenAddr) -> Duration {
+    match sockets::holder_of_name(&name(addr)) {
+        Some(uid) if uid == 0 || uid == Uid::effective().as_raw() => Duration::MAX,
+        Some(_) => PATIENCE_WITH_OTHERS,
+        None => PATIENCE_WITH_UNKNOWN,
+    }
 }
 
 /// The addresses of this host that `addr` stands for, one by one. Those of a name that this host does not have (IPv6 may
@@ -164,5 +216,9 @@ fn is_local(addr: InetAddr) -> bool {
 }
 
 fn hold_name(addr: &ListenAddr) -> io::Result<UnixDatagram> {
-    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("etcdproxy/{addr}"))?)
+    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name(addr))?)
+}
+
+fn name(addr: &ListenAddr) -> String {
+    format!("etcdproxy/{addr}")
 }

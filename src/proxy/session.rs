@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::admin::Port;
 use super::backend::Backend;
-use super::claim::{Attempt, Claim, ListenError, may_be_free, try_claim};
+use super::claim::{Attempt, Claim, ListenError, StandBy, try_claim};
 use super::etcd::{EtcdChild, Launch, Output, Status, Supervision, Watched};
 use super::preflight::{self, Tried, Verdict};
 use super::supervisor::supervise;
@@ -112,24 +112,17 @@ fn is_interrupted(events: Option<&Events>, pause: Duration) -> bool {
 
 /// Waits until no other proxy serves the address. Returns `None` when a signal comes first.
 fn stand_by(addr: &ListenAddr, events: Option<&Events>) -> Result<Option<Claim>> {
-    let mut logged = false;
-    loop {
-        if let Attempt::Ours(claim) = try_claim(addr)? {
+    if let Attempt::Ours(claim) = try_claim(addr)? {
+        return Ok(Some(claim));
+    }
+    log::info!("another etcd proxy serves {addr}: standing by");
+    let mut standing_by = StandBy::new(addr);
+    while !is_interrupted(events, STAND_BY_INTERVAL) {
+        if let Attempt::Ours(claim) = standing_by.try_claim()? {
             return Ok(Some(claim));
         }
-        if !logged {
-            log::info!("another etcd proxy serves {addr}: standing by");
-            logged = true;
-        }
-        loop {
-            if is_interrupted(events, STAND_BY_INTERVAL) {
-                return Ok(None);
-            }
-            if may_be_free(addr) {
-                break;
-            }
-        }
     }
+    Ok(None)
 }
 
 /// A backend that only needs to be started, and what is known about the endpoints.

@@ -325,8 +325,7 @@ mod tests {
 
     #[test]
     fn the_proxy_is_not_its_own_cluster() {
-        for own in ["127.0.0.1:2379", "http://localhost:2379", "0.0.0.0:2379", "[::ffff:127.0.0.1]:2379"]
-        {
+        for own in ["127.0.0.1:2379", "http://localhost:2379", "0.0.0.0:2379", "[::ffff:127.0.0.1]:2379"] {
             assert!(error(&[(Setting::Endpoints, own)], []).contains("the proxy itself"), "{own}");
         }
         for other in ["127.0.0.1:2380", "127.0.0.2:2379"] {

@@ -199,7 +199,7 @@ fn the_endpoint_of_the_own_socket_is_refused() {
 
 mod needs_root {
     use super::*;
-    use crate::support::{binary, command};
+    use crate::support::{as_user, binary, command, unique_host};
 
     /// In a mount namespace of its own, where `/etc/hosts` is the test's.
     fn with_hosts(hosts: &Path, args: &[&str]) -> Command {
@@ -215,7 +215,7 @@ mod needs_root {
         let cluster = Cluster::start(1);
         let dir = tempfile::tempdir().unwrap();
         let hosts = dir.path().join("hosts");
-        let (one, two) = (unique_addr(), crate::support::unique_host());
+        let (one, two) = (unique_addr(), unique_host());
         let (ip, port) = one.rsplit_once(':').unwrap();
         fs::write(&hosts, format!("{ip} etcd.internal\n{two} etcd.internal\n192.0.2.1 elsewhere.internal\n")).unwrap();
         let addr = format!("etcd.internal:{port}");
@@ -233,5 +233,27 @@ mod needs_root {
         let expected = "etcdproxy: error: elsewhere.internal:1 is not an address of this host: choose another with ";
         assert!(line.starts_with(expected), "{line}");
         eventually("the port is free", || TcpStream::connect(&one).is_err());
+    }
+
+    #[test]
+    #[ignore = "needs root: another user holds the name of the address"]
+    fn another_user_cannot_reserve_an_address_for_ever() {
+        let cluster = Cluster::start(1);
+        let addr = unique_addr();
+        // It stops while it tries an endpoint that says nothing.
+        let silent = TcpListener::bind((unique_host(), 0)).unwrap();
+        let mut squatter = as_user(65534, &binary());
+        let endpoint = silent.local_addr().unwrap().to_string();
+        squatter.args(["run", "--mode", "tunnel", "--endpoints", &endpoint, "--listen-addr", &addr]);
+        let squatter = Process::start(squatter.stderr(Stdio::null()));
+        let name = format!("@etcdproxy/{addr}");
+        eventually("it holds the name", || fs::read_to_string("/proc/net/unix").unwrap().contains(&name));
+        squatter.signal(Signal::SIGSTOP);
+        let mut proxy = Process::start(&mut run("tunnel", &cluster.endpoints(), &addr));
+        let mut lines = BufReader::new(proxy.stderr()).lines().map_while(Result::ok);
+        assert_eq!(lines.next(), Some(format!("etcdproxy: another etcd proxy serves {addr}: standing by")));
+        let line = format!("another user's program reserves {addr}, but nothing has listened there for 1");
+        assert!(lines.next().unwrap().contains(&line));
+        wait_ready(&addr);
     }
 }
