@@ -107,6 +107,16 @@ mod tests {
     }
 
     #[test]
+    fn a_unix_socket_needs_no_port_and_a_name_needs_both_families() {
+        let endpoints = ("ETCDPROXY_ENDPOINTS", "10.0.0.1:2379");
+        let socket = needs([endpoints, ("ETCDPROXY_LISTEN_ADDR", "unix:///run/etcdproxy/etcd.sock")]);
+        assert!(socket.ipv4 && !socket.ipv6 && socket.ports.is_empty());
+        let name = needs([endpoints, ("ETCDPROXY_LISTEN_ADDR", "localhost:2379")]);
+        assert!(name.ipv4 && name.ipv6);
+        assert_eq!(name.ports, [2379].into());
+    }
+
+    #[test]
     fn what_run_accepts_is_accepted() {
         let needs = needs([
             ("ETCDPROXY_CACERT", "/ca.pem"),
