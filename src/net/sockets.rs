@@ -77,7 +77,8 @@ fn is_in_use(addr: SocketAddr) -> bool {
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())
     });
-    bound.is_err_and(|err| err.kind() == io::ErrorKind::AddrInUse)
+    // Whoever may not bind the port cannot take it over either.
+    bound.is_err_and(|err| matches!(err.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied))
 }
 
 /// Inodes of the sockets that listen on `addr`.

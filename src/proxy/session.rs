@@ -87,18 +87,28 @@ fn wait_for_name(settings: &Settings, events: Option<&Events>) -> Option<Setting
     }
 }
 
-/// The settings with the addresses that the name to listen on has now.
+/// The settings with the addresses that the names to listen on have now.
 ///
 /// # Errors
 /// [`ListenError::Unresolved`]
 pub(super) fn looked_up(settings: &Settings) -> Result<Settings, ListenError> {
-    let addr = &settings.listen_addr;
-    let ListenAddr::Tcp(name) = addr else { return Ok(settings.clone()) };
-    if name.addrs().next().is_some() {
-        return Ok(settings.clone());
+    let look_up = |addr: &ListenAddr| look_up(addr).map_err(|why| ListenError::Unresolved { addr: addr.clone(), why });
+    let mut settings = settings.clone();
+    if is_unknown_name(&settings.listen_addr) {
+        settings = settings.with_listen_addr(look_up(&settings.listen_addr)?);
     }
-    let found = look_up(addr).map_err(|why| ListenError::Unresolved { addr: addr.clone(), why })?;
-    Ok(settings.with_listen_addr(found))
+    // etcd looks this one up itself.
+    if settings.run != Run::ExecEtcd
+        && let Some(addr) = settings.metrics_addr.take()
+        && let ListenAddr::Tcp(addr) = look_up(&addr.into())?
+    {
+        settings.metrics_addr = Some(addr);
+    }
+    Ok(settings)
+}
+
+fn is_unknown_name(addr: &ListenAddr) -> bool {
+    matches!(addr, ListenAddr::Tcp(addr) if addr.addrs().next().is_none())
 }
 
 /// Waits. Returns whether an ending signal has come.

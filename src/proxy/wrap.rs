@@ -65,14 +65,19 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let addr = sidecar.addr.to_string();
     let mut command = Command::new(program);
     command.args(args).env(Setting::ListenAddr.variable(), &addr);
-    // etcdctl ends if it gets both this variable and the flag, so it gets none that says what is its default.
-    if sidecar.addr != ListenAddr::default() || env.get(ETCDCTL_ENDPOINTS).is_some() {
+    if needs_etcdctl_endpoints(&sidecar.addr, env) {
         command.env(ETCDCTL_ENDPOINTS, &addr);
     }
     sys::with_file_limit(&mut command, file_limit);
     let command = command.spawn().map_err(|cause| ExecError::new(program, cause))?;
     let status = process::run_to_end(command, &events, || sidecar.tend_or_log())?;
     Ok(process::exit_code(status))
+}
+
+/// Whether the command needs the variable. etcdctl ends if it gets both the variable and the flag, so it gets none that says
+/// what is its default anyway.
+fn needs_etcdctl_endpoints(addr: &ListenAddr, env: &Env) -> bool {
+    *addr != ListenAddr::default() || env.get(ETCDCTL_ENDPOINTS).is_some()
 }
 
 /// The proxy beside the command: started here, unless another one already serves the address.
@@ -126,6 +131,24 @@ impl Sidecar<'_> {
             if let Some(signal) = events.next(pause).ending() {
                 return Ok(Some(signal));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcdctl_gets_its_default_address_only_to_replace_another() {
+        let other = Env::from([(ETCDCTL_ENDPOINTS, "10.0.0.1:2379")]);
+        for (addr, env, expected) in [
+            (ListenAddr::default(), Env::default(), false),
+            (ListenAddr::default(), other, true),
+            (ListenAddr::loopback(4000), Env::default(), true),
+            (ListenAddr::Unix("/run/etcd.sock".into()), Env::default(), true),
+        ] {
+            assert_eq!(needs_etcdctl_endpoints(&addr, &env), expected, "{addr}");
         }
     }
 }

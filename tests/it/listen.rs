@@ -221,11 +221,13 @@ mod needs_root {
         let addr = format!("etcd.internal:{port}");
         let endpoints = cluster.endpoints();
         let run = ["run", "--mode", "tunnel", "--endpoints", &endpoints, "--listen-addr"];
-        let mut command = with_hosts(&hosts, &[&run[..], &[&addr]].concat());
+        let metrics = format!("etcd.internal:{}", unique_addr().rsplit_once(':').unwrap().1);
+        let mut command = with_hosts(&hosts, &[&run[..], &[&addr, "--metrics-addr", &metrics]].concat());
         let tunnel = Process::start(command.stderr(Stdio::piped()));
         wait_ready(&one);
         wait_ready(&format!("{two}:{port}"));
         succeeds(&mut with_hosts(&hosts, &["health", "--listen-addr", &addr]));
+        assert!(http(&metrics.replace("etcd.internal", &two), "GET", "/health").starts_with("HTTP/1.1 200"));
         let log = tunnel.into_log();
         assert!(log.contains(&format!("listens on {addr} (")) && !log.contains("not a loopback address"), "{log}");
 

@@ -168,7 +168,11 @@ async fn serves(dialer: &Dialer, endpoint: &Endpoint) -> bool {
     let deadline = Deadline::after(TIMEOUT);
     let Ok(mut stream) = dialer.connect(endpoint, Protocol::Http1, deadline).await else { return false };
     match deadline.step(Step::Answer, get(&mut stream, "/health", Connection::Close)).await {
-        Ok(Ok((status @ (200 | 503), body))) => etcd_health::judge(status, &body).ready,
+        Ok(Ok((status @ (200 | 503), body))) => {
+            let health = etcd_health::judge(status, &body);
+            // Without space, a member still answers reads.
+            health.ready || health.reason.is_some_and(|why| why.contains("NOSPACE"))
+        }
         // This port does not serve the page.
         Ok(_) => dialer.connect_grpc(endpoint, deadline).await.is_ok(),
         Err(_) => false,
