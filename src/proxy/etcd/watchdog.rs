@@ -19,7 +19,7 @@ use crate::settings::{Endpoint, ListenAddr, Tls};
 /// How often to ask a proxy that works for its health. Each answer costs the cluster a read.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How often to look for a member that serves, while the cluster does not answer through the proxy.
-const TROUBLE_INTERVAL: Duration = Duration::from_millis(500);
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause between two questions to a proxy that may be stuck. It takes 1 s to answer.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 /// So long a member has to serve, and the proxy has to fail, until the proxy is stuck.
@@ -88,7 +88,9 @@ fn watch(watched: &Watched, status: &Status, state: &State, stopped: &Receiver<(
     while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let in_trouble = state.in_trouble.load(Ordering::Relaxed);
         let serves = in_trouble && a_member_serves(watched, &mut dialer);
-        if !serves {
+        if serves {
+            since.get_or_insert_with(Instant::now);
+        } else {
             since = None;
             state.stuck.store(false, Ordering::Relaxed);
         }
@@ -103,15 +105,10 @@ fn watch(watched: &Watched, status: &Status, state: &State, stopped: &Receiver<(
         state.has_worked.fetch_or(health.is_ok(), Ordering::Relaxed);
         state.in_trouble.store(trouble, Ordering::Relaxed);
         status.set_health(health);
-        if trouble {
-            if serves {
-                let since = *since.get_or_insert_with(Instant::now);
-                state.stuck.store(since.elapsed() >= PATIENCE, Ordering::Relaxed);
-            }
-        } else {
+        if !trouble {
             (since, dialer) = (None, None);
-            state.stuck.store(false, Ordering::Relaxed);
         }
+        state.stuck.store(since.is_some_and(|since| since.elapsed() >= PATIENCE), Ordering::Relaxed);
         pause = match (trouble, serves) {
             (true, true) => SHORT_PAUSE,
             (true, false) => TROUBLE_INTERVAL,
