@@ -8,16 +8,17 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, Error as TlsError};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::deadline::Deadline;
 use super::error::{DialError, Step};
 use super::probe::MemberConnection;
 use super::reload::ReloadingTls;
 use super::resolve::Target;
+use super::stream::Stream;
 use super::tls;
 use crate::os::log::without_errno;
 use crate::settings::{ListenAddr, Run, Scheme, Settings, Tls};
@@ -38,10 +39,6 @@ const MEMBER_KEEPALIVE: TcpKeepalive =
 /// How long to wait for a TLS server's SETTINGS before we send anything.
 const SETTINGS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A connection to a member.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
-
 /// The protocol to agree on in the TLS handshake (ALPN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -58,38 +55,6 @@ pub(crate) struct Dialer {
     own: ListenAddr,
     /// The server's name in gRPC calls; the endpoint's address if not given.
     authority: Option<String>,
-}
-
-/// The time limit of one attempt to use a member.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline {
-    timeout: Duration,
-    at: Instant,
-}
-
-impl Deadline {
-    /// Starts now.
-    pub(crate) fn after(timeout: Duration) -> Self {
-        Self { timeout, at: Instant::now() + timeout }
-    }
-
-    /// The time until it.
-    pub(super) fn left(self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
-    }
-
-    /// The error for when no step got further in time.
-    pub(super) fn missed(self, step: Step) -> DialError {
-        DialError::TimedOut(step, self.timeout)
-    }
-
-    /// Waits for `future`, which is this step of the attempt.
-    ///
-    /// # Errors
-    /// When the time is over first.
-    pub(crate) async fn step<T>(self, step: Step, future: impl Future<Output = T>) -> Result<T, DialError> {
-        timeout_at(self.at, future).await.map_err(|_| self.missed(step))
-    }
 }
 
 impl Dialer {

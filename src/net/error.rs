@@ -211,6 +211,11 @@ impl fmt::Display for DialError {
     }
 }
 
+/// Whether the reason only means that the cluster refuses anonymous users. Such a cluster is healthy.
+pub(crate) fn is_refusal(reason: &str) -> bool {
+    ["user name is empty", "permission denied"].iter().any(|refusal| reason.contains(refusal))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

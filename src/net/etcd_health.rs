@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
+use super::error::is_refusal;
 use super::{block_on, get, local};
 use crate::settings::ListenAddr;
 
@@ -201,11 +202,6 @@ struct Answer {
     health: String,
     #[serde(default)]
     reason: String,
-}
-
-/// Whether the reason only means that the cluster refuses anonymous users. Such a cluster is healthy.
-pub(crate) fn is_refusal(reason: &str) -> bool {
-    ["user name is empty", "permission denied"].iter().any(|refusal| reason.contains(refusal))
 }
 
 /// What an answer of `/health` means.

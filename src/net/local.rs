@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use tokio::net::UnixStream;
 
 use super::block_on;
-use super::dial::{Stream, race};
+use super::dial::race;
 use super::error::DialError;
 use super::resolve::Resolver;
+use super::stream::Stream;
 use crate::os::log::without_errno;
 use crate::settings::{ListenAddr, TcpAddr, target};
 

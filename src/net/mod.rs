@@ -1,5 +1,6 @@
 //! The network: dials members, speaks TLS and recognises what answers. Everything that connects uses this one stack.
 
+mod deadline;
 mod dial;
 mod error;
 pub(crate) mod etcd_health;
@@ -11,15 +12,18 @@ mod probe;
 mod reload;
 mod resolve;
 pub(crate) mod sockets;
+mod stream;
 mod tls;
 
 use std::io;
 
-pub(crate) use dial::{Deadline, Dialer, Protocol, Stream, tune};
-pub(crate) use error::{DialError, Step};
+pub(crate) use deadline::Deadline;
+pub(crate) use dial::{Dialer, Protocol, tune};
+pub(crate) use error::{DialError, Step, is_refusal};
 use http1::get;
 pub(crate) use probe::MemberConnection;
 pub(crate) use resolve::{Found, Resolver, Target};
+pub(crate) use stream::Stream;
 
 /// Runs `future` to its end on this thread, for callers that are not asynchronous.
 ///

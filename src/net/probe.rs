@@ -4,10 +4,10 @@ use std::io;
 
 use tokio::time::timeout;
 
-use super::dial::{Deadline, Stream};
-use super::error::{DialError, Step};
-use super::etcd_health::is_refusal;
+use super::deadline::Deadline;
+use super::error::{DialError, Step, is_refusal};
 use super::http2::{Answer, Call, Http2};
+use super::stream::Stream;
 use crate::settings::Scheme;
 
 /// A linearizable read. Its request has the key (field 1) `etcdproxy` and `count_only` (field 9).

@@ -177,6 +177,7 @@ fn each_address_of_a_name_is_a_member() {
         cluster.wait_member(0);
         cluster.signal_member(1, Signal::SIGSTOP);
         assert!(gap().await < Duration::from_secs(4));
+        tokio::time::sleep(Duration::from_secs(2)).await;
         cluster.signal_member(1, Signal::SIGCONT);
     });
     let log = tunnel.into_log();
@@ -354,9 +355,16 @@ fn srv_records_for_tls_come_first_and_plain_text_never_replaces_them() {
 #[ignore = "needs root: run ./scripts/test.sh as root"]
 fn a_name_that_leads_to_the_proxy_itself_is_an_error() {
     let _network = Network::new();
-    let line = fails_with(78, &mut run(&["--endpoints", "own.test:2379"]));
-    let problem = "the proxy itself listens on this address: name the cluster's members instead";
-    assert_eq!(line, format!("etcdproxy: error: --endpoints: http://own.test:2379: {problem}"));
+    let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"own.test:2379"}}]}"#;
+    for (args, env, source) in [
+        (&["--endpoints", "own.test:2379"][..], ("X", ""), "--endpoints"),
+        (&[], ("ETCDPROXY_ENDPOINTS", "own.test:2379"), "ETCDPROXY_ENDPOINTS"),
+        (&[], ("VCAP_SERVICES", services), "service binding \"e\", uri"),
+    ] {
+        let line = fails_with(78, run(args).env(env.0, env.1));
+        let problem = "the proxy itself listens on this address: name the cluster's members instead";
+        assert_eq!(line, format!("etcdproxy: error: {source}: http://own.test:2379: {problem}"));
+    }
 }
 
 /// A virtual machine disappears with its address, and DNS names its replacement: no packet says that it has gone.

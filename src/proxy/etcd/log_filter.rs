@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use serde_json::{Map, Value};
 
-use crate::net::{DialError, etcd_health};
+use crate::net::{DialError, is_refusal};
 use crate::os::log::{Format, format, verbatim};
 use crate::settings::Endpoint;
 
@@ -136,7 +136,7 @@ impl LogFilter {
         let output: Value = serde_json::from_str(output).unwrap_or_default();
         let why = output.get("reason").and_then(Value::as_str).unwrap_or_default();
         // With authentication on, a healthy cluster answers this.
-        if etcd_health::is_refusal(why) {
+        if is_refusal(why) {
             return None;
         }
         let times = self.repeated("/health", now)?;
