@@ -136,6 +136,12 @@ fn run(args: &[&str]) -> Command {
     command
 }
 
+fn with_env(name: &str, value: &str) -> Command {
+    let mut command = run(&[]);
+    command.env(name, value);
+    command
+}
+
 fn tunnel(endpoints: &str) -> Process {
     Process::start(&mut run(&["--mode", "tunnel", "--endpoints", endpoints]))
 }
@@ -354,9 +360,16 @@ fn srv_records_for_tls_come_first_and_plain_text_never_replaces_them() {
 #[ignore = "needs root: run ./scripts/test.sh as root"]
 fn a_name_that_leads_to_the_proxy_itself_is_an_error() {
     let _network = Network::new();
-    let line = fails_with(78, &mut run(&["--endpoints", "own.test:2379"]));
-    let problem = "the proxy itself listens on this address: name the cluster's members instead";
-    assert_eq!(line, format!("etcdproxy: error: --endpoints: http://own.test:2379: {problem}"));
+    let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"own.test:2379"}}]}"#;
+    for (mut command, setting) in [
+        (run(&["--endpoints", "own.test:2379"]), "--endpoints"),
+        (with_env("ETCDPROXY_ENDPOINTS", "own.test:2379"), "ETCDPROXY_ENDPOINTS"),
+        (with_env("VCAP_SERVICES", services), "service binding \"e\", uri"),
+    ] {
+        let line = fails_with(78, &mut command);
+        let problem = "the proxy itself listens on this address: name the cluster's members instead";
+        assert_eq!(line, format!("etcdproxy: error: {setting}: http://own.test:2379: {problem}"));
+    }
 }
 
 /// A virtual machine disappears with its address, and DNS names its replacement: no packet says that it has gone.

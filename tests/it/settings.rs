@@ -1,6 +1,6 @@
 //! Settings from flags and from the environment, as the user meets them.
 
-use crate::support::{etcdproxy, fails_with, finish, free_addr, succeeds, unique_addr};
+use crate::support::{etcdproxy, fails_with, finish, succeeds, unique_addr};
 
 /// Values that a flag does not take, in every command that has such flags.
 const INVALID: [&[&str]; 19] = [
@@ -77,22 +77,6 @@ fn the_tunnel_refuses_an_http_proxy_that_it_would_not_use() {
     let line = fails_with(78, &mut run);
     let problem = "ETCDPROXY_USE_HTTP_PROXY: the tunnel connects to the members itself, not through HTTPS_PROXY: ";
     assert!(line.contains(problem) && !line.contains("s3cret"), "{line}");
-}
-
-#[test]
-fn the_proxys_own_address_is_named_with_its_source() {
-    let addr = free_addr("127.0.0.1");
-    let port = addr.rsplit(':').next().unwrap();
-    // A name that only a look-up shows to be the proxy's own.
-    let endpoint = format!("127.1:{port}");
-    let problem =
-        format!("http://{endpoint}: the proxy itself listens on this address: name the cluster's members instead");
-    let run = || etcdproxy(["run", "--listen-addr", &addr]);
-    let line = fails_with(78, run().env("ETCDPROXY_ENDPOINTS", &endpoint));
-    assert_eq!(line, format!("etcdproxy: error: ETCDPROXY_ENDPOINTS: {problem}"));
-    let services = format!(r#"{{"etcd":[{{"name":"e","credentials":{{"uri":"{endpoint}"}}}}]}}"#);
-    let line = fails_with(78, run().env("VCAP_SERVICES", services));
-    assert_eq!(line, format!("etcdproxy: error: service binding \"e\", uri: {problem}"));
 }
 
 #[test]
