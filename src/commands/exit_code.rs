@@ -9,7 +9,7 @@ use crate::install::LocationError;
 use crate::net::etcd_health;
 use crate::os::process::ExecError;
 use crate::os::stdout::is_of_stdout;
-use crate::proxy::{self, ListenError, PreflightError, TunnelError};
+use crate::proxy::{self, ListenError, PortError, PreflightError, TunnelError};
 use crate::{dev, install, release, settings};
 
 /// Why the program ended.
@@ -78,7 +78,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     }
     if let Some(err) = cause.downcast_ref::<TunnelError>() {
         return Some(match err {
-            TunnelError::Listen { .. } | TunnelError::Tls(_) => Code::BadSetting,
+            TunnelError::Listen(_) | TunnelError::Tls(_) => Code::BadSetting,
             TunnelError::Io(_) => Code::Failed,
         });
     }
@@ -94,8 +94,18 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(err) = cause.downcast_ref::<settings::Error>() {
         return Some(if err.is_usage() { Code::Usage } else { Code::BadSetting });
     }
-    if cause.is::<ListenError>() {
-        return Some(Code::BadSetting);
+    if let Some(err) = cause.downcast_ref::<PortError>() {
+        return Some(match err {
+            PortError::Listen(_) => Code::BadSetting,
+            PortError::Thread(_) => Code::Failed,
+        });
+    }
+    if let Some(err) = cause.downcast_ref::<ListenError>() {
+        return Some(match err {
+            // Time may mend it.
+            ListenError::Unresolved { .. } => Code::Failed,
+            ListenError::InUse { .. } | ListenError::Served { .. } | ListenError::NotLocal(_) => Code::BadSetting,
+        });
     }
     cause.is::<etcd_health::Unreachable>().then_some(Code::Unreachable)
 }

@@ -106,7 +106,7 @@ impl Cluster {
 
     /// The members' client addresses.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        self.members.iter().map(|member| Endpoint::loopback(member.addr.target().1)).collect()
+        self.members.iter().map(|member| Endpoint::loopback(member.addr.port())).collect()
     }
 
     /// Waits until every part answers. Calls `interrupted` meanwhile, and returns its signal as soon as there is one.

@@ -18,7 +18,7 @@ use crate::fs::WriteError;
 use crate::os::env::Env;
 use crate::os::log::{warn_all, with_causes};
 use crate::os::process::{self, ExecError, FOREVER};
-use crate::os::signals::{ENDING, Events, FOR_COMMANDS};
+use crate::os::signals::{Events, FOR_COMMANDS, FOR_LAUNCHERS};
 use crate::proxy::{self, Launch};
 use crate::release::{RELEASE, Store};
 use crate::settings::{ETCDCTL_ENDPOINTS, ListenAddr, Setting, Sources, etcdctl_endpoints};
@@ -39,7 +39,7 @@ pub(crate) struct Dev {
 /// # Errors
 /// When a part cannot be started, or too few are left to serve.
 pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let wanted: &[Signal] = if dev.command.is_empty() { &ENDING } else { &FOR_COMMANDS };
+    let wanted: &[Signal] = if dev.command.is_empty() { &FOR_LAUNCHERS } else { &FOR_COMMANDS };
     let events = Events::new(wanted).context("cannot receive signals")?;
     let addr = match dev.listen_addr {
         Some(addr) => addr,

@@ -283,14 +283,8 @@ fn handshake(
     Ok(TlsConnector::from(config).connect(name, stream))
 }
 
-/// Connects to a port of this host.
-pub(super) async fn connect_local(addr: &ListenAddr) -> io::Result<TcpStream> {
-    let addrs: Vec<_> = tokio::net::lookup_host(addr.target()).await?.collect();
-    race(&addrs).await
-}
-
 /// Tries the addresses in turn: the next one when an attempt fails or takes long (RFC 8305). The first connection wins.
-async fn race(addrs: &[SocketAddr]) -> io::Result<TcpStream> {
+pub(super) async fn race(addrs: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut addrs = addrs.iter().copied();
     let mut attempts = JoinSet::new();
     let mut failure = io::Error::other("the name has no address");

@@ -58,6 +58,10 @@ pub(crate) enum Step {
 }
 
 impl DialError {
+    /// All results of [`kind`](Self::kind).
+    pub(crate) const KINDS: [&str; 10] =
+        ["dns", "refused", "timeout", "unreachable", "closed", "protocol", "own_address", "local", "ill", "tls"];
+
     /// A label of few values, for metrics.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

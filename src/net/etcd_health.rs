@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
-use super::dial::connect_local;
-use super::{block_on, get};
+use super::{block_on, get, local};
 use crate::settings::ListenAddr;
 
 /// etcd allows its own check of the cluster 1 s, and answers after that in any case.
@@ -28,7 +27,7 @@ pub(crate) struct Health {
 impl Health {
     fn not_listening(err: &io::Error) -> Self {
         let reason = match err.kind() {
-            io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => "nothing listens there".to_owned(),
             _ => err.to_string(),
         };
         Self { listening: false, ready: false, reason: Some(reason) }
@@ -108,7 +107,7 @@ enum Asked {
 fn ask(addr: &ListenAddr, path: Option<&str>, timeout: Duration) -> Asked {
     let asked = block_on(async {
         let deadline = tokio::time::Instant::now() + timeout;
-        let mut stream = match timeout_at(deadline, connect_local(addr)).await {
+        let mut stream = match timeout_at(deadline, local::connect(addr)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(err)) => return Asked::NotListening(err),
             Err(_) => return Asked::NotListening(io::ErrorKind::TimedOut.into()),

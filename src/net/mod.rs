@@ -6,6 +6,7 @@ pub(crate) mod etcd_health;
 mod hpack;
 mod http1;
 mod http2;
+pub(crate) mod local;
 mod probe;
 mod reload;
 mod resolve;

@@ -136,7 +136,11 @@ impl Resolver {
         Ok(Found { found, until: until(&lookup) })
     }
 
-    async fn addresses(&self, host: &str) -> Result<Found<IpAddr>, DialError> {
+    /// All addresses of a host, at least one.
+    ///
+    /// # Errors
+    /// [`DialError::Unresolved`]
+    pub(super) async fn addresses(&self, host: &str) -> Result<Found<IpAddr>, DialError> {
         // RFC 6761: this name is not for DNS.
         if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
             let found = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

@@ -1,11 +1,15 @@
 //! Who uses a port, from `/proc`. `None` means that `/proc` does not show it.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
-use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
+use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6, unix};
 use procfs::process::{FDTarget, Process, all_processes};
+use socket2::{Domain, Socket, Type};
 
 use super::etcd_health::check_listening;
 use crate::settings::ListenAddr;
@@ -34,6 +38,14 @@ pub(crate) struct Listener {
     pub is_etcd: bool,
 }
 
+/// The user whose process holds the abstract socket `name`.
+pub(crate) fn holder_of_name(name: &str) -> Option<u32> {
+    let path = format!("@{name}");
+    let held = unix().ok()?.into_iter().filter(|entry| entry.path.as_deref().is_some_and(|it| it == Path::new(&path)));
+    let inodes = held.map(|entry| entry.inode).collect();
+    all_processes().ok()?.flatten().find(|process| holds(process, &inodes) == Some(true))?.uid().ok()
+}
+
 /// Whether the process `pid` listens on `addr`.
 fn listens(pid: u32, addr: &ListenAddr) -> Option<bool> {
     holds(&Process::new(pid.try_into().ok()?).ok()?, &listening(addr)?)
@@ -44,8 +56,37 @@ pub(crate) fn seems_to_listen(pid: u32, addr: &ListenAddr) -> bool {
     listens(pid, addr).unwrap_or_else(|| check_listening(addr, TIMEOUT).listening)
 }
 
+/// Whether nobody listens on `addr`.
+///
+/// It binds the port for a moment and does not connect: etcd logs a line for each connection that asks for nothing.
+pub(crate) fn is_free(addr: &ListenAddr) -> bool {
+    match addr {
+        ListenAddr::Tcp(addr) => addr.addrs().all(|addr| !is_in_use(addr)),
+        ListenAddr::Unix(path) => UnixStream::connect(path).is_err_and(|err| is_refused(&err)),
+    }
+}
+
+/// Whether an attempt to connect to a Unix socket shows that nobody listens there.
+pub(crate) fn is_refused(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn is_in_use(addr: SocketAddr) -> bool {
+    let bound = Socket::new(Domain::for_address(addr), Type::STREAM, None).and_then(|socket| {
+        // Connections of the last listener may still be closing.
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())
+    });
+    // Whoever may not bind the port cannot take it over either.
+    bound.is_err_and(|err| matches!(err.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied))
+}
+
 /// Inodes of the sockets that listen on `addr`.
 fn listening(addr: &ListenAddr) -> Option<HashSet<u64>> {
+    if let Some(path) = addr.socket_path() {
+        let bound = unix().ok()?.into_iter().filter(|entry| entry.path.as_deref() == Some(path));
+        return Some(bound.map(|entry| entry.inode).collect());
+    }
     let ours = |entry: &TcpNetEntry| entry.state == TcpState::Listen && addr.accepts(entry.local_address);
     Some(all_entries()?.into_iter().filter(ours).map(|entry| entry.inode).collect())
 }
@@ -61,9 +102,11 @@ fn sockets_of(process: &Process) -> Option<HashSet<u64>> {
 }
 
 /// The number of clients connected to the process `pid`, which listens on `addr`. Its connections to itself do not
-/// count: etcd's proxy opens one, and keeps it, when it is asked for `/proxy/health`.
+/// count: etcd's proxy opens one, and keeps it, when it is asked for `/proxy/health`. Nor do those of this process, which
+/// asks for its health.
 pub(crate) fn clients(addr: &ListenAddr, pid: u32) -> Option<usize> {
-    let own = sockets_of(&Process::new(pid.try_into().ok()?).ok()?)?;
+    let mut own = sockets_of(&Process::new(pid.try_into().ok()?).ok()?)?;
+    own.extend(sockets_of(&Process::myself().ok()?)?);
     let established: Vec<TcpNetEntry> =
         all_entries()?.into_iter().filter(|entry| entry.state == TcpState::Established).collect();
     let own_ends: HashSet<SocketAddr> = established
@@ -112,7 +155,22 @@ mod tests {
         client.wait().unwrap();
         drop([listener_socket.accept().unwrap(), listener_socket.accept().unwrap()]);
         assert_eq!(clients(&addr, own), Some(0));
+        assert!(!is_free(&addr), "it listens");
         drop(listener_socket);
         assert!(listener(&addr).is_none());
+        assert!(is_free(&addr));
+    }
+
+    #[test]
+    fn the_listener_of_a_unix_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let addr = ListenAddr::Unix(path.clone());
+        assert!(is_free(&addr));
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(listener(&addr).unwrap().pid.cast_unsigned(), std::process::id());
+        assert!(!is_free(&addr));
+        drop(socket);
+        assert!(is_free(&addr) && path.exists(), "the file alone serves nobody");
     }
 }

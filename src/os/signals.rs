@@ -12,7 +12,12 @@ use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
 /// These signals end a launcher that supervises others.
-pub(crate) const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// What such a launcher receives. It ignores the last two: many programs reload or report on them, so people try them,
+/// and by default they would end it without a drain.
+pub(crate) const FOR_LAUNCHERS: [Signal; 5] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// These signals are passed on to a wrapped command; servers use them for reloading and the like.
 pub(crate) const FOR_COMMANDS: [Signal; 7] = [

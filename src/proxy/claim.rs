@@ -6,19 +6,27 @@
 
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr as InetAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Uid;
 
 use crate::net::etcd_health::{Occupant, occupant};
+use crate::net::local::look_up;
 use crate::net::sockets::{self, Listener};
 use crate::os::sys;
-use crate::settings::ListenAddr;
+use crate::settings::{ListenAddr, TcpAddr};
 
 /// A proxy that ends while we ask it looks like another program for this long.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// A proxy listens within a few seconds after it has claimed its address. Another user's program that does not, or one
+/// whose user the system does not show, is ignored after this.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(10);
+const PATIENCE_WITH_UNKNOWN: Duration = Duration::from_mins(1);
 
 /// Why the proxy cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +39,9 @@ pub(crate) enum ListenError {
     Served { addr: ListenAddr, holder: Holder },
     #[error("{0} is not an address of this host: choose another with --listen-addr")]
     NotLocal(ListenAddr),
+    /// A name, and why it has no address now.
+    #[error("cannot listen on {addr}: {why}")]
+    Unresolved { addr: ListenAddr, why: String },
 }
 
 /// The program that holds the port, where the system shows it.
@@ -58,15 +69,15 @@ impl ListenError {
     }
 }
 
-/// The right to serve an address, as long as this lives. Without a socket (not every system has abstract ones) the port
-/// itself decides.
+/// The right to serve an address, as long as this lives: one socket for each IP address. Without a socket (not every
+/// system has abstract ones) the port itself decides.
 #[derive(Debug)]
-pub(crate) struct Claim(Option<UnixDatagram>);
+pub(crate) struct Claim(Vec<UnixDatagram>);
 
 impl Claim {
     /// Passes it on to the program that `command` executes.
     pub(crate) fn pass_on(&self, command: &mut Command) {
-        if let Some(socket) = &self.0 {
+        for socket in &self.0 {
             sys::keep_open(command, socket);
         }
     }
@@ -96,21 +107,30 @@ pub(crate) enum Attempt {
 /// # Errors
 /// When another program listens on it, or it is not an address of this host.
 pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, ListenError> {
-    if !is_local(addr) {
-        return Err(ListenError::NotLocal(addr.clone()));
+    let mut claim = Claim(Vec::new());
+    for addr in each_local(addr)? {
+        match hold_name(&addr) {
+            Ok(socket) => claim.0.push(socket),
+            Err(err) if err.kind() == io::ErrorKind::AddrInUse => return Ok(Attempt::Served),
+            Err(_) => {}
+        }
+        if is_served(&addr)? {
+            return Ok(Attempt::Served);
+        }
     }
-    let claim = match hold_name(addr) {
-        Ok(socket) => Claim(Some(socket)),
-        Err(err) if err.kind() == io::ErrorKind::AddrInUse => return Ok(Attempt::Served),
-        Err(_) => Claim(None),
-    };
+    Ok(Attempt::Ours(claim))
+}
+
+/// Whether an etcd proxy listens there, or seems to.
+///
+/// # Errors
+/// When another program listens there.
+fn is_served(addr: &ListenAddr) -> Result<bool, ListenError> {
     for _ in 0..3 {
         match occupant(addr) {
-            Occupant::Nobody => return Ok(Attempt::Ours(claim)),
-            Occupant::Proxy => return Ok(Attempt::Served),
-            Occupant::Silent if sockets::listener(addr).is_none_or(|listener| listener.is_etcd) => {
-                return Ok(Attempt::Served);
-            }
+            Occupant::Nobody => return Ok(false),
+            Occupant::Proxy => return Ok(true),
+            Occupant::Silent if sockets::listener(addr).is_none_or(|listener| listener.is_etcd) => return Ok(true),
             Occupant::Silent => break,
             Occupant::Other => std::thread::sleep(PAUSE),
         }
@@ -118,12 +138,87 @@ pub(crate) fn try_claim(addr: &ListenAddr) -> Result<Attempt, ListenError> {
     Err(ListenError::in_use(addr))
 }
 
+/// Whether [`try_claim`] may have another result than [`Attempt::Served`]. Connects to no port: the proxy there would log
+/// it.
+pub(crate) fn may_be_free(addr: &ListenAddr) -> bool {
+    let is_held = |addr: &ListenAddr| hold_name(addr).is_err_and(|err| err.kind() == io::ErrorKind::AddrInUse);
+    each_local(addr).map_or(true, |addrs| addrs.iter().all(|addr| sockets::is_free(addr) && !is_held(addr)))
+}
+
+/// Waits for an address that another proxy serves, or is about to.
+pub(crate) struct StandBy<'a> {
+    addr: &'a ListenAddr,
+    /// Since when somebody has held the name without listening.
+    unserved: Option<Instant>,
+}
+
+impl<'a> StandBy<'a> {
+    pub(crate) fn new(addr: &'a ListenAddr) -> Self {
+        Self { addr, unserved: None }
+    }
+
+    /// Claims the address as soon as nobody serves it.
+    ///
+    /// # Errors
+    /// As [`try_claim`].
+    pub(crate) fn try_claim(&mut self) -> Result<Attempt, ListenError> {
+        if may_be_free(self.addr) {
+            return try_claim(self.addr);
+        }
+        let addrs = each_local(self.addr)?;
+        if !addrs.iter().all(sockets::is_free) {
+            self.unserved = None;
+            return Ok(Attempt::Served);
+        }
+        let waited = self.unserved.get_or_insert_with(Instant::now).elapsed();
+        if waited < PATIENCE_WITH_OTHERS || addrs.iter().any(|addr| waited < patience(addr)) {
+            return Ok(Attempt::Served);
+        }
+        log::warn!(
+            "another user's program reserves {}, but nothing has listened there for {} s: it is ignored",
+            self.addr,
+            waited.as_secs()
+        );
+        Ok(Attempt::Ours(Claim(Vec::new())))
+    }
+}
+
+/// How long to wait for whoever holds the name to listen: a proxy of this user or of root may have a reason to be late. To
+/// others the name gives no right.
+fn patience(addr: &ListenAddr) -> Duration {
+    match sockets::holder_of_name(&name(addr)) {
+        Some(uid) if uid == 0 || uid == Uid::effective().as_raw() => Duration::MAX,
+        Some(_) => PATIENCE_WITH_OTHERS,
+        None => PATIENCE_WITH_UNKNOWN,
+    }
+}
+
+/// The addresses of this host that `addr` stands for, one by one. Those of a name that this host does not have (IPv6 may
+/// be off) are left out, as long as it has one.
+///
+/// # Errors
+/// When it has none.
+fn each_local(addr: &ListenAddr) -> Result<Vec<ListenAddr>, ListenError> {
+    let unresolved = |why| ListenError::Unresolved { addr: addr.clone(), why };
+    let ListenAddr::Tcp(tcp) = look_up(addr).map_err(unresolved)? else { return Ok(vec![addr.clone()]) };
+    let local = tcp.addrs().filter(|addr| is_local(*addr)).map(|addr| TcpAddr::new(addr.ip(), addr.port()).into());
+    let local: Vec<ListenAddr> = local.collect();
+    if local.is_empty() { Err(ListenError::NotLocal(addr.clone())) } else { Ok(local) }
+}
+
 /// Whether the IP address is one of this host's.
-fn is_local(addr: &ListenAddr) -> bool {
-    let bound = TcpListener::bind((addr.target().0, 0));
-    !matches!(bound, Err(err) if err.kind() == io::ErrorKind::AddrNotAvailable)
+fn is_local(addr: InetAddr) -> bool {
+    let bound = TcpListener::bind((addr.ip(), 0));
+    // Without IPv6, the system knows no such addresses at all.
+    !bound.is_err_and(|err| {
+        err.kind() == io::ErrorKind::AddrNotAvailable || err.raw_os_error() == Some(nix::libc::EAFNOSUPPORT)
+    })
 }
 
 fn hold_name(addr: &ListenAddr) -> io::Result<UnixDatagram> {
-    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("etcdproxy/{addr}"))?)
+    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name(addr))?)
+}
+
+fn name(addr: &ListenAddr) -> String {
+    format!("etcdproxy/{addr}")
 }

@@ -1,7 +1,10 @@
-//! Tells from its first bytes what a connection is: gRPC, HTTP/1.1, or a request to the proxy itself.
+//! Tells from its first bytes what a connection is: gRPC, HTTP/1.1, TLS, or a request to the proxy itself.
 
 /// The first bytes of every HTTP/2 client (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The first bytes of every TLS client: the type handshake, and the major version (RFC 8446, section 5.1).
+const TLS: &[u8] = b"\x16\x03";
 
 /// The HTTP/1.1 methods of etcd's JSON gateway and of probes.
 const METHODS: [&[u8]; 7] = [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH "];
@@ -18,12 +21,19 @@ pub(crate) enum Detection {
     Http2,
     /// HTTP/1.1 for the member: etcd's JSON gateway, or its version.
     Http1,
-    /// A request for the proxy's health.
-    Health,
-    /// A request for the proxy's metrics.
-    Metrics,
+    /// A request (GET or HEAD) to the proxy itself.
+    Own(Page),
+    /// TLS, which this port does not speak.
+    Tls,
     /// None of these.
     Garbage,
+}
+
+/// What the proxy itself serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Page {
+    Health,
+    Metrics,
 }
 
 impl Detection {
@@ -33,6 +43,12 @@ impl Detection {
         if bytes[..common] == PREFACE[..common] {
             return if common == PREFACE.len() { Self::Http2 } else { Self::NeedMore };
         }
+        if bytes.starts_with(TLS) {
+            return Self::Tls;
+        }
+        if TLS.starts_with(bytes) {
+            return Self::NeedMore;
+        }
         let begins = |method: &&&[u8]| method.starts_with(bytes) || bytes.starts_with(method);
         let Some(method) = METHODS.iter().find(begins) else { return Self::Garbage };
         let Some(rest) = bytes.strip_prefix(*method) else { return Self::NeedMore };
@@ -40,8 +56,8 @@ impl Detection {
             return if bytes.len() > MAX_REQUEST_LINE { Self::Http1 } else { Self::NeedMore };
         };
         match (*method, &rest[..end]) {
-            (b"GET ", b"/health" | b"/proxy/health") => Self::Health,
-            (b"GET ", b"/metrics" | b"/proxy/metrics") => Self::Metrics,
+            (b"GET " | b"HEAD ", b"/health" | b"/proxy/health") => Self::Own(Page::Health),
+            (b"GET " | b"HEAD ", b"/metrics" | b"/proxy/metrics") => Self::Own(Page::Metrics),
             _ => Self::Http1,
         }
     }
@@ -62,15 +78,19 @@ mod tests {
             (b"PRI * HTTP/3", Detection::Garbage),
             (b"GE", Detection::NeedMore),
             (b"GET /heal", Detection::NeedMore),
-            (b"GET /health HTTP/1.1\r\n", Detection::Health),
-            (b"GET /proxy/health HTTP/1.1\r\n", Detection::Health),
-            (b"GET /health?serializable=true HTTP/1.1\r\n", Detection::Health),
-            (b"GET /metrics HTTP/1.0\r\n", Detection::Metrics),
+            (b"GET /health HTTP/1.1\r\n", Detection::Own(Page::Health)),
+            (b"GET /proxy/health HTTP/1.1\r\n", Detection::Own(Page::Health)),
+            (b"GET /health?serializable=true HTTP/1.1\r\n", Detection::Own(Page::Health)),
+            (b"HEAD /health HTTP/1.1\r\n", Detection::Own(Page::Health)),
+            (b"GET /metrics HTTP/1.0\r\n", Detection::Own(Page::Metrics)),
+            (b"HEAD /metrics HTTP/1.1\r\n", Detection::Own(Page::Metrics)),
             (b"GET /version HTTP/1.1\r\n", Detection::Http1),
             (b"GET /healthy HTTP/1.1\r\n", Detection::Http1),
             (b"POST /v3/kv/put HTTP/1.1\r\n", Detection::Http1),
             (b"POST /health HTTP/1.1\r\n", Detection::Http1),
-            (b"\x16\x03\x01\x02", Detection::Garbage),
+            (b"\x16", Detection::NeedMore),
+            (b"\x16\x03\x01\x02", Detection::Tls),
+            (b"\x16\x16", Detection::Garbage),
             (b"get /health", Detection::Garbage),
             (b"\0", Detection::Garbage),
         ] {

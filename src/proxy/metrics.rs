@@ -1,92 +1,160 @@
-//! Counts of what happens to connections, in the text format of Prometheus, version 0.0.4.
+//! Counts of what happens to connections, for Prometheus. Every sample exists from the start.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::prometheus_text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 
 use super::members::{Member, Members};
+use crate::net::DialError;
+use crate::release::RELEASE;
 
-/// Counts since the start that belong to no member.
+/// Names and values of the labels of one sample. The encoder escapes the values.
+pub(super) type Labels = Vec<(&'static str, String)>;
+
+/// One page of metrics, made for each request: most of the numbers are counted elsewhere.
+#[derive(Debug)]
+pub(super) struct Sheet(Registry);
+
+impl Sheet {
+    /// What every page has. `mode` is the mode's name.
+    pub(super) fn new(mode: &str) -> Self {
+        let mut sheet = Self(Registry::with_prefix("etcdproxy"));
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("etcd_version", RELEASE.version), ("mode", mode)];
+        let labels = labels.map(|(name, value)| (name, value.to_owned())).to_vec();
+        sheet.gauge("build_info", "Always 1. The labels say what runs", [(labels, 1)]);
+        sheet
+    }
+
+    /// Adds numbers that can fall. `name` is without the prefix `etcdproxy_`, `help` without the full stop.
+    pub(super) fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, u64)>) {
+        let family = Family::<Labels, Gauge>::default();
+        for (labels, value) in samples {
+            family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        self.0.register(name, help, family);
+    }
+
+    /// Adds numbers that only grow. `name` is without the prefix `etcdproxy_` and the suffix `_total`.
+    pub(super) fn counter(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, u64)>) {
+        let family = Family::<Labels, Counter>::default();
+        for (labels, value) in samples {
+            family.get_or_create(&labels).inc_by(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    /// The text that Prometheus reads.
+    pub(super) fn render(&self) -> String {
+        let mut text = String::new();
+        let _ = encode(&mut text, &self.0); // writing to a string cannot fail
+        text
+    }
+}
+
+/// The tunnel's counts since the start that belong to no member.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     /// Refused, because too many clients were connected.
     pub over_limit: AtomicU64,
     /// Refused, because the first bytes made no sense.
     pub garbage: AtomicU64,
-    /// Failed connections to members, by kind.
-    connect_failures: Mutex<BTreeMap<&'static str, u64>>,
+    /// Refused, because the client spoke TLS.
+    pub tls: AtomicU64,
+    /// Closed before they had said anything, because too many others came after them.
+    pub evicted: AtomicU64,
+    /// Failed connections to members, by member and kind.
+    connect_failures: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
 impl Metrics {
     /// Counts a failed connection to a member; `kind` is that of its `DialError`.
-    pub(super) fn connect_failure(&self, kind: &'static str) {
-        *self.connect_failures.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    pub(super) fn connect_failure(&self, member: &Member, kind: &'static str) {
+        let mut failures = self.connect_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        *failures.entry((member.target.to_string(), kind)).or_default() += 1;
     }
 
-    /// The text that Prometheus reads.
-    pub(super) fn render(&self, members: &Members) -> String {
-        let mut text = Text::default();
+    /// The tunnel's page. `clients` are connected now.
+    pub(super) fn render(&self, members: &Members, clients: usize) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let list = &members.list();
-        text.by_member("connections", "gauge", "Open connections.", list, |member| {
-            member.open.load(Ordering::Relaxed) as u64
-        });
-        text.by_member("connections_total", "counter", "Connections opened so far.", list, |member| {
-            count(&member.counters.connections)
-        });
-        text.by_member("sent_bytes_total", "counter", "Bytes from clients to the member.", list, |member| {
-            count(&member.counters.sent)
-        });
-        text.by_member("received_bytes_total", "counter", "Bytes from the member to clients.", list, |member| {
-            count(&member.counters.received)
-        });
-        text.by_member("member_up", "gauge", "1 if the last health check succeeded.", list, |member| {
-            u64::from(member.is_up())
-        });
-        text.by_member(
-            "failovers_total",
-            "counter",
-            "How often the member's connections were cut in favour of other members.",
-            list,
-            |member| count(&member.counters.failovers),
+        let by_member = |value: &dyn Fn(&Member) -> u64| -> Vec<(Labels, u64)> {
+            let sample = |member: &Member| (vec![("member", member.target.to_string())], value(member));
+            members.list().iter().map(|member| sample(member)).collect()
+        };
+        let mut sheet = Sheet::new("tunnel");
+        sheet.gauge("tunnel_clients", "Clients that are connected now", [(vec![], clients as u64)]);
+        sheet.gauge(
+            "tunnel_open_connections",
+            "Connections to the member that are open now",
+            by_member(&|member| member.open.load(Ordering::Relaxed) as u64),
         );
-        text.family("connect_failures_total", "counter", "Failed connections to members.");
+        sheet.counter(
+            "tunnel_connections",
+            "Connections to the member since the start",
+            by_member(&|member| count(&member.counters.connections)),
+        );
+        sheet.counter(
+            "tunnel_sent_bytes",
+            "Bytes from clients to the member",
+            by_member(&|member| count(&member.counters.sent)),
+        );
+        sheet.counter(
+            "tunnel_received_bytes",
+            "Bytes from the member to clients",
+            by_member(&|member| count(&member.counters.received)),
+        );
+        sheet.gauge(
+            "tunnel_member_up",
+            "1 if the last health check succeeded",
+            by_member(&|member| u64::from(member.is_up())),
+        );
+        sheet.counter(
+            "tunnel_failovers",
+            "How often the member's connections were cut in favour of other members",
+            by_member(&|member| count(&member.counters.failovers)),
+        );
+        sheet.counter("tunnel_connect_failures", "Failed connections to the member", self.failures(members));
+        let reasons =
+            [("limit", &self.over_limit), ("garbage", &self.garbage), ("tls", &self.tls), ("silent", &self.evicted)];
+        let reasons = reasons.map(|(reason, counter)| (vec![("reason", reason.to_owned())], count(counter)));
+        sheet.counter(
+            "tunnel_refused_connections",
+            "Clients refused: over the limit, not understood, with TLS, or silent while others came",
+            reasons,
+        );
+        sheet.render()
+    }
+
+    /// One sample for each member and kind.
+    fn failures(&self, members: &Members) -> Vec<(Labels, u64)> {
         let failures = self.connect_failures.lock().unwrap_or_else(PoisonError::into_inner);
-        for (kind, count) in &*failures {
-            text.sample("connect_failures_total", "kind", kind, *count);
-        }
-        text.family("refused_connections_total", "counter", "Clients refused: over the limit, or not understood.");
-        text.sample("refused_connections_total", "reason", &"limit", count(&self.over_limit));
-        text.sample("refused_connections_total", "reason", &"garbage", count(&self.garbage));
-        text.0
+        let members = members.list();
+        let members = members.iter().map(|member| member.target.to_string());
+        let all = members.flat_map(|member| DialError::KINDS.map(|kind| (member.clone(), kind)));
+        let sample = |key: (String, &'static str)| {
+            let count = failures.get(&key).copied().unwrap_or_default();
+            (vec![("member", key.0), ("kind", key.1.to_owned())], count)
+        };
+        all.map(sample).collect()
     }
 }
 
-#[derive(Default)]
-struct Text(String);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP etcdproxy_tunnel_{name} {help}\n# TYPE etcdproxy_tunnel_{name} {kind}\n");
-    }
-
-    /// Labels are endpoints and words: none needs escaping.
-    fn sample(&mut self, name: &str, label: &str, of: &dyn Display, value: u64) {
-        let _ = writeln!(self.0, "etcdproxy_tunnel_{name}{{{label}=\"{of}\"}} {value}");
-    }
-
-    fn by_member(
-        &mut self,
-        name: &str,
-        kind: &str,
-        help: &str,
-        members: &[Arc<Member>],
-        value: impl Fn(&Member) -> u64,
-    ) {
-        self.family(name, kind, help);
-        for member in members {
-            self.sample(name, "member", &member.target, value(member));
-        }
+    #[test]
+    fn labels_are_escaped_and_families_have_their_types() {
+        let mut sheet = Sheet::new("m\"1\"\\\n");
+        sheet.counter("x", "Help", [(vec![], 0)]);
+        let text = sheet.render();
+        assert!(text.contains("mode=\"m\\\"1\\\"\\\\\\n\"} 1\n"), "{text}");
+        assert!(text.ends_with("# TYPE etcdproxy_x_total counter\netcdproxy_x_total 0\n"), "{text}");
+        assert!(text.starts_with("# HELP etcdproxy_build_info Always 1. The labels say what runs.\n"), "{text}");
     }
 }

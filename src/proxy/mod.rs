@@ -16,6 +16,7 @@ mod supervisor;
 mod tunnel;
 mod wrap;
 
+pub(crate) use admin::PortError;
 pub(crate) use backend::Error;
 pub(crate) use claim::{ListenError, claim};
 pub(crate) use etcd::Launch;

@@ -1,27 +1,33 @@
 //! One run of the sidecar: claims the address, tries the endpoints, starts the backend and stays with it.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
+use super::admin::Port;
 use super::backend::Backend;
-use super::claim::{Attempt, Claim, try_claim};
-use super::etcd::{EtcdChild, Launch, Output};
+use super::claim::{Attempt, Claim, ListenError, StandBy, try_claim};
+use super::etcd::{EtcdChild, Launch, Output, Status, Supervision};
 use super::preflight::{self, Tried, Verdict};
 use super::supervisor::supervise;
 use super::tunnel::Tunnel;
+use crate::net::local::look_up;
 use crate::os::env::Env;
-use crate::os::log::warn_all;
+use crate::os::log::{Throttle, warn_all};
 use crate::os::process::exec;
-use crate::os::signals::{ENDING, Events};
+use crate::os::signals::{Events, FOR_LAUNCHERS};
 use crate::release::{Executable, RELEASE, Store};
 use crate::settings::{ListenAddr, Preflight, Run, Settings};
 
 /// How often a proxy that stands by checks whether the port is free.
 const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often to look up a name to listen on that has no address.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Forwards connections until a signal ends it, or execs etcd. `extra` are flags for etcd.
 ///
@@ -36,6 +42,7 @@ pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env) -> Result<
 
 /// Leaves the signals as they are: after exec, they are etcd's.
 fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
+    let Some(settings) = &wait_for_name(settings, None) else { return Ok(()) };
     let Some(claim) = stand_by(&settings.listen_addr, None)? else { return Ok(()) };
     warn_all(&settings.warnings);
     let preflight = preflight_mode(settings, env);
@@ -55,7 +62,8 @@ fn prepare_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<(E
 
 /// Starts the backend and supervises it.
 fn run_supervised(settings: &Settings, drain: Duration, extra: &[OsString], env: &Env) -> Result<()> {
-    let events = Events::new(&ENDING).context("cannot receive signals")?;
+    let events = Events::new(&FOR_LAUNCHERS).context("cannot receive signals")?;
+    let Some(settings) = &wait_for_name(settings, Some(&events)) else { return Ok(()) };
     let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
     let preflight = preflight_mode(settings, env);
     let Some(settings) = &preflight::discover(settings, Some(&events), preflight)? else { return Ok(()) };
@@ -67,24 +75,67 @@ fn run_supervised(settings: &Settings, drain: Duration, extra: &[OsString], env:
     Ok(supervise(&mut *backend, drain, &events)?)
 }
 
-/// Waits until no other proxy serves the address. Returns `None` when a signal comes first.
-fn stand_by(addr: &ListenAddr, events: Option<&Events>) -> Result<Option<Claim>> {
-    let mut logged = false;
+/// Waits until the name to listen on has an address: its DNS may come later than this host. Returns `None` when a signal
+/// comes first.
+fn wait_for_name(settings: &Settings, events: Option<&Events>) -> Option<Settings> {
+    let warnings = Throttle::default();
     loop {
-        match try_claim(addr)? {
-            Attempt::Ours(claim) => return Ok(Some(claim)),
-            Attempt::Served if !logged => {
-                log::info!("another etcd proxy serves {addr}: standing by");
-                logged = true;
-            }
-            Attempt::Served => {}
+        match looked_up(settings) {
+            Ok(settings) => return Some(settings),
+            Err(err) => warnings.warn(format_args!("{err}; trying again every second")),
         }
-        match events {
-            None => std::thread::sleep(STAND_BY_INTERVAL),
-            Some(events) if events.next(STAND_BY_INTERVAL).ending().is_some() => return Ok(None),
-            Some(_) => {}
+        if is_interrupted(events, LOOK_UP_INTERVAL) {
+            return None;
         }
     }
+}
+
+/// The settings with the addresses that the names to listen on have now.
+///
+/// # Errors
+/// [`ListenError::Unresolved`]
+pub(super) fn looked_up(settings: &Settings) -> Result<Settings, ListenError> {
+    let look_up = |addr: &ListenAddr| look_up(addr).map_err(|why| ListenError::Unresolved { addr: addr.clone(), why });
+    let mut settings = settings.clone();
+    if is_unknown_name(&settings.listen_addr) {
+        settings = settings.with_listen_addr(look_up(&settings.listen_addr)?);
+    }
+    // etcd looks this one up itself.
+    if settings.run != Run::ExecEtcd
+        && let Some(addr) = settings.metrics_addr.take()
+        && let ListenAddr::Tcp(addr) = look_up(&addr.into())?
+    {
+        settings.metrics_addr = Some(addr);
+    }
+    Ok(settings)
+}
+
+fn is_unknown_name(addr: &ListenAddr) -> bool {
+    matches!(addr, ListenAddr::Tcp(addr) if addr.addrs().next().is_none())
+}
+
+/// Waits. Returns whether an ending signal has come.
+fn is_interrupted(events: Option<&Events>, pause: Duration) -> bool {
+    let Some(events) = events else {
+        std::thread::sleep(pause);
+        return false;
+    };
+    events.next(pause).ending().is_some()
+}
+
+/// Waits until no other proxy serves the address. Returns `None` when a signal comes first.
+fn stand_by(addr: &ListenAddr, events: Option<&Events>) -> Result<Option<Claim>> {
+    if let Attempt::Ours(claim) = try_claim(addr)? {
+        return Ok(Some(claim));
+    }
+    log::info!("another etcd proxy serves {addr}: standing by");
+    let mut standing_by = StandBy::new(addr);
+    while !is_interrupted(events, STAND_BY_INTERVAL) {
+        if let Attempt::Ours(claim) = standing_by.try_claim()? {
+            return Ok(Some(claim));
+        }
+    }
+    Ok(None)
 }
 
 /// A backend that only needs to be started, and what is known about the endpoints.
@@ -149,12 +200,25 @@ impl Prepared {
                 let output = Output::new(&preflight::failing(&tried));
                 let later = output.clone();
                 preflight::report_rest(results, move |endpoint, problem| later.report(endpoint, problem));
-                Box::new(EtcdChild::start(launch, etcd, &settings.listen_addr, output)?)
+                let supervision = supervision(settings)?;
+                Box::new(EtcdChild::start(launch, etcd, &settings.listen_addr, output, supervision)?)
             }
             // Its health checks find the same problems.
             Start::Tunnel => Box::new(Tunnel::start(settings, &tried)?),
         })
     }
+}
+
+/// What happens beside a supervised etcd.
+fn supervision(settings: &Settings) -> Result<Supervision> {
+    let Settings { listen_addr, metrics_addr, .. } = settings;
+    let status = Arc::new(Status::new(listen_addr));
+    let serves_metrics = matches!(settings.run, Run::SuperviseEtcd { .. });
+    let metrics_addr = metrics_addr.as_ref().filter(|_| serves_metrics);
+    let metrics = metrics_addr.map(|addr| Port::open(addr, Arc::clone(&status))).transpose()?;
+    // An etcd that uses an HTTP proxy reaches members that we may not reach, and the other way round.
+    let watched = (!settings.use_http_proxy).then(|| settings.clone());
+    Ok(Supervision { watched, status, metrics })
 }
 
 /// The preflight that the user chose; off if etcd may use an HTTP proxy, which the preflight cannot.

@@ -10,9 +10,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 use super::backend::Backend;
-use super::claim::{Attempt, Claim, try_claim};
+use super::claim::{Attempt, Claim, may_be_free, try_claim};
 use super::preflight;
-use super::session::{Prepared, preflight_mode};
+use super::session::{Prepared, looked_up, preflight_mode};
 use crate::net::etcd_health::{self, Waiting};
 use crate::os::env::Env;
 use crate::os::process::{self, ExecError, FOREVER};
@@ -46,7 +46,7 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let waiting = Waiting::new(wrap.timeout);
     let mut sidecar = Sidecar { addr: wrap.addr, settings: wrap.settings, backend: None, claim: None, env };
     if let Attempt::Ours(claim) = try_claim(&sidecar.addr)? {
-        let settings = sidecar.settings.clone()?;
+        let settings = looked_up(sidecar.settings.as_ref().map_err(Clone::clone)?)?;
         let preflight = preflight_mode(&settings, env);
         let Some(settings) = preflight::discover(&settings, Some(&events), preflight)? else {
             return Ok(process::signal_code(Signal::SIGTERM));
@@ -90,11 +90,11 @@ impl Sidecar<'_> {
         if let Some(backend) = &mut self.backend {
             return Ok(backend.tend()?);
         }
-        if !etcd_health::check_listening(addr, LISTENING_INTERVAL).listening
+        if may_be_free(addr)
             && let Attempt::Ours(claim) = try_claim(addr)?
         {
             let cannot = || format!("the proxy at {addr} has ended, and no other can be started");
-            let settings = self.settings.clone().with_context(cannot)?;
+            let settings = looked_up(self.settings.as_ref().map_err(Clone::clone).with_context(cannot)?)?;
             log::info!("the proxy at {addr} has ended: starting another");
             self.claim = Some(claim);
             self.backend = Some(Prepared::new(&settings, &[], self.env, Preflight::Off)?.start(&settings)?);

@@ -28,7 +28,7 @@ mod table;
 mod tls;
 mod unknown;
 
-pub(crate) use addr::ListenAddr;
+pub(crate) use addr::{ListenAddr, TcpAddr, target};
 pub(crate) use duration::duration;
 pub(crate) use endpoint::{Endpoint, Scheme};
 pub(crate) use error::Error;

@@ -33,6 +33,8 @@ pub(crate) struct Capabilities {
     pub passwords: bool,
     /// It looks SRV records up again while it runs.
     pub follows_srv: bool,
+    /// It can listen on a Unix socket.
+    pub unix_sockets: bool,
     /// Minimum memory that it works with, in MB.
     pub min_memory: u32,
 }
@@ -51,6 +53,8 @@ pub(super) struct Demands<'a> {
     pub srv: bool,
     /// This launcher has no etcd.
     pub no_etcd: bool,
+    /// The proxy listens on a Unix socket.
+    pub unix_socket: bool,
 }
 
 impl Mode {
@@ -63,6 +67,7 @@ impl Mode {
                 common_names: false,
                 passwords: false,
                 follows_srv: false,
+                unix_sockets: false,
                 min_memory: 32, // 26 when idle
             },
             Self::Tunnel => Capabilities {
@@ -72,6 +77,7 @@ impl Mode {
                 common_names: true,
                 passwords: true,
                 follows_srv: true,
+                unix_sockets: true,
                 min_memory: 8, // 4 when idle
             },
         }
@@ -94,6 +100,9 @@ impl Mode {
         let can = first.capabilities();
         if demands.no_etcd && can.runs_etcd {
             return (second, Some(NO_ETCD.to_owned()));
+        }
+        if demands.unix_socket && !can.unix_sockets {
+            return (second, Some("etcd's grpc-proxy cannot listen on a Unix socket".to_owned()));
         }
         if let Some(name) = demands.common_name
             && !can.common_names
@@ -205,6 +214,7 @@ mod tests {
             (Demands { srv: true, ..none }, Mode::Tunnel),
             (Demands { srv: true, only_etcd: true, ..none }, Mode::GrpcProxy),
             (Demands { no_etcd: true, ..none }, Mode::Tunnel),
+            (Demands { unix_socket: true, ..none }, Mode::Tunnel),
             (Demands { no_etcd: true, password: true, only_etcd: true, ..none }, Mode::Tunnel),
         ] {
             let (mode, why) = Mode::auto(demands);

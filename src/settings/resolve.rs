@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::addr::ListenAddr;
+use super::addr::{ListenAddr, TcpAddr};
 use super::binding;
 use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
@@ -32,7 +32,7 @@ pub(crate) struct Settings {
     /// Prefix that etcd's proxy puts before every key.
     pub namespace: Option<String>,
     /// Where Prometheus metrics are served besides the listen address.
-    pub metrics_addr: Option<ListenAddr>,
+    pub metrics_addr: Option<TcpAddr>,
     pub preflight: Preflight,
     /// Memory that the proxy may use, in MiB.
     pub memory: Option<u32>,
@@ -93,7 +93,7 @@ impl Sources {
         }
         let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
         let use_http_proxy = self.switch(Setting::UseHttpProxy)?;
-        let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some(), use_http_proxy)?;
+        let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some(), use_http_proxy, &listen_addr)?;
         if password && !mode.capabilities().passwords {
             let tunnel = self.origin(Setting::Mode).assignment(Setting::Mode, "tunnel");
             warnings.push(format!(
@@ -101,15 +101,10 @@ impl Sources {
                  token of the first login expires (after 300 s by default): use {tunnel}"
             ));
         }
-        if !listen_addr.is_loopback() {
-            warnings.push(format!(
-                "{listen_addr} is not a loopback address: everyone who can reach it has this sidecar's access to the \
-                 cluster"
-            ));
-        }
-        let metrics_addr = self.parsed(Setting::MetricsAddr, ListenAddr::parse_metrics)?;
+        let listen_addr = choose(listen_addr, mode, &mut warnings);
+        let metrics_addr = self.parsed(Setting::MetricsAddr, TcpAddr::parse_metrics)?;
         if let (Some(addr), Some(value)) = (&metrics_addr, self.get(Setting::MetricsAddr))
-            && *addr == listen_addr
+            && listen_addr.overlaps(addr)
         {
             let problem = format!("{addr} is the address that the application connects to: choose another one");
             return Err(value.error(problem));
@@ -172,12 +167,14 @@ impl Sources {
         password: bool,
         srv: bool,
         use_http_proxy: bool,
+        listen_addr: &ListenAddr,
     ) -> Result<(Mode, Option<String>), Error> {
         let identity = tls.identity.as_ref();
         let named = identity.and_then(|it| Some((&it.cert.name, it.common_name.as_deref()?)));
         let namespace = self.get(Setting::Namespace);
         let http_proxy = self.http_proxy.filter(|_| use_http_proxy);
         let only_etcd = namespace.is_some() || http_proxy.is_some();
+        let unix_socket = listen_addr.socket_path().is_some();
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
             Some(mode) => (mode, None),
             None => Mode::auto(Demands {
@@ -186,6 +183,7 @@ impl Sources {
                 only_etcd,
                 srv,
                 no_etcd: !self.has_etcd,
+                unix_socket,
             }),
         };
         let can = mode.capabilities();
@@ -198,6 +196,16 @@ impl Sources {
             return Err(chosen.error(format_args!(
                 "{NO_ETCD}, which mode {mode} needs: use {tunnel}, or a build with etcd (on Cloud Foundry, stage \
                  without BP_ETCDPROXY_MODE=tunnel)"
+            )));
+        }
+        if unix_socket
+            && !can.unix_sockets
+            && let Some(value) = self.get(Setting::ListenAddr)
+        {
+            let tunnel = origin.assignment(Setting::Mode, "tunnel");
+            return Err(value.error(format_args!(
+                "etcd's grpc-proxy cannot listen on a Unix socket: use {tunnel}, or write host:port, as in \
+                 127.0.0.1:2379"
             )));
         }
         if let Some((cert, name)) = named
@@ -265,6 +273,29 @@ impl Sources {
         };
         Ok(Tls { ca, identity })
     }
+}
+
+impl Settings {
+    /// The same settings with the addresses that the name to listen on has, and the warnings that these cause.
+    pub(crate) fn with_listen_addr(&self, looked_up: ListenAddr) -> Self {
+        let mut settings = self.clone();
+        settings.listen_addr = choose(looked_up, self.run.mode(), &mut settings.warnings);
+        settings
+    }
+}
+
+/// The address to listen on: one of several for etcd, which takes no more.
+fn choose(addr: ListenAddr, mode: Mode, warnings: &mut Vec<String>) -> ListenAddr {
+    let single = addr.single().filter(|_| mode.capabilities().runs_etcd);
+    if let Some(single) = &single {
+        warnings.push(format!(
+            "{addr} means several addresses, and etcd's grpc-proxy listens on one of them, {single}: use {single}, or \
+             --mode tunnel, which listens on all"
+        ));
+    }
+    let addr = single.unwrap_or(addr);
+    warnings.extend(addr.exposure());
+    addr
 }
 
 /// `None` for `off`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::addr::ListenAddr;
+use super::addr::{ListenAddr, TcpAddr};
 use super::endpoint::{Scheme, parse_list};
 use super::error::Error;
 use super::sources::Sources;
@@ -37,11 +37,13 @@ impl Needs {
     pub(crate) fn of(env: &Env) -> Result<Self, Error> {
         let sources = Sources::new([], env);
         let mut needs = Self::default();
-        let metrics_addr = sources.parsed(Setting::MetricsAddr, ListenAddr::parse_metrics)?;
-        for addr in [sources.listen_addr()?].into_iter().chain(metrics_addr) {
-            let (host, port) = addr.target();
-            needs.reach(host);
-            needs.ports.insert(port);
+        let metrics_addr = sources.parsed(Setting::MetricsAddr, TcpAddr::parse_metrics)?;
+        for addr in [sources.listen_addr()?].into_iter().chain(metrics_addr.map(Into::into)) {
+            // A socket needs neither an address family of the Internet nor a port.
+            if let ListenAddr::Tcp(addr) = addr {
+                needs.reach(addr.host());
+                needs.ports.insert(addr.port());
+            }
         }
         for setting in TLS_SETTINGS {
             match sources.get(setting) {
@@ -105,6 +107,16 @@ mod tests {
         assert!(!all.ipv4 && all.ipv6 && all.holds_key);
         assert_eq!(all.ports, [2, 3].into());
         assert_eq!(all.files, [(Setting::CaCert, "/etc/ca.pem".into())]);
+    }
+
+    #[test]
+    fn a_unix_socket_needs_no_port_and_a_name_needs_both_families() {
+        let endpoints = ("ETCDPROXY_ENDPOINTS", "10.0.0.1:2379");
+        let socket = needs([endpoints, ("ETCDPROXY_LISTEN_ADDR", "unix:///run/etcdproxy/etcd.sock")]);
+        assert!(socket.ipv4 && !socket.ipv6 && socket.ports.is_empty());
+        let name = needs([endpoints, ("ETCDPROXY_LISTEN_ADDR", "localhost:2379")]);
+        assert!(name.ipv4 && name.ipv6);
+        assert_eq!(name.ports, [2379].into());
     }
 
     #[test]

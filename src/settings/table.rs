@@ -57,7 +57,7 @@ settings! {
     DiscoverySrv: Some("--discovery-srv"), "ETCDPROXY_DISCOVERY_SRV", Kind::Text("DOMAIN"), default None,
         "Find the cluster's members by the SRV records of this domain, instead of --endpoints";
     ListenAddr: Some("--listen-addr"), "ETCDPROXY_LISTEN_ADDR", Kind::Text("HOST:PORT"), default Some("127.0.0.1:2379"),
-        "Address that the application connects to";
+        "Address that the application connects to; with the tunnel, also unix: and the path of a socket";
     Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "tunnel"]), default Some("auto"),
         "How to forward connections: auto, grpc-proxy (etcd's own proxy) or tunnel";
     Service: Some("--service"), "ETCDPROXY_SERVICE", Kind::Text("NAME"), default None,

@@ -1,6 +1,6 @@
 //! `run --drain`: etcdproxy supervises etcd.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,8 +10,9 @@ use nix::unistd::Pid;
 
 use crate::load;
 use crate::support::{
-    Cluster, Process, binary, child_of, command, etcdproxy, eventually, fails_with, finish, free_addr, is_alive,
-    is_ready, unique_addr, unique_host, wait_listening, wait_ready,
+    Cluster, Process, binary, check_prometheus_text, child_of, command, enable_auth, etcdproxy, eventually, fails_with,
+    finish, free_addr, free_addrs, http, is_alive, is_ready, link, manifest_value, unique_addr, unique_host,
+    wait_listening, wait_ready,
 };
 
 fn run(endpoints: &str, addr: &str, drain: &str) -> Command {
@@ -117,12 +118,11 @@ fn etcd_is_not_restarted_with_a_setting_that_it_rejects() {
 fn etcd_is_not_restarted_when_it_rejects_a_setting_after_opening_its_port() {
     let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
-    let other = std::net::TcpListener::bind((host.as_str(), 0)).unwrap();
-    let metrics = other.local_addr().unwrap().to_string();
     let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", &closed, "--listen-addr", &addr]);
-    let (code, _, stderr) = finish(command.args(["--drain", "1s", "--metrics-addr", &metrics]));
+    command.args(["--drain", "1s", "--", "--cert-file=/no/such.crt", "--key-file=/no/such.key"]);
+    let (code, _, stderr) = finish(&mut command);
     assert_eq!(code, 78, "{stderr}");
-    assert!(stderr.lines().last().unwrap().contains("address already in use"), "{stderr}");
+    assert!(stderr.lines().last().unwrap().contains("open /no/such.crt: no such file or directory"), "{stderr}");
 }
 
 #[test]
@@ -238,6 +238,151 @@ fn a_second_proxy_stands_by_and_takes_over() {
     eventually("the second proxy serves", || is_ready(&addr) && etcd_of(&second) > 0);
     second.kill();
     assert!(second.stderr_text().contains(&format!("another etcd proxy serves {addr}: standing by")));
+}
+
+/// The metrics of a supervised etcd: the launcher's own, and those of etcd's proxy.
+#[test]
+fn the_metrics_port_of_a_supervised_etcd_shows_its_state_and_its_restarts() {
+    let cluster = Cluster::start(1);
+    let addrs = free_addrs(&unique_host(), 2);
+    let [addr, metrics] = &addrs[..] else { unreachable!() };
+    let mut proxy = Process::start(run(&cluster.endpoints(), addr, "8s").args(["--metrics-addr", metrics]));
+    wait_ready(addr);
+    let page = || http(metrics, "GET", "/metrics");
+    let labels = format!("version=\"{}\",etcd_version=\"{}\"", env!("CARGO_PKG_VERSION"), manifest_value("  version:"));
+    eventually("etcd is healthy", || page().contains("\netcdproxy_etcd_healthy 1\n"));
+    let text = page();
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+        "{text}"
+    );
+    for sample in [
+        &format!("etcdproxy_build_info{{{labels},mode=\"grpc-proxy\"}} 1"),
+        "etcdproxy_etcd_up 1",
+        "etcdproxy_etcd_restarts_total{reason=\"ended\"} 0",
+        "etcdproxy_etcd_restarts_total{reason=\"stuck\"} 0",
+        "etcdproxy_etcd_clients 0",
+    ] {
+        assert!(text.contains(&format!("\n{sample}\n")), "{sample}: {text}");
+    }
+    assert!(
+        text.contains("\ngo_goroutines ") && text.contains("\netcd_grpc_proxy_"),
+        "no metrics of etcd's proxy: {text}"
+    );
+    check_prometheus_text(text.split_once("\r\n\r\n").unwrap().1);
+    assert!(http(metrics, "GET", "/health").starts_with("HTTP/1.1 200 OK"));
+    let head = http(metrics, "HEAD", "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.ends_with("\r\n\r\n"), "{head}");
+
+    kill_etcd_of(&proxy);
+    eventually("the restart is counted", || page().contains("\netcdproxy_etcd_restarts_total{reason=\"ended\"} 1\n"));
+    wait_ready(addr);
+    // Nobody can keep others out, or hold up the end, with connections that say nothing.
+    let idle: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(metrics).unwrap()).collect();
+    eventually("etcd is up", || page().contains("\netcdproxy_etcd_up 1\n"));
+    let started = Instant::now();
+    assert_eq!(proxy.terminate().code(), Some(0), "{}", proxy.stderr_text());
+    assert!(started.elapsed() < Duration::from_secs(6), "it drained for connections to the metrics port");
+    drop(idle);
+}
+
+#[test]
+fn an_address_for_metrics_that_is_in_use_is_an_error_that_names_it() {
+    let host = unique_host();
+    let other = std::net::TcpListener::bind((host.as_str(), 0)).unwrap();
+    let metrics = other.local_addr().unwrap().to_string();
+    for mode in ["grpc-proxy", "tunnel"] {
+        let mut command = run(&free_addr(&host), &free_addr(&host), "1s");
+        let command = command.args(["--preflight", "off", "--mode", mode, "--metrics-addr", &metrics]);
+        let line = fails_with(78, command);
+        let holder = std::process::id();
+        assert!(line.starts_with(&format!("etcdproxy: error: {metrics} is in use by ")), "{line}");
+        assert!(line.contains(&format!("(pid {holder}), which is not etcd's proxy")), "{line}");
+    }
+}
+
+/// etcd's own pause between two attempts to connect is 10 s after a quarter of a minute, and grows up to two minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_is_started_again_when_it_does_not_find_back_to_its_member() {
+    let mut cluster = Cluster::start(1);
+    let addr = unique_addr();
+    let dir = tempfile::tempdir().unwrap();
+    let log_file = dir.path().join("log");
+    let log = || std::fs::read_to_string(&log_file).unwrap();
+    let mut command = run(&cluster.endpoints(), &addr, "0s");
+    command.args(["--log-format", "raw"]).stderr(std::fs::File::create(&log_file).unwrap());
+    let _proxy = Process::start(&mut command);
+    wait_ready(&addr);
+    cluster.kill_member(0);
+    let attempts = || log().matches("createTransport failed to connect").count();
+    eventually("etcd has tried six times to connect", || attempts() >= 6);
+    cluster.start_member(0);
+    cluster.wait_member(0);
+    let client = load::connect(&addr).await.unwrap();
+    let put = async { while client.kv_client().put("key", "value", None).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), put).await.expect("calls work again");
+    let log = log();
+    let message = "a member serves again, and etcd's proxy has not noticed for 3 s: starting it again";
+    assert_eq!(log.matches(message).count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_is_left_alone_while_a_new_start_would_not_help() {
+    let mut cluster = Cluster::start(3);
+    let (proxy, addr) = start(&cluster, "0s");
+    let etcd = etcd_of(&proxy);
+    // One member of three answers, and says that there is no leader.
+    (0..2).for_each(|n| cluster.kill_member(n));
+    eventually("the cluster does not answer", || !is_ready(&addr));
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!(etcd_of(&proxy), etcd);
+    (0..2).for_each(|n| cluster.start_member(n));
+    wait_ready(&addr);
+    // The cluster refuses the anonymous read behind /health.
+    let client = load::connect(&addr).await.unwrap();
+    enable_auth(&client, &[("root", "r00t")]).await;
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!(etcd_of(&proxy), etcd);
+    assert!(!proxy.into_log().contains("starting it again"));
+}
+
+#[test]
+fn usr1_and_usr2_do_not_end_a_launcher() {
+    let cluster = Cluster::start(1);
+    for mode in ["grpc-proxy", "tunnel"] {
+        let addr = unique_addr();
+        let mut proxy = Process::start(run(&cluster.endpoints(), &addr, "0s").args(["--mode", mode]));
+        wait_ready(&addr);
+        for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+            proxy.signal(signal);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(proxy.is_running() && is_ready(&addr));
+        assert_eq!(proxy.terminate().code(), Some(0));
+    }
+}
+
+/// A proxy of the application's own, as in a manifest for the 2019 buildpack, logs what is asked of it.
+#[test]
+fn standing_by_for_another_program_asks_it_nothing() {
+    let host = unique_host();
+    let (closed, addr) = (free_addr(&host), free_addr(&host));
+    let dir = tempfile::tempdir().unwrap();
+    let log_file = dir.path().join("log");
+    let args = ["grpc-proxy", "start", "--endpoints", &closed, "--listen-addr", &addr, "--advertise-client-url", &addr];
+    let mut etcd = command(&link(dir.path(), "etcd"), args);
+    let mut etcd = Process::start(etcd.stdout(Stdio::null()).stderr(std::fs::File::create(&log_file).unwrap()));
+    wait_listening(&addr);
+    let mut second = Process::start(run(&closed, &addr, "0s").args(["--preflight", "off"]));
+    let mut lines = BufReader::new(second.stderr()).lines().map_while(Result::ok);
+    assert_eq!(lines.next(), Some(format!("etcdproxy: another etcd proxy serves {addr}: standing by")));
+    let asked = || std::fs::read_to_string(&log_file).unwrap().matches("health error").count();
+    let before = asked();
+    assert!(before <= 1, "it needs one question to find out what listens there");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(asked(), before);
+    etcd.kill();
+    assert!(lines.any(|line| line.ends_with(&format!("listens on {addr}"))));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod exit_codes;
 mod failover;
 mod install;
 mod limits;
+mod listen;
 mod names;
 mod pki;
 mod run;

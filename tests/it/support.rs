@@ -1,8 +1,9 @@
 //! Helpers that the tests share: the binary under test, processes that end with their test, clusters of real members.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -307,6 +308,52 @@ pub(crate) fn web_server(host: &str) -> String {
         }
     });
     addr
+}
+
+/// The response to an HTTP/1.1 request.
+pub(crate) fn http(addr: &str, method: &str, path: &str) -> String {
+    http_over(TcpStream::connect(addr).unwrap(), method, path)
+}
+
+/// The same, over any connection.
+pub(crate) fn http_over(mut stream: impl Read + Write, method: &str, path: &str) -> String {
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Asserts the rules of Prometheus' text format: a family has its HELP and TYPE before its samples, and all of them
+/// together; the names of our counters, and of nothing else of ours, end in `_total`; no sample is there twice.
+pub(crate) fn check_prometheus_text(text: &str) {
+    let (mut families, mut samples) = (BTreeMap::new(), BTreeSet::new());
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            rest.split(' ').next().unwrap().clone_into(&mut current);
+            assert!(!families.contains_key(&current), "two families with this name: {line}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(name, current, "{line}");
+            let is_ours = name.starts_with("etcdproxy_");
+            assert!(!is_ours || (kind == "counter") == name.ends_with("_total"), "{line}");
+            families.insert(name.to_owned(), kind.to_owned());
+        } else {
+            let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}"));
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(samples.insert(sample.to_owned()), "twice: {line}");
+            let name = sample.split('{').next().unwrap();
+            let suffixes = if ["histogram", "summary"].contains(&families[&current].as_str()) {
+                &["_bucket", "_sum", "_count", ""][..]
+            } else {
+                &[""]
+            };
+            assert!(suffixes.iter().any(|suffix| name.strip_suffix(suffix) == Some(&current)), "{line}");
+            let Some((_, labels)) = sample.split_once('{') else { continue };
+            assert!(labels.ends_with("\"}") && labels.contains("=\""), "{line}");
+        }
+    }
+    assert!(text.ends_with('\n') && families.len() > 2, "{text}");
 }
 
 /// Waits, with the product's own command, until the cluster answers at `addr`.

@@ -12,8 +12,9 @@ use serde_json::json;
 use crate::load::{self, Load};
 use crate::pki::{Authority, Pair, write};
 use crate::support::{
-    Cluster, Process, Tls, binary, command, enable_auth, etcdproxy, eventually, fails_with, finish, free_addr,
-    free_addrs, is_ready, makes_progress, unique_addr, unique_host, wait_listening, wait_ready, web_server,
+    Cluster, Process, Tls, binary, check_prometheus_text, command, enable_auth, etcdproxy, eventually, fails_with,
+    finish, free_addr, free_addrs, http, is_ready, makes_progress, unique_addr, unique_host, wait_listening,
+    wait_ready, web_server,
 };
 
 fn tunnel(endpoints: &str, addr: &str) -> Command {
@@ -41,13 +42,8 @@ fn connect_http2(addr: &str) -> io::Result<TcpStream> {
     Ok(client)
 }
 
-/// The response to an HTTP/1.1 request.
 fn get(addr: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    http(addr, "GET", path)
 }
 
 /// The value of a metric. `name` includes its labels.
@@ -311,7 +307,7 @@ fn connections_leave_no_file_and_no_memory_behind() {
         for n in 0..count {
             let sent: &[u8] = match n % 4 {
                 0 => b"",
-                1 => b"\x16\x03\x01 garbage",
+                1 => b"\x01\x03\x01 garbage",
                 2 => &GREETING[..10],
                 _ => {
                     connect_http2(&addr).unwrap();
@@ -329,7 +325,7 @@ fn connections_leave_no_file_and_no_memory_behind() {
     assert!(growth < 2_000, "{memory_before} kB, then {growth} kB more");
     assert!(metric(&addr, "refused_connections_total{reason=\"garbage\"}") > 2_000);
     let member = format!("{{member=\"{}\"}}", cluster.endpoints());
-    eventually("no connection is open", || metric(&addr, &format!("connections{member}")) == 0);
+    eventually("no connection is open", || metric(&addr, &format!("open_connections{member}")) == 0);
     assert!(metric(&addr, &format!("connections_total{member}")) > 2_000);
     assert_eq!(metric(&addr, &format!("member_up{member}")), 1);
 }
@@ -359,18 +355,18 @@ async fn a_client_that_reads_nothing_slows_nobody_down_and_uses_no_memory() {
 fn at_its_limit_of_open_files_the_tunnel_refuses_connections_but_still_reports_health() {
     let cluster = Cluster::start(1);
     let addr = unique_addr();
-    let script = "ulimit -n 104; exec \"$0\" run --mode tunnel --endpoints \"$1\" --listen-addr \"$2\"";
+    let script = "ulimit -n 136; exec \"$0\" run --mode tunnel --endpoints \"$1\" --listen-addr \"$2\"";
     let mut shell = command("/bin/bash".as_ref(), ["-c", script]);
     shell.arg(binary()).args([&cluster.endpoints(), &addr]).stderr(Stdio::piped());
     let tunnel = Process::start(&mut shell);
     wait_ready(&addr);
     let clients: Vec<TcpStream> = (0..30).filter_map(|_| connect_http2(&addr).ok()).collect();
-    assert_eq!(clients.len(), 20, "(104 - 64) / 2");
+    assert_eq!(clients.len(), 20, "(136 - 96) / 2");
     assert!(get(&addr, "/health").starts_with("HTTP/1.1 200"));
     drop(clients);
     eventually("the tunnel accepts connections again", || connect_http2(&addr).is_ok());
     let log = tunnel.into_log();
-    let message = "a connection is refused: the tunnel serves at most 20 at once, because ulimit -n is 104: raise it";
+    let message = "a connection is refused: the tunnel serves at most 20 at once, because ulimit -n is 136: raise it";
     assert_eq!(log.matches(message).count(), 1, "{log}");
 }
 
@@ -424,4 +420,113 @@ fn exec_can_use_the_tunnel_and_its_command_keeps_the_limit_of_open_files() {
     let mut shell = command("/bin/sh".as_ref(), ["-c", script]);
     let (code, stdout, stderr) = finish(shell.arg(binary()).args([&cluster.endpoints(), &addr]));
     assert_eq!((code, stdout), (0, format!("{addr} is ready\n1000\n")), "{stderr}");
+}
+
+#[test]
+fn every_sample_exists_from_the_start_and_the_page_is_what_prometheus_reads() {
+    let host = unique_host();
+    let endpoints = free_addrs(&host, 2).join(",http://");
+    let addrs = free_addrs(&host, 2);
+    let [addr, metrics] = &addrs[..] else { unreachable!() };
+    let mut command = tunnel(&endpoints, addr);
+    let _tunnel = Process::start(command.args(["--preflight", "off", "--metrics-addr", metrics]));
+    wait_listening(addr);
+    for addr in [addr, metrics] {
+        let page = get(addr, "/metrics");
+        assert!(
+            page.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+            "{page}"
+        );
+        let (head, text) = page.split_once("\r\n\r\n").unwrap();
+        check_prometheus_text(text);
+        for member in endpoints.split(",http://") {
+            let member = format!("member=\"http://{member}\"");
+            for sample in ["open_connections", "connections_total", "sent_bytes_total", "failovers_total", "member_up"]
+            {
+                assert!(text.contains(&format!("\netcdproxy_tunnel_{sample}{{{member}}} 0\n")), "{sample}: {text}");
+            }
+            for kind in ["dns", "refused", "timeout", "unreachable", "protocol", "own_address", "tls"] {
+                let sample = format!("etcdproxy_tunnel_connect_failures_total{{{member},kind=\"{kind}\"}}");
+                assert!(text.contains(&sample), "{sample}: {text}");
+            }
+        }
+        for reason in ["limit", "garbage", "tls", "silent"] {
+            assert!(
+                text.contains(&format!("refused_connections_total{{reason=\"{reason}\"}} 0\n")),
+                "{reason}: {text}"
+            );
+        }
+        assert!(text.contains("mode=\"tunnel\"} 1\n") && text.contains("\netcdproxy_tunnel_clients 0\n"), "{text}");
+        // HEAD has the same head, and no body.
+        let headers = |head: &str| head.lines().filter(|line| !line.starts_with("Content-Length")).count();
+        let answer = http(addr, "HEAD", "/metrics");
+        let (head_of_head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!((headers(head_of_head), body), (headers(head), ""));
+        assert!(http(addr, "HEAD", "/health").starts_with("HTTP/1.1 503 "));
+    }
+}
+
+#[test]
+fn a_failed_connection_is_counted_with_its_member() {
+    let mut cluster = Cluster::start(1);
+    let (_tunnel, addr) = start(&cluster);
+    cluster.kill_member(0);
+    let _ = connect_http2(&addr);
+    let labels = format!("{{member=\"{}\",kind=\"refused\"}}", cluster.endpoints());
+    eventually("it is counted", || metric(&addr, &format!("connect_failures_total{labels}")) > 0);
+}
+
+/// The port for metrics may be open to others. They must not take the application's places, or hold up the end.
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let cluster = Cluster::start(1);
+    let addrs = free_addrs(&unique_host(), 2);
+    let [addr, metrics] = &addrs[..] else { unreachable!() };
+    let script =
+        "ulimit -n 136; exec \"$0\" run --mode tunnel --endpoints \"$1\" --listen-addr \"$2\" --metrics-addr \"$3\"";
+    let mut shell = command("/bin/bash".as_ref(), ["-c", script]);
+    let mut tunnel =
+        Process::start(shell.arg(binary()).args([&cluster.endpoints(), addr, metrics]).stderr(Stdio::piped()));
+    wait_ready(addr);
+    let connect = |addr: &String| TcpStream::connect(addr).unwrap();
+    let idle: Vec<_> = (0..300).flat_map(|_| [connect(metrics), connect(addr)]).collect();
+    let clients: Vec<TcpStream> = (0..20).map(|_| connect_http2(addr).unwrap()).collect();
+    assert!(get(metrics, "/metrics").contains("\netcdproxy_tunnel_clients 20\n"));
+    assert!(metric(metrics, "refused_connections_total{reason=\"silent\"}") > 400);
+    drop(clients);
+    let started = Instant::now();
+    assert_eq!(tunnel.terminate().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(6), "it drained for connections that say nothing");
+    assert!(!tunnel.stderr_text().contains("cannot accept"));
+    drop(idle);
+}
+
+#[test]
+fn a_client_that_speaks_tls_gets_a_line_in_the_log() {
+    let cluster = Cluster::start(1);
+    let (tunnel, addr) = start(&cluster);
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(&addr).unwrap();
+        client.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
+        let _ = client.read(&mut [0]);
+    }
+    assert_eq!(metric(&addr, "refused_connections_total{reason=\"tls\"}"), 3);
+    let log = tunnel.into_log();
+    let line = format!("warning: a client spoke TLS to {addr}, which is plain text: use http://\n");
+    assert_eq!(log.matches(&line).count(), 1, "{log}");
+}
+
+/// With the usual backlog of 128, the others would try again after a second.
+#[test]
+fn a_thousand_clients_can_connect_at_once() {
+    let cluster = Cluster::start(1);
+    let (tunnel, addr) = start(&cluster);
+    tunnel.signal(Signal::SIGSTOP);
+    let addr: std::net::SocketAddr = addr.parse().unwrap();
+    let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10));
+    let started = Instant::now();
+    let clients: Result<Vec<TcpStream>, _> = (0..1000).map(connect).collect();
+    assert_eq!(clients.unwrap().len(), 1000);
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    tunnel.signal(Signal::SIGCONT);
 }

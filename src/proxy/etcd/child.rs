@@ -5,26 +5,40 @@ use std::mem;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::launch::Launch;
 use super::log_filter::Output;
+use super::status::Status;
+use super::watchdog::Watchdog;
 use crate::net::etcd_health::{Occupant, occupant};
 use crate::net::sockets;
 use crate::os::log::{Format, format};
 use crate::os::process::{self, ExecError, describe};
 use crate::os::sys;
+use crate::proxy::admin::Port;
 use crate::proxy::backend::{Backend, Error};
 use crate::proxy::claim::ListenError;
 use crate::release::Executable;
-use crate::settings::ListenAddr;
+use crate::settings::{ListenAddr, Settings};
 
 /// The pause before a restart doubles from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After a run of this length, the pause is the first one again.
 const LONG_RUN: Duration = Duration::from_secs(10);
+
+/// After a start because etcd did not find back to its members, the time to the next such start doubles from the first
+/// to the longest, until the cluster has answered.
+const FIRST_REVIVAL_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_REVIVAL_PAUSE: Duration = Duration::from_mins(5);
+
+/// How often to look whether etcd is stuck: rarely, and often once the cluster does not answer through it.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+const TROUBLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// etcd opens its port before it has checked all its settings. A run of this length proves that it accepts them.
 const PROVEN: Duration = Duration::from_secs(1);
@@ -46,6 +60,26 @@ pub(crate) struct EtcdChild {
     proven: bool,
     /// The pause before the next restart.
     pause: Duration,
+    /// `None`: nobody can say whether etcd reaches its members.
+    watched: Option<Arc<Settings>>,
+    revival: Revival,
+    status: Arc<Status>,
+    /// Serves the metrics as long as this lives.
+    _metrics: Option<Port>,
+}
+
+/// When etcd may be started again because it did not find back to its members.
+struct Revival {
+    not_before: Instant,
+    pause: Duration,
+}
+
+/// What [`EtcdChild`] does besides running etcd.
+pub(in crate::proxy) struct Supervision {
+    /// `None`: nobody can say whether etcd reaches its members.
+    pub watched: Option<Settings>,
+    pub status: Arc<Status>,
+    pub metrics: Option<Port>,
 }
 
 enum State {
@@ -53,6 +87,8 @@ enum State {
         etcd: Process,
         since: Instant,
         listening: bool,
+        /// From the moment at which it listens.
+        watchdog: Option<Watchdog>,
     },
     /// Until then.
     Pausing(Instant),
@@ -76,9 +112,24 @@ impl EtcdChild {
         etcd: Executable,
         addr: &ListenAddr,
         output: Output,
+        supervision: Supervision,
     ) -> Result<Self, ExecError> {
-        let state = State::start(&launch, etcd.path(), &output).map_err(|cause| ExecError::new(etcd.path(), cause))?;
-        Ok(Self { launch, etcd, addr: addr.clone(), output, state, proven: false, pause: FIRST_PAUSE })
+        let Supervision { watched, status, metrics } = supervision;
+        let state = State::start(&launch, etcd.path(), &output, &status);
+        let state = state.map_err(|cause| ExecError::new(etcd.path(), cause))?;
+        Ok(Self {
+            launch,
+            etcd,
+            addr: addr.clone(),
+            output,
+            state,
+            proven: false,
+            pause: FIRST_PAUSE,
+            watched: watched.map(Arc::new),
+            revival: Revival { not_before: Instant::now(), pause: FIRST_REVIVAL_PAUSE },
+            status,
+            _metrics: metrics,
+        })
     }
 
     /// Decides what to do after etcd has ended. Returns the pause before the next call.
@@ -86,6 +137,7 @@ impl EtcdChild {
         if ran >= LONG_RUN {
             self.pause = FIRST_PAUSE;
         }
+        self.status.set_ended();
         let last_words = mem::replace(&mut self.state, State::Pausing(Instant::now())).last_words();
         // etcd exits with 1 when it rejects a flag or cannot listen; a crash of Go has another code.
         if !self.proven && ran < PROVEN && status.code() == Some(1) {
@@ -100,7 +152,27 @@ impl EtcdChild {
                 }
             }
         }
+        self.status.ended.fetch_add(1, Ordering::Relaxed);
         Ok(self.restart_later(&format!("etcd's proxy ended ({})", describe(status))))
+    }
+
+    /// Starts etcd again if it does not find back to its members. No client loses anything: none is served.
+    fn revive(&mut self) {
+        let State::Running { etcd, watchdog: Some(watchdog), .. } = &mut self.state else { return };
+        if watchdog.has_worked() {
+            self.revival.pause = FIRST_REVIVAL_PAUSE;
+        }
+        let now = Instant::now();
+        if !watchdog.is_stuck() || now < self.revival.not_before {
+            return;
+        }
+        self.revival.not_before = now + self.revival.pause;
+        self.revival.pause = (self.revival.pause * 2).min(LONGEST_REVIVAL_PAUSE);
+        log::warn!("a member serves again, and etcd's proxy has not noticed for 3 s: starting it again");
+        process::end(&mut etcd.child, STOP_TIMEOUT);
+        self.status.set_ended();
+        self.status.stuck.fetch_add(1, Ordering::Relaxed);
+        mem::replace(&mut self.state, State::Pausing(now)).last_words();
     }
 
     /// Returns the pause before the next start, longer each time.
@@ -115,21 +187,29 @@ impl EtcdChild {
 
 impl Backend for EtcdChild {
     fn tend(&mut self) -> Result<Duration, Error> {
+        self.revive();
         match &mut self.state {
-            State::Running { etcd, since, listening } => {
+            State::Running { etcd, since, listening, watchdog } => {
                 if let Some(status) = etcd.child.try_wait()? {
                     let ran = since.elapsed();
                     return self.ended(status, ran);
                 }
                 if !*listening && sockets::seems_to_listen(etcd.child.id(), &self.addr) {
                     *listening = true;
+                    self.status.set_listening();
+                    // Without a thread, etcd finds back by itself, only later.
+                    *watchdog = self.watched.as_ref().and_then(|it| Watchdog::start(it, &self.status).ok());
                     log::info!("etcd's proxy (pid {}) listens on {}", etcd.child.id(), self.addr);
                 }
                 self.proven |= *listening && since.elapsed() >= PROVEN;
                 Ok(match (*listening, self.proven) {
                     (false, _) => LISTENING_INTERVAL,
                     (true, false) => PROVEN,
-                    (true, true) => Duration::from_mins(1),
+                    (true, true) => match watchdog {
+                        Some(watchdog) if watchdog.is_in_trouble() => TROUBLE_INTERVAL,
+                        Some(_) => WATCH_INTERVAL,
+                        None => Duration::from_mins(1),
+                    },
                 })
             }
             State::Pausing(until) => {
@@ -137,7 +217,7 @@ impl Backend for EtcdChild {
                 if !left.is_zero() {
                     return Ok(left);
                 }
-                match State::start(&self.launch, self.etcd.path(), &self.output) {
+                match State::start(&self.launch, self.etcd.path(), &self.output, &self.status) {
                     Ok(state) => {
                         self.state = state;
                         Ok(LISTENING_INTERVAL)
@@ -147,7 +227,8 @@ impl Backend for EtcdChild {
                 }
             }
             State::StandingBy => {
-                if occupant(&self.addr) == Occupant::Nobody {
+                // Without a connection, which the other proxy would log.
+                if sockets::is_free(&self.addr) {
                     self.state = State::Pausing(Instant::now());
                 }
                 Ok(FIRST_PAUSE)
@@ -182,7 +263,7 @@ impl Drop for EtcdChild {
 }
 
 impl State {
-    fn start(launch: &Launch, path: &Path, output: &Output) -> io::Result<Self> {
+    fn start(launch: &Launch, path: &Path, output: &Output, status: &Status) -> io::Result<Self> {
         let mut command = launch.command(path);
         command.arg0("etcd").stdin(Stdio::null());
         // The launcher reports READY: a service manager ignores everybody else.
@@ -204,7 +285,8 @@ impl State {
         };
         let readers: io::Result<_> = outputs.into_iter().flatten().map(read).collect();
         let readers = readers.inspect_err(|_| process::end(&mut child, STOP_TIMEOUT))?;
-        Ok(Self::Running { etcd: Process { child, readers }, since: Instant::now(), listening: false })
+        status.set_running(child.id());
+        Ok(Self::Running { etcd: Process { child, readers }, since: Instant::now(), listening: false, watchdog: None })
     }
 
     /// The last words of an etcd that has ended.

@@ -14,7 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use crate::os::env::Env;
 use crate::os::sys;
 use crate::release::Release;
-use crate::settings::{Pem, SECRETS, Settings};
+use crate::settings::{Pem, Run, SECRETS, Settings};
 
 /// Go's HTTP clients obey these, for endpoints with and without TLS.
 const HTTP_PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
@@ -193,7 +193,10 @@ fn args(settings: &Settings, release: &Release) -> Vec<OsString> {
     if let Some(namespace) = &settings.namespace {
         flag("namespace", namespace.clone());
     }
-    if let Some(addr) = &settings.metrics_addr {
+    // A supervised etcd's metrics come from its launcher, with the launcher's own.
+    if let Some(addr) = &settings.metrics_addr
+        && settings.run == Run::ExecEtcd
+    {
         flag("metrics-addr", format!("http://{addr}"));
     }
     args
@@ -214,8 +217,10 @@ fn in_memory(pem: &Pem) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::settings::{Identity, ListenAddr, Setting, Sources, Tls};
+    use crate::settings::{Identity, Setting, Sources, TcpAddr, Tls};
 
     fn settings() -> Settings {
         let flags = [(Setting::Endpoints, "http://127.0.0.1:1,http://127.0.0.1:2".into())];
@@ -253,7 +258,7 @@ mod tests {
         assert_eq!(show(&settings, "3.5.1", &[]).args, MINIMAL[..5]);
 
         settings.namespace = Some("app/".to_owned());
-        settings.metrics_addr = Some(ListenAddr::loopback(9));
+        settings.metrics_addr = Some(TcpAddr::new([127, 0, 0, 1].into(), 9));
         let identity = Identity { cert: pem("c", true), key: pem("k", false), common_name: None };
         settings.tls = Tls { ca: Some(pem("ca", true)), identity: Some(identity) };
         let more = [
@@ -266,6 +271,9 @@ mod tests {
         ];
         let launch = show(&settings, "3.7.2", &["--debug".into()]);
         assert_eq!(launch.args, [&MINIMAL[..], &more].concat());
+        let supervised = Settings { run: Run::SuperviseEtcd { drain: Duration::ZERO }, ..settings.clone() };
+        let args = show(&supervised, "3.7.2", &[]).args;
+        assert!(args.iter().all(|arg| !arg.to_str().unwrap().starts_with("--metrics-addr")), "{args:?}");
         assert_eq!(launch.dir, None);
     }
 

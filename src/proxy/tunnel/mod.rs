@@ -11,26 +11,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::admin;
+use super::admin::Subject as _;
 use super::backend::{self, Backend};
 use super::detect::Detection;
-use super::listener::{Limit, accept, listen};
-use super::members::{Member, Members};
+use super::listener::{Client, Limit, Listener, Lobby, SPARE, listen, listen_tcp};
+use super::members::{Counters, Member, Members};
 use super::metrics::Metrics;
 use super::names::Names;
 use super::preflight::Tried;
-use crate::net::{Deadline, Dialer, Protocol, Resolver, Stream, tune};
+use super::{admin, listener};
+use crate::net::{Deadline, Dialer, Protocol, Resolver, Stream};
 use crate::os::log::Throttle;
 use crate::settings::{ListenAddr, Settings};
-
-/// A client that sends nothing is disconnected after this time.
-const DETECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time for one member: to resolve its name, connect, and complete the TLS handshake.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,8 +47,8 @@ const BLOCKING_THREADS: usize = 4;
 /// Why the tunnel cannot run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot listen on {addr}: {cause}: choose another address")]
-    Listen { addr: ListenAddr, cause: io::Error },
+    #[error(transparent)]
+    Listen(#[from] listener::Error),
     /// The setting and the problem.
     #[error("{0}")]
     Tls(String),
@@ -68,13 +65,24 @@ pub(crate) struct Tunnel {
 
 /// What all connections share.
 struct Shared {
+    addr: ListenAddr,
     members: Arc<Members>,
     dialer: Arc<Dialer>,
     limit: Limit,
-    /// Clients now, including those that have not sent anything.
+    /// Connections that have not sent enough to tell what they are.
+    lobby: Lobby,
+    /// Clients of the cluster now.
     clients: AtomicUsize,
     metrics: Metrics,
-    warnings: Throttle,
+    warnings: Warnings,
+}
+
+/// One for each kind of warning, so that none hides another.
+#[derive(Default)]
+struct Warnings {
+    accept: Throttle,
+    limit: Throttle,
+    tls: Throttle,
 }
 
 impl Tunnel {
@@ -85,32 +93,35 @@ impl Tunnel {
     pub(crate) fn start(settings: &Settings, tried: &[Tried]) -> Result<Self, Error> {
         let Settings { endpoints, discovery_srv, tls, listen_addr, metrics_addr, .. } = settings.clone();
         let limit = Limit::of_this_process();
-        let ports = [(Some(&listen_addr), Port::Clients), (metrics_addr.as_ref(), Port::Metrics)];
-        let bind = |addr: &ListenAddr| listen(addr).map_err(|cause| Error::Listen { addr: addr.clone(), cause });
-        let listeners = ports.into_iter().filter_map(|(addr, port)| Some(bind(addr?).map(|socket| (socket, port))));
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        let shared = Arc::new(Shared {
-            members: Arc::new(Members::new(tried)),
-            dialer: Arc::new(Dialer::new(settings).map_err(Error::Tls)?),
-            limit,
-            clients: AtomicUsize::new(0),
-            metrics: Metrics::default(),
-            warnings: Throttle::default(),
-        });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_stack_size(256 * 1024)
             .build()?;
+        let in_runtime = runtime.enter();
+        let listeners = listen(&listen_addr)?;
+        let all = listener::describe(&listeners);
+        let metrics_listeners = metrics_addr.as_ref().map(listen_tcp).transpose()?.unwrap_or_default();
+        let shared = Arc::new(Shared {
+            addr: listen_addr.clone(),
+            members: Arc::new(Members::new(tried)),
+            dialer: Arc::new(Dialer::new(settings).map_err(Error::Tls)?),
+            limit,
+            lobby: Lobby::default(),
+            clients: AtomicUsize::new(0),
+            metrics: Metrics::default(),
+            warnings: Warnings::default(),
+        });
         let (stop, mut stopped) = watch::channel(false);
         let tunnel = Arc::clone(&shared);
+        drop(in_runtime);
         let thread = thread::Builder::new().name("tunnel".to_owned()).spawn(move || {
             runtime.block_on(async {
-                for (listener, port) in listeners {
-                    match TcpListener::from_std(listener) {
-                        Ok(listener) => drop(tokio::spawn(Arc::clone(&tunnel).accept(listener, port))),
-                        Err(err) => log::error!("cannot listen: {err}"),
-                    }
+                for listener in listeners {
+                    tokio::spawn(Arc::clone(&tunnel).accept(listener));
+                }
+                for listener in metrics_listeners {
+                    tokio::spawn(admin::serve_port(Listener::Tcp(listener), Arc::clone(&tunnel)));
                 }
                 let (members, dialer) = (Arc::clone(&tunnel.members), Arc::clone(&tunnel.dialer));
                 let names = Arc::new(Names { members, dialer, resolver: Resolver::default() });
@@ -119,7 +130,7 @@ impl Tunnel {
             });
             runtime.shutdown_background();
         })?;
-        log::info!("the tunnel (pid {}) listens on {listen_addr}", std::process::id());
+        log::info!("the tunnel (pid {}) listens on {listen_addr}{all}", std::process::id());
         Ok(Self { shared, stop, thread: Some(thread) })
     }
 }
@@ -152,14 +163,6 @@ impl Drop for Tunnel {
     }
 }
 
-/// What a port is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Port {
-    Clients,
-    /// It does not lead to the cluster, so it may be open to the collector of metrics.
-    Metrics,
-}
-
 /// Counts one as long as it lives.
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -177,38 +180,21 @@ impl Drop for Counted<'_> {
 }
 
 impl Shared {
-    async fn accept(self: Arc<Self>, listener: TcpListener, port: Port) {
+    async fn accept(self: Arc<Self>, listener: Listener) {
         let serve = |client| {
             let shared = Arc::clone(&self);
-            tokio::spawn(async move { shared.serve(client, port).await });
+            tokio::spawn(async move { shared.serve(client).await });
         };
-        accept(listener, &self.warnings, serve).await;
+        listener.accept(&self.warnings.accept, serve).await;
     }
 
-    async fn serve(&self, mut client: TcpStream, port: Port) {
-        tune(&client);
-        let over = self.clients.load(Ordering::Relaxed) >= self.limit.clients;
+    async fn serve(&self, mut client: Client) {
+        let Some((protocol, bytes)) = self.receive(&mut client).await else { return };
+        let before = self.clients.load(Ordering::Relaxed);
         let _counted = Counted::one(&self.clients);
-        let detected = timeout(DETECTION_TIMEOUT, detect(&mut client)).await;
-        let Ok(Some((detection, bytes))) = detected else { return };
-        let protocol = match detection {
-            Detection::Health => return admin::answer(client, &admin::health(&self.members)).await,
-            Detection::Metrics => {
-                return admin::answer(client, &admin::metrics(&self.metrics, &self.members)).await;
-            }
-            Detection::Http2 | Detection::Http1 if port == Port::Metrics => {
-                return admin::answer(client, &admin::not_found()).await;
-            }
-            Detection::Http2 => Protocol::Http2,
-            Detection::Http1 => Protocol::Http1,
-            Detection::Garbage | Detection::NeedMore => {
-                self.metrics.garbage.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-        };
-        if over {
+        if before >= self.limit.clients {
             self.metrics.over_limit.fetch_add(1, Ordering::Relaxed);
-            self.warnings.warn(format_args!("a connection is refused: the tunnel serves {}", self.limit));
+            self.warnings.limit.warn(format_args!("a connection is refused: the tunnel serves {}", self.limit));
             return;
         }
         // Boxed, so that its 2.7 kB are free again while the connection lives.
@@ -216,6 +202,33 @@ impl Shared {
         if let Ok(Some((member, stream))) = connected {
             relay(client, &bytes, &member, stream).await;
         }
+    }
+
+    /// Finds out what a connection is, and answers it unless it is for the cluster.
+    async fn receive(&self, client: &mut Client) -> Option<(Protocol, Vec<u8>)> {
+        let clients = self.clients.load(Ordering::Relaxed);
+        let (mut guest, evicted) = self.lobby.enter(self.limit.clients.saturating_sub(clients) + SPARE);
+        self.count_evicted(evicted);
+        let work = async {
+            let detected = timeout(admin::DETECTION_TIMEOUT, admin::detect(client)).await;
+            let (detection, bytes) = detected.ok()??;
+            match detection {
+                Detection::Http2 => return Some((Protocol::Http2, bytes)),
+                Detection::Http1 => return Some((Protocol::Http1, bytes)),
+                Detection::Own(page) => admin::answer(client, page, admin::is_head(&bytes), self).await,
+                Detection::Tls => {
+                    self.metrics.tls.fetch_add(1, Ordering::Relaxed);
+                    let addr = &self.addr;
+                    let text = format_args!("a client spoke TLS to {addr}, which is plain text: use http://");
+                    self.warnings.tls.warn(text);
+                }
+                Detection::Garbage | Detection::NeedMore => {
+                    self.metrics.garbage.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            None
+        };
+        guest.stay(work).await?
     }
 
     /// Connects to the first member, in their order, that can be reached. The next one is tried when an attempt fails
@@ -249,7 +262,7 @@ impl Shared {
             match connected {
                 Ok(stream) => return Some((member, stream)),
                 Err(err) => {
-                    self.metrics.connect_failure(err.kind());
+                    self.metrics.connect_failure(&member, err.kind());
                     self.members.report_failed_connection(&member, asked, &err);
                 }
             }
@@ -257,8 +270,24 @@ impl Shared {
     }
 }
 
+impl admin::Subject for Shared {
+    fn health(&self) -> Result<String, String> {
+        // With an alarm, reads work, so the application must not be ended for it.
+        let alarm = |alarm: String| format!("alarm {alarm}");
+        self.members.health().map(|()| self.members.alarms().into_iter().map(alarm).collect::<Vec<_>>().join(", "))
+    }
+
+    async fn metrics(&self) -> String {
+        self.metrics.render(&self.members, self.clients.load(Ordering::Relaxed))
+    }
+
+    fn count_evicted(&self, count: u64) {
+        self.metrics.evicted.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
 /// Forwards a connection until either side ends it, or it is cut in favour of another member.
-async fn relay(mut client: TcpStream, first: &[u8], member: &Member, mut stream: Box<dyn Stream>) {
+async fn relay(client: Client, first: &[u8], member: &Member, mut stream: Box<dyn Stream>) {
     let mut cut = member.cut();
     let _counted = Counted::one(&member.open);
     let counters = &member.counters;
@@ -267,13 +296,12 @@ async fn relay(mut client: TcpStream, first: &[u8], member: &Member, mut stream:
         return;
     }
     counters.sent.fetch_add(first.len() as u64, Ordering::Relaxed);
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_member, mut to_member) = tokio::io::split(stream);
+    // The halves of a socket need no lock.
     let both = async {
-        tokio::try_join!(
-            copy::copy(&mut from_client, &mut to_member, &counters.sent),
-            copy::copy(&mut from_member, &mut to_client, &counters.received),
-        )
+        match client {
+            Client::Tcp(mut client) => forward(client.split(), stream, counters).await,
+            Client::Unix(mut client) => forward(client.split(), stream, counters).await,
+        }
     };
     tokio::select! {
         // An error here reaches both ends as a closed connection.
@@ -282,16 +310,16 @@ async fn relay(mut client: TcpStream, first: &[u8], member: &Member, mut stream:
     }
 }
 
-/// Reads until it is clear what the connection is; `None` when it ends before that.
-async fn detect(client: &mut TcpStream) -> Option<(Detection, Vec<u8>)> {
-    let mut bytes = Vec::with_capacity(256);
-    loop {
-        if client.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-        match Detection::of(&bytes) {
-            Detection::NeedMore => {}
-            detection => return Some((detection, bytes)),
-        }
-    }
+/// Forwards in both directions, until both have ended or one has failed.
+async fn forward(
+    (mut from_client, mut to_client): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    stream: Box<dyn Stream>,
+    counters: &Counters,
+) -> io::Result<()> {
+    let (mut from_member, mut to_member) = tokio::io::split(stream);
+    tokio::try_join!(
+        copy::copy(&mut from_client, &mut to_member, &counters.sent),
+        copy::copy(&mut from_member, &mut to_client, &counters.received),
+    )?;
+    Ok(())
 }
