@@ -32,12 +32,16 @@ const PATIENCE_WITH_UNKNOWN: Duration = Duration::from_mins(1);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
     #[error(
-        "{addr} is in use by {holder}, which is not etcd's proxy: end it, or choose another address with --listen-addr"
+        "{addr} is in use by {holder}, which is not etcd's proxy: end it, or choose another address with --listen-addr or \
+         ETCDPROXY_LISTEN_ADDR"
     )]
     InUse { addr: ListenAddr, holder: Holder },
-    #[error("{addr} is in use by {holder}, an etcd proxy: end it, or choose another address with --listen-addr")]
+    #[error(
+        "{addr} is in use by {holder}, an etcd proxy: end it, or choose another address with --listen-addr or \
+         ETCDPROXY_LISTEN_ADDR"
+    )]
     Served { addr: ListenAddr, holder: Holder },
-    #[error("{0} is not an address of this host: choose another with --listen-addr")]
+    #[error("{0} is not an address of this host: choose another with --listen-addr or ETCDPROXY_LISTEN_ADDR")]
     NotLocal(ListenAddr),
     /// A name, and why it has no address now.
     #[error("cannot listen on {addr}: {why}")]

@@ -290,7 +290,7 @@ fn choose(addr: ListenAddr, mode: Mode, warnings: &mut Vec<String>) -> ListenAdd
     if let Some(single) = &single {
         warnings.push(format!(
             "{addr} means several addresses, and etcd's grpc-proxy listens on one of them, {single}: use {single}, or \
-             --mode tunnel, which listens on all"
+             mode tunnel, which listens on all"
         ));
     }
     let addr = single.unwrap_or(addr);

@@ -82,7 +82,7 @@ fn a_port_in_use_is_an_error_before_anything_starts() {
     let mut proxy = start_proxy(&cluster.endpoints(), &addr);
     let line = fails_with(78, &mut dev(temp.path(), &[&["--listen-addr", &addr], &COMMAND[..]].concat()));
     let holder = format!("etcd (pid {}), an etcd proxy", proxy.pid());
-    let remedy = "end it, or choose another address with --listen-addr";
+    let remedy = "end it, or choose another address with --listen-addr or ETCDPROXY_LISTEN_ADDR";
     assert_eq!(line, format!("etcdproxy: error: {addr} is in use by {holder}: {remedy}"));
     assert!(is_empty(&temp) && proxy.is_running());
 

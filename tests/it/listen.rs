@@ -71,7 +71,7 @@ fn etcd_listens_on_one_address_of_localhost_and_a_line_says_which() {
     let log = proxy.into_log();
     let line = format!(
         "warning: {addr} means several addresses, and etcd's grpc-proxy listens on one of them, 127.0.0.1:{port}: use \
-         127.0.0.1:{port}, or --mode tunnel, which listens on all\n"
+         127.0.0.1:{port}, or mode tunnel, which listens on all\n"
     );
     assert_eq!(log.matches(&line).count(), 1, "{log}");
 }

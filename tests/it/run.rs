@@ -57,7 +57,8 @@ fn an_address_that_this_host_does_not_have_is_an_error() {
     let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", "h:1", "--listen-addr", "192.0.2.1:2379"]));
     assert_eq!(
         line,
-        "etcdproxy: error: 192.0.2.1:2379 is not an address of this host: choose another with --listen-addr"
+        "etcdproxy: error: 192.0.2.1:2379 is not an address of this host: choose another with --listen-addr or \
+         ETCDPROXY_LISTEN_ADDR"
     );
 }
 
