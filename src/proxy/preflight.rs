@@ -51,11 +51,12 @@ pub(super) enum Verdict {
 /// When the system allows no more threads.
 pub(super) fn start(settings: &Settings, mode: Preflight) -> Result<Receiver<Tried>, Error> {
     let Settings { endpoints, tls, listen_addr, .. } = settings.clone();
+    let runs_etcd = settings.run.mode().capabilities().runs_etcd;
     let (results, receiver) = mpsc::channel();
     let try_them = move || {
         let deadline = Deadline::after(TIMEOUT);
         let tried = Dialer::new(&tls, &endpoints, &listen_addr).and_then(|dialer| {
-            let trials = try_all(&endpoints, Arc::new(dialer), deadline, &results);
+            let trials = try_all(&endpoints, Arc::new(dialer), runs_etcd, deadline, &results);
             net::block_on(trials).map_err(|err| without_errno(&err))
         });
         // Nothing could be tried.
@@ -71,12 +72,23 @@ pub(super) fn start(settings: &Settings, mode: Preflight) -> Result<Receiver<Tri
     Ok(receiver)
 }
 
-async fn try_all(endpoints: &[Endpoint], dialer: Arc<Dialer>, deadline: Deadline, results: &Sender<Tried>) {
+async fn try_all(
+    endpoints: &[Endpoint],
+    dialer: Arc<Dialer>,
+    runs_etcd: bool,
+    deadline: Deadline,
+    results: &Sender<Tried>,
+) {
     let mut trials = JoinSet::new();
     for endpoint in endpoints.iter().cloned() {
         let (dialer, results) = (Arc::clone(&dialer), results.clone());
         trials.spawn(async move {
             let tried = dialer.connect_grpc(&endpoint, deadline).await.map(drop);
+            // Where our TLS serves the application too, what it cannot do is a failure.
+            let tried = tried.map_err(|err| match err {
+                DialError::Unsupported(why) if !runs_etcd => DialError::Tls(why),
+                other => other,
+            });
             let _ = results.send((endpoint, tried));
         });
     }

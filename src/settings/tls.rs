@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -200,8 +200,8 @@ pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Id
     let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     let common_name = common_name.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
     let warning = Validity::of(&chain[0], &cert)?.check(now, &cert, "the client certificate")?;
-    // A kind of key that ring does not know is left to etcd. rustls' own check would reject X.509 version 1.
-    if let Ok(private) = ring::default_provider().key_provider.load_private_key(key.private_key()?)
+    // A kind of key that our library does not know is left to etcd. rustls' own check would reject X.509 version 1.
+    if let Ok(private) = aws_lc_rs::default_provider().key_provider.load_private_key(key.private_key()?)
         && private.public_key().is_some_and(|public| public.as_ref() != leaf.public_key().raw)
     {
         return Err(key.error(format_args!("the key does not belong to the certificate of {}", cert.name)));

@@ -9,6 +9,7 @@
 mod arm64;
 mod build;
 mod buildpack;
+mod certificates;
 mod cluster;
 mod command_line;
 mod dev;
