@@ -4,7 +4,7 @@
 //! - [`sources`]: where each value comes from; the first source that has one wins
 //! - [`resolve`]: the values, checked
 //! - [`mode`]: what each mode can do, and what becomes of the process
-//! - [`binding`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
+//! - [`binding`], [`pem`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
 //! - [`etcd_flags`]: the flags that are passed on to etcd
 //! - [`service`]: what the sandbox of an installed service must allow
 
@@ -16,6 +16,7 @@ mod error;
 mod etcd_flags;
 mod host_port;
 mod mode;
+mod pem;
 #[cfg(test)]
 mod property_tests;
 mod resolve;
@@ -30,8 +31,9 @@ pub(crate) use endpoint::{Endpoint, Scheme};
 pub(crate) use error::Error;
 pub(crate) use etcd_flags::check_etcd_flags;
 pub(crate) use mode::{Mode, Run};
+pub(crate) use pem::Pem;
 pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;
 pub(crate) use sources::{ClusterSource, Sources};
 pub(crate) use table::{Kind, SECRETS, Setting, invalid};
-pub(crate) use tls::{Identity, Pem, Tls};
+pub(crate) use tls::{Identity, Tls};

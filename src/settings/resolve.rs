@@ -8,9 +8,10 @@ use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
 use super::mode::{Mode, Run};
+use super::pem::{Content, Pem};
 use super::sources::Sources;
 use super::table::Setting;
-use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
+use super::tls::{Tls, check_ca, check_identity};
 
 /// The checked settings of `run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +164,8 @@ impl Sources {
 
     fn tls(&self, warnings: &mut Vec<String>) -> Result<Tls, Error> {
         let now = SystemTime::now();
-        let pem = |key, secrecy| self.get(key).map(|value| Pem::read(&value, secrecy)).transpose();
-        let ca = pem(Setting::CaCert, Secrecy::Public)?;
+        let pem = |key, content| self.get(key).map(|value| Pem::read(&value, content)).transpose();
+        let ca = pem(Setting::CaCert, Content::Authorities)?;
         if let Some(ca) = &ca {
             warnings.extend(check_ca(ca, now)?);
         }
@@ -176,7 +177,7 @@ impl Sources {
             );
             Err(Error::new(has.name, problem))
         };
-        let identity = match (pem(Setting::Cert, Secrecy::Public)?, pem(Setting::Key, Secrecy::Secret)?) {
+        let identity = match (pem(Setting::Cert, Content::Certificate)?, pem(Setting::Key, Content::Key)?) {
             (None, None) => None,
             (Some(cert), None) => return lone(cert, Setting::Key),
             (None, Some(key)) => return lone(key, Setting::Cert),
