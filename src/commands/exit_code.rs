@@ -16,7 +16,7 @@ pub(crate) enum Code {
     Failed = 1,
     /// The command line is wrong (clap's own number).
     Usage = 2,
-    /// The cluster does not answer in time (`EX_UNAVAILABLE`).
+    /// The cluster does not answer in time, or a certificate cannot be used yet (`EX_UNAVAILABLE`).
     Unreachable = 69,
     /// A file cannot be written (`EX_CANTCREAT`).
     CannotWrite = 73,
@@ -72,7 +72,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             TunnelError::Io(_) => Code::Failed,
         });
     }
-    if cause.is::<settings::Error>() || cause.is::<ListenError>() {
+    if let Some(err) = cause.downcast_ref::<settings::Error>() {
+        return Some(if err.time_can_mend() { Code::Unreachable } else { Code::BadSetting });
+    }
+    if cause.is::<ListenError>() {
         return Some(Code::BadSetting);
     }
     cause.is::<etcd_health::Unreachable>().then_some(Code::Unreachable)

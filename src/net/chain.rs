@@ -35,9 +35,9 @@ pub(super) enum Refusal {
     Expired(Owner, UnixTime),
     #[error("{} is not valid yet", .0.is())]
     NotYetValid(Owner, UnixTime),
-    /// The names that the certificate has.
+    /// The name that it should have, and those that it has.
     #[error("it has another name")]
-    WrongName(Vec<String>),
+    WrongName(String, Vec<String>),
     /// Go refuses it too.
     #[error("{0}")]
     Invalid(String),
@@ -103,7 +103,7 @@ impl Chain<'_> {
         server.check_extensions()?;
         server.check_time(self.now, Owner::Server)?;
         if !server.has_name(host) {
-            return Err(Refusal::WrongName(server.names()));
+            return Err(Refusal::WrongName(host.to_owned(), server.names()));
         }
         let mut search = Search { chain: self, sent: &sent, trusted: &trusted, left: MAX_SIGNATURE_CHECKS, why: None };
         // Whoever names the server's own certificate as an authority trusts it (`etcd --auto-tls` makes such ones).
@@ -456,7 +456,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
-/// Contents of the algorithm identifier of a public key (a SubjectPublicKeyInfo).
+/// Contents of the algorithm identifier of a public key (`SubjectPublicKeyInfo`).
 fn key_algorithm(public_key: &[u8]) -> Option<&[u8]> {
     let (_, whole) = Any::from_der(public_key).ok()?;
     Some(Any::from_der(whole.data).ok()?.1.data)

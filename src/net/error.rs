@@ -30,8 +30,8 @@ pub(crate) enum DialError {
     UnknownAuthority(Option<String>),
     Expired(UnixTime),
     NotYetValid(UnixTime),
-    /// The names that the certificate does have.
-    WrongName(Vec<String>),
+    /// The name that the certificate should have, and those that it does have.
+    WrongName(String, Vec<String>),
     BadCertificate(String),
     ClientCertificateRequired,
     ClientCertificateRefused(AlertDescription),
@@ -110,7 +110,7 @@ impl DialError {
                 "its authority ({name}) is not valid before {}: check the clocks",
                 date(*when)
             )),
-            Refusal::WrongName(names) => Self::WrongName(names.clone()),
+            Refusal::WrongName(wanted, names) => Self::WrongName(wanted.clone(), names.clone()),
             Refusal::Invalid(why) => Self::BadCertificate(why.clone()),
             Refusal::Unsupported(why) => Self::Unsupported(why.clone()),
         }
@@ -181,17 +181,15 @@ impl fmt::Display for DialError {
             Self::NotYetValid(when) => {
                 write!(f, "its certificate is not valid before {}: check the clocks", date(*when))
             }
-            Self::WrongName(names) if names.is_empty() => {
+            Self::WrongName(_, names) if names.is_empty() => {
                 f.write_str("its certificate names no host (it has no subject alternative name): issue one that does")
             }
-            Self::WrongName(names) => {
-                write!(
-                    f,
-                    "its certificate is for {}, not for this name: use one of these names, or give one with \
-                 --server-name",
-                    names.join(", ")
-                )
-            }
+            Self::WrongName(wanted, names) => write!(
+                f,
+                "its certificate is for {}, not for {wanted}: write one of these names in the endpoint, or give it \
+                 with --server-name",
+                names.join(", ")
+            ),
             Self::BadCertificate(why) => write!(f, "its certificate cannot be used: {why}"),
             Self::ClientCertificateRequired => {
                 f.write_str("it asks for a client certificate: give one with --cert and --key")

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backend;
+mod certificates;
 mod claim;
 mod detect;
 mod etcd;
@@ -16,6 +17,7 @@ mod tunnel;
 mod wrap;
 
 pub(crate) use backend::Error;
+pub(crate) use certificates::await_settings;
 pub(crate) use claim::{ListenError, claim};
 pub(crate) use etcd::Launch;
 pub(crate) use preflight::Error as PreflightError;

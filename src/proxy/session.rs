@@ -23,25 +23,29 @@ use crate::settings::{Endpoint, ListenAddr, Preflight, Run, Settings};
 /// How often a proxy that stands by checks whether the port is free.
 const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Forwards connections until a signal ends it, or execs etcd. `extra` are flags for etcd.
+/// Forwards connections until a signal ends it, or execs etcd. `extra` are flags for etcd; `events` are the signals, if
+/// somebody receives them already.
 ///
 /// # Errors
 /// When a setting cannot work, or nothing can be started.
-pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
+pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
-        Run::ExecEtcd => exec_etcd(settings, extra, env),
-        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => run_supervised(settings, drain, extra, env),
+        Run::ExecEtcd => exec_etcd(settings, extra, env, events.as_ref()),
+        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => run_supervised(settings, drain, extra, env, events),
     }
 }
 
-/// Leaves the signals as they are: after exec, they are etcd's.
-fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
-    let Some(claim) = stand_by(&settings.listen_addr, None)? else { return Ok(()) };
+/// Leaves the signals as they are, unless somebody receives them already: after exec, they are etcd's.
+fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<&Events>) -> Result<()> {
+    let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);
     let preflight = preflight_mode(settings, env);
     let results = preflight::start(settings, preflight)?;
     let (etcd, launch) = prepare_etcd(settings, extra, env)?;
-    preflight::wait(&results, None, preflight)?;
+    let verdict = preflight::wait(&results, events, preflight)?;
+    if matches!(verdict, Verdict::Interrupted(_)) || events.is_some_and(|events| events.ending().is_some()) {
+        return Ok(());
+    }
     let mut command = launch.command(&etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd").into())
@@ -53,8 +57,14 @@ fn prepare_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<(E
 }
 
 /// Starts the backend and supervises it.
-fn run_supervised(settings: &Settings, drain: Duration, extra: &[OsString], env: &Env) -> Result<()> {
-    let events = Events::new(&ENDING).context("cannot receive signals")?;
+fn run_supervised(
+    settings: &Settings,
+    drain: Duration,
+    extra: &[OsString],
+    env: &Env,
+    events: Option<Events>,
+) -> Result<()> {
+    let events = events.map_or_else(|| Events::new(&ENDING), Ok).context("cannot receive signals")?;
     let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
     let mut prepared = Prepared::new(settings, extra, env, preflight_mode(settings, env))?;
     if prepared.wait(Some(&events))?.is_some() {

@@ -14,6 +14,19 @@ pub(crate) enum Mode {
     Tunnel,
 }
 
+/// What the settings need a mode for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wishes<'a> {
+    /// The common name in the client certificate.
+    pub common_name: Option<&'a str>,
+    /// The name that members' certificates must have.
+    pub server_name: Option<&'a str>,
+    /// Clients log in with a password.
+    pub password: bool,
+    /// Keys get a prefix.
+    pub namespace: bool,
+}
+
 /// What a mode can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "they are independent")]
@@ -24,6 +37,8 @@ pub(crate) struct Capabilities {
     pub namespaces: bool,
     /// It accepts client certificates with a common name.
     pub common_names: bool,
+    /// It can check the members' certificates for another name than the endpoint's.
+    pub server_names: bool,
     /// Watches keep working for clients that log in with a password.
     pub passwords: bool,
     /// Minimum memory that it works with, in MB.
@@ -37,6 +52,7 @@ impl Mode {
                 runs_etcd: true,
                 namespaces: true,
                 common_names: false,
+                server_names: false,
                 passwords: false,
                 min_memory: 32, // 26 when idle
             },
@@ -44,6 +60,7 @@ impl Mode {
                 runs_etcd: false,
                 namespaces: false,
                 common_names: true,
+                server_names: true,
                 passwords: true,
                 min_memory: 8, // 4 when idle
             },
@@ -62,16 +79,22 @@ impl Mode {
 
     /// The mode that `auto` stands for: etcd's grpc-proxy wherever it works correctly; otherwise another one,
     /// with the reason.
-    pub(super) fn auto(common_name: Option<&str>, password: bool, namespace: bool) -> (Self, Option<String>) {
+    pub(super) fn auto(wishes: &Wishes<'_>) -> (Self, Option<String>) {
         let (first, second) = (Self::GrpcProxy, Self::Tunnel);
         let can = first.capabilities();
-        if let Some(name) = common_name
+        if let Some(name) = wishes.common_name
             && !can.common_names
         {
             let why = format!("etcd's grpc-proxy does not accept a client certificate with a common name ({name:?})");
             return (second, Some(why));
         }
-        if password && !can.passwords && (!namespace || second.capabilities().namespaces) {
+        if let Some(name) = wishes.server_name
+            && !can.server_names
+        {
+            let why = format!("etcd's grpc-proxy cannot check certificates for another name ({name:?})");
+            return (second, Some(why));
+        }
+        if wishes.password && !can.passwords && (!wishes.namespace || second.capabilities().namespaces) {
             let why = "with etcd's grpc-proxy, watches stop for clients that log in with a password";
             return (second, Some(why.to_owned()));
         }
@@ -150,16 +173,18 @@ mod tests {
 
     #[test]
     fn auto_is_etcds_proxy_unless_the_other_mode_can_do_more() {
-        for (common_name, password, namespace, expected) in [
-            (None, false, false, Mode::GrpcProxy),
-            (None, false, true, Mode::GrpcProxy),
-            (None, true, false, Mode::Tunnel),
-            (None, true, true, Mode::GrpcProxy),
-            (Some("app"), false, false, Mode::Tunnel),
-            (Some("app"), true, true, Mode::Tunnel),
+        for (common_name, server_name, password, namespace, expected) in [
+            (None, None, false, false, Mode::GrpcProxy),
+            (None, None, false, true, Mode::GrpcProxy),
+            (None, None, true, false, Mode::Tunnel),
+            (None, None, true, true, Mode::GrpcProxy),
+            (Some("app"), None, false, false, Mode::Tunnel),
+            (Some("app"), None, true, true, Mode::Tunnel),
+            (None, Some("etcd"), false, false, Mode::Tunnel),
         ] {
-            let (mode, why) = Mode::auto(common_name, password, namespace);
-            assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{common_name:?}");
+            let wishes = Wishes { common_name, server_name, password, namespace };
+            let (mode, why) = Mode::auto(&wishes);
+            assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{wishes:?}");
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::ServerName;
+
 use super::addr::ListenAddr;
 use super::binding;
 use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
-use super::mode::{Mode, Run};
+use super::mode::{Mode, Run, Wishes};
 use super::pem::{Content, Pem};
 use super::sources::Sources;
 use super::table::Setting;
@@ -68,12 +70,16 @@ impl Sources {
     /// The first setting that can never work.
     pub(crate) fn resolve(&self) -> Result<Settings, Error> {
         let mut warnings = self.warnings.clone();
-        let tls = self.tls(&mut warnings)?;
         let listen_addr = self.listen_addr()?;
+        let tls = match self.tls(&mut warnings) {
+            // What time cannot mend is reported at once.
+            Err(err) if err.time_can_mend() => return Err(self.endpoints(&listen_addr, true).err().unwrap_or(err)),
+            tls => tls?,
+        };
         let endpoints = self.endpoints(&listen_addr, tls.is_configured())?;
         if tls.is_configured() && endpoints[0].scheme == Scheme::Http {
             warnings.push(format!(
-                "{} is plain http, so the configured certificates are not used: write https",
+                "{} is plain http, so the configured certificates and names are not used: write https",
                 endpoints[0]
             ));
         }
@@ -107,11 +113,19 @@ impl Sources {
             namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
             metrics_addr: self.parsed(Setting::MetricsAddr, metrics_addr)?,
             listen_addr,
-            preflight: self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default(),
+            preflight: self.preflight()?,
             memory: self.parsed(Setting::Memory, |text| mode.memory(text))?,
             use_http_proxy: self.switch(Setting::UseHttpProxy)?,
             warnings,
         })
+    }
+
+    /// What to do before the start.
+    ///
+    /// # Errors
+    /// If it is none of the words.
+    pub(crate) fn preflight(&self) -> Result<Preflight, Error> {
+        Ok(self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default())
     }
 
     fn endpoints(&self, listen_addr: &ListenAddr, tls: bool) -> Result<Vec<Endpoint>, Error> {
@@ -143,9 +157,22 @@ impl Sources {
         let namespace = self.get(Setting::Namespace);
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
             Some(mode) => (mode, None),
-            None => Mode::auto(named.map(|(_, name)| name), password, namespace.is_some()),
+            None => Mode::auto(&Wishes {
+                common_name: named.map(|(_, name)| name),
+                server_name: tls.server_name.as_deref(),
+                password,
+                namespace: namespace.is_some(),
+            }),
         };
         let can = mode.capabilities();
+        if let Some(value) = self.get(Setting::ServerName)
+            && !can.server_names
+        {
+            return Err(value.error(
+                "etcd's grpc-proxy checks the members' certificates against the endpoints only: use --mode tunnel, or \
+                 endpoints with a name that the certificates have",
+            ));
+        }
         match (named, namespace) {
             (Some((cert, name)), _) if !can.common_names => Err(Error::new(
                 cert,
@@ -156,7 +183,7 @@ impl Sources {
             )),
             (_, Some(namespace)) if !can.namespaces => Err(namespace.error(
                 "the tunnel forwards bytes unchanged and cannot put a prefix before keys: remove it, or use --mode \
-                 grpc-proxy (without a common name in the client certificate)",
+                 grpc-proxy (without --server-name, and without a common name in the client certificate)",
             )),
             _ => Ok((mode, reason)),
         }
@@ -187,8 +214,14 @@ impl Sources {
                 Some(identity)
             }
         };
-        Ok(Tls { ca, identity })
+        Ok(Tls { ca, identity, server_name: self.parsed(Setting::ServerName, server_name)? })
     }
+}
+
+/// A name that a certificate can have.
+fn server_name(text: &str) -> Result<String, String> {
+    let expected = |_| format!("invalid name {text:?}: expected a host name or an IP address, as in etcd.example.org");
+    ServerName::try_from(text).map(|name| name.to_str().into_owned()).map_err(expected)
 }
 
 /// `None` for `off`.
@@ -351,12 +384,46 @@ mod tests {
     }
 
     #[test]
+    fn a_server_name_is_for_the_tunnel() {
+        let name = (Setting::ServerName, "etcd.example");
+        let settings = resolve(&[(Setting::Endpoints, "a:1"), name], []);
+        assert_eq!((settings.run.mode(), settings.endpoints[0].scheme), (Mode::Tunnel, Scheme::Https));
+        assert_eq!(settings.tls.server_name.as_deref(), Some("etcd.example"));
+        assert!(settings.mode_reason.unwrap().contains("\"etcd.example\""));
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Mode, "grpc-proxy"), name], []);
+        assert!(problem.starts_with("--server-name: etcd's grpc-proxy checks"), "{problem}");
+        assert!(problem.contains("--mode tunnel"), "{problem}");
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/"), name], []);
+        assert!(problem.starts_with("--namespace: the tunnel forwards bytes unchanged"), "{problem}");
+        let problem = error(&[(Setting::Endpoints, "a:1")], [("ETCDPROXY_SERVER_NAME", "https://h:1")]);
+        assert_eq!(
+            problem,
+            "ETCDPROXY_SERVER_NAME: invalid name \"https://h:1\": expected a host name or an IP address, as in \
+             etcd.example.org"
+        );
+        for credentials in [r#""server_name":"n""#, r#""tls":{"server-name":"n"}"#] {
+            let services = format!(r#"{{"etcd":[{{"name":"e","credentials":{{"uri":"h:1",{credentials}}}}}]}}"#);
+            let settings = resolve(&[], [("VCAP_SERVICES", services.as_str())]);
+            assert_eq!(settings.tls.server_name.as_deref(), Some("n"), "{services}");
+        }
+    }
+
+    #[test]
+    fn what_time_cannot_mend_is_reported_before_a_file_that_is_not_there() {
+        let missing = (Setting::CaCert, "/no/such.pem");
+        let found = sources(&[(Setting::Endpoints, "a:1,https://b:1"), missing], []).resolve().unwrap_err();
+        assert!(found.time_can_mend(), "{found}");
+        let found = sources(&[(Setting::Endpoints, "a"), missing], []).resolve().unwrap_err();
+        assert!(!found.time_can_mend() && found.to_string().contains("has no port"), "{found}");
+    }
+
+    #[test]
     fn endpoints_use_tls_when_it_is_configured() {
         let ca = Certificate::new(None, days(-1), days(365)).cert;
         let with = |endpoint| resolve(&[(Setting::Endpoints, endpoint)], [("ETCDPROXY_CACERT", &ca)]);
         let bare = with("a:1");
         assert_eq!((bare.endpoints[0].to_string().as_str(), &bare.warnings[..]), ("https://a:1", &[][..]));
-        assert!(with("http://a:1").warnings[0].contains("the configured certificates are not used"));
+        assert!(with("http://a:1").warnings[0].contains("the configured certificates and names are not used"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Tls {
     /// Certificate authorities to trust instead of the system's.
     pub ca: Option<Pem>,
     pub identity: Option<Identity>,
+    /// The name that members' certificates must have, instead of the endpoint's host.
+    pub server_name: Option<String>,
 }
 
 /// The client certificate with its chain and its key.
@@ -52,11 +54,11 @@ impl Tls {
             check_identity(cert.read_again(Content::Certificate)?, key.read_again(Content::Key)?, now)
         };
         let identity = self.identity.as_ref().map(again).transpose()?.map(|(identity, _)| identity);
-        Ok(Self { ca, identity })
+        Ok(Self { ca, identity, server_name: self.server_name.clone() })
     }
 
     pub(super) fn is_configured(&self) -> bool {
-        self.ca.is_some() || self.identity.is_some()
+        self.ca.is_some() || self.identity.is_some() || self.server_name.is_some()
     }
 }
 

@@ -5,11 +5,12 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::pki::{Authority, Pair};
-use crate::support::{Cluster, Process, Tls, command, etcdproxy, free_addr, is_ready, link, unique_host};
+use crate::support::{Cluster, Lines, Process, Tls, command, etcdproxy, free_addr, is_ready, link, unique_host};
 
 /// What happens with a certificate or key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +208,7 @@ const SERVERS: &[Case] = &[
         let name = format!("/CN={}", it.host);
         (root.pem(), it.certify(Some(&root), it.key(P256), &name, "basicConstraints=CA:FALSE", "").with(&[]))
     }),
-    ("an address written as a host name", Refused("not for this name"), |it| {
+    ("an address written as a host name", Refused("write one of these names in the endpoint"), |it| {
         it.extensions("subjectAltName=DNS:{host}")
     }),
     ("X.509 version 1", Refused("its certificate names no host"), |it| it.extensions("")),
@@ -325,13 +326,11 @@ fn etcd_connects(dir: &Path, endpoint: &str, files: &[(&str, PathBuf)]) -> bool 
         }
     }
     let mut etcd = Process::start(&mut etcd);
-    let (sender, lines) = std::sync::mpsc::channel();
-    let stderr = BufReader::new(etcd.stderr());
-    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let lines = Lines::of(&mut etcd);
     let mut log = String::new();
     loop {
-        while let Ok(line) = lines.recv_timeout(std::time::Duration::from_millis(50)) {
-            log += &format!("{line}\n");
+        while let Some(line) = lines.next(Duration::from_millis(50)) {
+            log += &line;
             let ends = ["authentication handshake failed", "remote error: tls:", "error reading server preface"];
             if ends.iter().any(|end| line.contains(end)) {
                 return false;
@@ -355,7 +354,7 @@ fn ours(mode: &str, endpoint: &str, files: &[(&str, PathBuf)]) -> Result<String,
     let mut proxy = Process::start(&mut run);
     let mut log = String::new();
     for line in BufReader::new(proxy.stderr()).lines().map_while(Result::ok) {
-        log += &format!("{line}\n");
+        log += &line;
         if line.contains("listens on") || line.contains("listening for gRPC proxy") {
             return Ok(log);
         }

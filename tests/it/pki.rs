@@ -66,6 +66,14 @@ impl Authority {
         self.sign(&params)
     }
 
+    /// A client certificate that is valid from this time on, for a day.
+    pub(crate) fn client_from(&self, from: SystemTime) -> Pair {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = distinguished_name(None);
+        (params.not_before, params.not_after) = (from.into(), (from + Duration::from_hours(24)).into());
+        self.sign(&params)
+    }
+
     /// A client certificate.
     pub(crate) fn client(&self, common_name: Option<&str>) -> Pair {
         let mut params = CertificateParams::new([]).unwrap();

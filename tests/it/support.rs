@@ -1,12 +1,13 @@
 //! Helpers that the tests share: the binary under test, processes that end with their test, clusters of real members.
 
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -225,6 +226,33 @@ pub(crate) fn eventually(condition: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) fn is_alive(pid: u32) -> bool {
     // A zombie is dead; its new parent may not have reaped it yet.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// The lines that a process writes to stderr.
+pub(crate) struct Lines(Receiver<String>);
+
+impl Lines {
+    pub(crate) fn of(process: &mut Process) -> Self {
+        let (sender, lines) = mpsc::channel();
+        let stderr = BufReader::new(process.stderr());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line + "\n")));
+        Self(lines)
+    }
+
+    /// The next line, if one comes within this time.
+    pub(crate) fn next(&self, timeout: Duration) -> Option<String> {
+        self.0.recv_timeout(timeout).ok()
+    }
+
+    /// Waits for a line that contains this text.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let mut log = String::new();
+        while !log.contains(text) {
+            let line = self.next(Duration::from_secs(30));
+            log += &line.unwrap_or_else(|| panic!("no line has {text:?}: {log}"));
+        }
+    }
 }
 
 /// Waits for a child with this name, and returns its pid.

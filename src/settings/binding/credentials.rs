@@ -7,7 +7,7 @@ use crate::settings::table::Setting;
 
 /// Names of each credential, in upper or lower case, and also below `tls`. A dot is part of a file's name, or leads into
 /// an object.
-const NAMES: [(Setting, &[&str]); 4] = [
+const NAMES: [(Setting, &[&str]); 5] = [
     (
         Setting::CaCert,
         &[
@@ -23,6 +23,7 @@ const NAMES: [(Setting, &[&str]); 4] = [
     ),
     (Setting::Cert, &["cert", "client_cert", "tls.crt", "client.crt"]),
     (Setting::Key, &["key", "client_key", "private_key", "tls.key", "client.key"]),
+    (Setting::ServerName, &["server_name", "server-name"]),
     (Setting::Namespace, &["namespace", "prefix"]),
 ];
 
