@@ -443,6 +443,9 @@ fn is_below(name: &str, domain: &str) -> bool {
 /// Whether a name in a certificate, which may begin with `*.`, is that of a host.
 fn is_name_of(pattern: &str, host: &str) -> bool {
     let (pattern, host) = (pattern.to_ascii_lowercase(), host.to_ascii_lowercase());
+    if pattern == host {
+        return true;
+    }
     let host = host.strip_suffix('.').unwrap_or(&host);
     let (patterns, labels): (Vec<&str>, Vec<&str>) = (pattern.split('.').collect(), host.split('.').collect());
     // A name of only one label has no wildcard, as in Go.
@@ -500,4 +503,51 @@ pub(super) fn verify_handshake(
         .verify_signature(&key.subject_public_key.data, message, signature.signature())
         .map(|()| HandshakeSignatureValid::assertion())
         .map_err(|_| CertificateError::BadSignature.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cases from Go's tests of crypto/x509, and a few more.
+    #[test]
+    fn names_of_hosts() {
+        for (pattern, host, expected) in [
+            ("a.b.c", "a.b.c", true),
+            ("a.b.c", "b.b.c", false),
+            ("a.b.c", "A.B.C.", true),
+            ("A.b.C", "a.b.c", true),
+            ("a.b.c.", "a.b.c.", true),
+            ("a.b.c.", "a.b.c", false),
+            ("*.b.c", "a.b.c", true),
+            ("*.b.c", "a.b.c.", true),
+            ("*.b.c", "b.c", false),
+            ("*.b.c", "x.a.b.c", false),
+            ("*.*.c", "a.b.c", false),
+            ("a.*.c", "a.b.c", false),
+            ("x*.b.c", "xa.b.c", false),
+            ("*", "a", false),
+            ("", ".", false),
+            ("a_b", "a_b", true),
+        ] {
+            assert_eq!(is_name_of(pattern, host), expected, "{pattern} {host}");
+        }
+    }
+
+    #[test]
+    fn names_in_a_domain() {
+        for (name, domain, expected) in [
+            ("example.org", "example.org", true),
+            ("a.example.org", "example.org", true),
+            ("*.example.org", "example.org", true),
+            ("A.EXAMPLE.org", "example.ORG", true),
+            ("badexample.org", "example.org", false),
+            ("example.org", "a.example.org", false),
+            ("a.example.org", ".example.org", true),
+            ("example.org", ".example.org", false),
+            ("example.org", "", true),
+        ] {
+            assert_eq!(is_below(name, domain), expected, "{name} {domain}");
+        }
+    }
 }

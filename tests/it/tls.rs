@@ -79,7 +79,14 @@ async fn a_ca_without_a_client_certificate_works_from_every_source() {
     let mut command = bare();
     command.current_dir(&dir).env("ETCDPROXY_ENDPOINTS", &endpoints).env("ETCDPROXY_CACERT", "ca.pem");
     serves(command, "a file, by a relative path").await;
-    for (text, what) in [(ca.clone(), "PEM"), (ca.replace('\n', "\\n"), "escaped PEM"), (base64(ca), "base64")] {
+    let der: String = ca.lines().filter(|line| !line.starts_with('-')).collect();
+    for (text, what) in [
+        (ca.clone(), "PEM"),
+        (ca.replace('\n', "\\n"), "escaped PEM"),
+        (format!("'{}'", ca.replace('\n', " ")), "PEM with spaces, quoted"),
+        (base64(ca), "base64"),
+        (der, "base64 of DER"),
+    ] {
         let mut command = bare();
         // An endpoint without a scheme uses TLS, because TLS is configured.
         command.env("ETCDPROXY_ENDPOINTS", cluster.client_addr(0)).env("ETCDPROXY_CACERT", text);
