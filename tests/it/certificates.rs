@@ -175,6 +175,18 @@ const KEYS_AND_SIGNATURES: &[Case] = &[
     ("SHA-1 signature", Refused("its signature uses SHA-1 or MD5"), |it| it.kinds(RSA, P256, "-sha1")),
 ];
 
+/// With members that speak only TLS 1.2, whose handshakes are signed in another way.
+const TLS_1_2: &[Case] = &[
+    ("TLS 1.2, P-256", Connects, |it| it.kinds(P256, P256, "")),
+    ("TLS 1.2, P-384", Connects, |it| it.kinds(P256, P384, "")),
+    ("TLS 1.2, P-521", Connects, |it| it.kinds(P256, P521, "")),
+    ("TLS 1.2, Ed25519", Connects, |it| it.kinds(P256, ED25519, "")),
+    ("TLS 1.2, RSA 2048", Connects, |it| it.kinds(P256, RSA, "")),
+    ("TLS 1.2, authority limited to the member's network", Connects, |it| {
+        it.authority(&format!("{AUTHORITY}\nnameConstraints=critical,permitted;IP:127.0.0.0/255.0.0.0"))
+    }),
+];
+
 const SERVERS: &[Case] = &[
     ("made by etcd --auto-tls, given as the authority", Connects, |it| {
         let usages = "keyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=serverAuth";
@@ -376,14 +388,14 @@ fn check(name: &str, expected: Outcome, dir: &Path, endpoint: &str, files: &[(&s
     }
 }
 
-/// Tries each case with one member, whose certificate changes with the case.
-fn try_all(cases: &[Case]) {
+/// Tries each case with one member, which has these flags, and whose certificate changes with the case.
+fn try_all(flags: &[&str], cases: &[Case]) {
     let host = unique_host();
     let office = Office::new(&host);
     let dir = office.dir.path();
     link(dir, "etcd");
-    let member =
-        Cluster::start_on(&host, 1, Some(Tls { server: Authority::new("first").server(&[&host], 9), client_ca: None }));
+    let tls = Tls { server: Authority::new("first").server(&[&host], 9), client_ca: None };
+    let member = Cluster::start_tls_with(&host, tls, flags);
     for (name, expected, make) in cases {
         let (trusted, shown) = make(&office);
         member.renew_member(0, &shown);
@@ -397,17 +409,22 @@ fn try_all(cases: &[Case]) {
 
 #[test]
 fn keys_and_signatures() {
-    try_all(KEYS_AND_SIGNATURES);
+    try_all(&[], KEYS_AND_SIGNATURES);
+}
+
+#[test]
+fn members_with_tls_1_2() {
+    try_all(&["--tls-max-version=TLS1.2"], TLS_1_2);
 }
 
 #[test]
 fn certificates_of_members() {
-    try_all(SERVERS);
+    try_all(&[], SERVERS);
 }
 
 #[test]
 fn certificates_of_authorities() {
-    try_all(AUTHORITIES);
+    try_all(&[], AUTHORITIES);
 }
 
 /// A name for people, what happens, and the client's key.

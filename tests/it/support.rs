@@ -424,6 +424,11 @@ impl Cluster {
         Self::begin(host, size, tls, Vec::new())
     }
 
+    /// One member with TLS and additional flags.
+    pub(crate) fn start_tls_with(host: &str, tls: Tls, flags: &[&str]) -> Self {
+        Self::begin(host, 1, Some(tls), flags.iter().map(ToString::to_string).collect())
+    }
+
     /// One member with additional flags.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
