@@ -72,7 +72,8 @@ impl Pem {
         }
         // Do not show what is not a path: it may be a damaged key.
         let path = text.map_or(value.text.as_ref(), Path::new);
-        let long = path.as_os_str().len() > 1024 || path.to_string_lossy().contains(['\n', '\\']);
+        let longest = if path.is_absolute() { 1024 } else { 255 };
+        let long = path.as_os_str().len() > longest || path.to_string_lossy().contains(['\n', '\\']);
         if long || (matches!(value.origin, Origin::Binding) && !path.is_absolute()) {
             return Err(value
                 .error("it is neither PEM (-----BEGIN …), nor base64 of PEM or DER, nor the absolute path of a file"));
@@ -328,7 +329,9 @@ fn unquote(text: &str) -> &str {
 /// Content from any of the forms that fit into an environment variable; `None` if it may be a path.
 fn decode(text: &str) -> Option<Form> {
     if text.contains(BEGIN) {
-        return Some(Form::Pem(text.replace("\\r", "").replace("\\n", "\n").replace("\\t", " ")));
+        // What was escaped twice leaves more of them behind.
+        let text = text.replace("\\r", "").replace("\\n", "\n").replace("\\t", " ").replace('\\', "");
+        return Some(Form::Pem(text));
     }
     let packed: String = text.replace("\\r", "").replace("\\n", "").split_whitespace().collect();
     let engines = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD];
@@ -430,7 +433,7 @@ mod tests {
     }
 
     /// Every form of a text that people put into the environment.
-    pub(super) fn forms(text: &str) -> Vec<String> {
+    fn forms(text: &str) -> Vec<String> {
         let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
         let packed = STANDARD.encode(text);
         let (head, tail) = packed.split_at(40);
@@ -440,6 +443,7 @@ mod tests {
             crlf.clone(),
             text.replace('\n', "\r"),
             text.replace('\n', "\\n"),
+            text.replace('\n', "\\\\n"),
             crlf.replace("\r\n", "\\r\\n"),
             text.replace('\n', " "),
             text.replace('\n', "\t "),
@@ -511,7 +515,8 @@ mod tests {
     fn text_that_is_not_pem_is_not_shown() {
         let key = pair().key;
         let lines: Vec<&str> = key.lines().collect();
-        for text in [lines[1], &lines[1..3].join("\n")[..90], &lines[1..3].join("\\n")[..90]] {
+        let long = "A".repeat(300);
+        for text in [lines[1], &lines[1..3].join("\n")[..90], &lines[1..3].join("\\n")[..90], &long] {
             let found = read(Origin::Binding, text).unwrap_err();
             assert!(found.starts_with("NAME: it is neither PEM"), "{found}");
         }
