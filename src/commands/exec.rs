@@ -15,6 +15,6 @@ pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
     let sources = Sources::new(args.settings.0, env).with_etcd(Store::new(env).has("etcd"));
     log::set_format(sources.log_format()?);
     let addr = sources.listen_addr()?;
-    let settings = sources.with_binding(env).and_then(|sources| sources.resolve());
-    wrap(Wrap { addr, settings, timeout: args.timeout, command: args.command }, env)
+    let sources = sources.with_binding(env);
+    wrap(Wrap { addr, sources, timeout: args.timeout, command: args.command }, env)
 }

@@ -19,7 +19,7 @@ pub(crate) enum Code {
     Failed = 1,
     /// The command line alone shows a mistake (clap's own number).
     Usage = 2,
-    /// The cluster does not answer in time (`EX_UNAVAILABLE`).
+    /// The cluster does not answer in time, or a certificate cannot be used yet (`EX_UNAVAILABLE`).
     Unreachable = 69,
     /// A file cannot be written (`EX_CANTCREAT`).
     CannotWrite = 73,
@@ -92,7 +92,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         return Some(Code::CannotWrite);
     }
     if let Some(err) = cause.downcast_ref::<settings::Error>() {
-        return Some(if err.is_usage() { Code::Usage } else { Code::BadSetting });
+        return Some(match err {
+            err if err.is_usage() => Code::Usage,
+            err if err.time_can_mend() => Code::Unreachable,
+            _ => Code::BadSetting,
+        });
     }
     if let Some(err) = cause.downcast_ref::<PortError>() {
         return Some(match err {

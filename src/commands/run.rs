@@ -16,12 +16,14 @@ use crate::settings::{Run, Settings, Sources, check_etcd_flags};
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let sources = Sources::new(args.settings.0, env);
     log::set_format(sources.log_format()?);
-    let settings = sources.with_etcd(Store::new(env).has("etcd")).with_binding(env)?.resolve()?;
-    check_etcd_flags(&args.extra, settings.run.mode())?;
+    let sources = sources.with_etcd(Store::new(env).has("etcd")).with_binding(env)?;
     if args.dry_run {
+        let settings = sources.resolve()?;
+        check_etcd_flags(&args.extra, settings.run.mode())?;
         print(&settings, &args.extra, env, out)?;
-    } else {
-        proxy::run(&settings, &args.extra, env)?;
+    } else if let Some((settings, events)) = proxy::await_settings(&sources)? {
+        check_etcd_flags(&args.extra, settings.run.mode())?;
+        proxy::run(&settings, &args.extra, env, events)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -139,12 +139,17 @@ impl Dialer {
             Protocol::Http1 => tls.current().http1,
             Protocol::Http2 => tls.current().http2,
         };
-        let connected = deadline.step(Step::Handshake, handshake(config, host, stream)?).await?;
+        let connected = deadline.step(Step::Handshake, handshake(config, self.server_name(host), stream)?).await?;
         let stream = connected.map_err(|err| self.error(&err, Scheme::Https))?;
         if protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(DialError::NotHttp2);
         }
         Ok(Box::new(stream))
+    }
+
+    /// The name that the certificate of this host must have.
+    fn server_name<'a>(&'a self, host: &'a str) -> &'a str {
+        self.settings.server_name.as_deref().unwrap_or(host)
     }
 
     async fn connect_tcp(&self, target: &Target, deadline: Deadline) -> Result<TcpStream, DialError> {
@@ -227,7 +232,7 @@ impl Dialer {
             return false;
         };
         let Ok(stream) = self.connect_tcp(target, deadline).await else { return false };
-        let Ok(handshake) = handshake(Arc::new(config), host, stream) else { return false };
+        let Ok(handshake) = handshake(Arc::new(config), self.server_name(host), stream) else { return false };
         match deadline.step(Step::Handshake, handshake).await {
             Ok(Ok(_)) => true,
             Ok(Err(err)) => {

@@ -6,8 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage, OtherError};
 
+use super::chain::{Owner, Refusal};
 use crate::os::log::without_errno;
 
 /// Why a member cannot be used. `Display` gives the sentence for people, [`kind`](Self::kind) the label for metrics.
@@ -34,8 +35,8 @@ pub(crate) enum DialError {
     UnknownAuthority(Option<String>),
     Expired(UnixTime),
     NotYetValid(UnixTime),
-    /// The names that the certificate does have.
-    WrongName(Vec<String>),
+    /// The name that the certificate should have, and those that it does have.
+    WrongName(String, Vec<String>),
     BadCertificate(String),
     ClientCertificateRequired,
     ClientCertificateRefused(AlertDescription),
@@ -94,17 +95,13 @@ impl DialError {
     /// `authority` names the setting with the trusted authority; `None` stands for the system's authorities.
     pub(super) fn from_tls(err: &TlsError, authority: Option<&str>, has_certificate: bool) -> Self {
         match err {
-            TlsError::InvalidCertificate(err) => match err {
-                CertificateError::UnknownIssuer => Self::UnknownAuthority(authority.map(ToOwned::to_owned)),
-                CertificateError::ExpiredContext { not_after, .. } => Self::Expired(*not_after),
-                CertificateError::NotValidYetContext { not_before, .. } => Self::NotYetValid(*not_before),
-                CertificateError::NotValidForNameContext { presented, .. } => Self::WrongName(presented.clone()),
-                CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-                    Self::Unsupported("its certificate has an unknown kind of key".to_owned())
+            TlsError::InvalidCertificate(CertificateError::Other(OtherError(err))) => {
+                match err.downcast_ref::<Refusal>() {
+                    Some(refusal) => Self::from_refusal(refusal, authority),
+                    None => Self::BadCertificate(err.to_string()),
                 }
-                other => Self::BadCertificate(other.to_string()),
-            },
+            }
+            TlsError::InvalidCertificate(err) => Self::BadCertificate(err.to_string()),
             TlsError::AlertReceived(AlertDescription::HandshakeFailure) | TlsError::PeerIncompatible(_) => {
                 Self::Unsupported("the two sides have no TLS parameters in common".to_owned())
             }
@@ -117,6 +114,24 @@ impl DialError {
             TlsError::AlertReceived(alert) => Self::from_alert(*alert, has_certificate),
             TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
             other => Self::Tls(other.to_string()),
+        }
+    }
+
+    fn from_refusal(refusal: &Refusal, authority: Option<&str>) -> Self {
+        match refusal {
+            Refusal::UnknownAuthority => Self::UnknownAuthority(authority.map(ToOwned::to_owned)),
+            Refusal::Expired(Owner::Server, when) => Self::Expired(*when),
+            Refusal::NotYetValid(Owner::Server, when) => Self::NotYetValid(*when),
+            Refusal::Expired(Owner::Authority(name), when) => {
+                Self::BadCertificate(format!("its authority ({name}) expired on {}: renew it", date(*when)))
+            }
+            Refusal::NotYetValid(Owner::Authority(name), when) => Self::BadCertificate(format!(
+                "its authority ({name}) is not valid before {}: check the clocks",
+                date(*when)
+            )),
+            Refusal::WrongName(wanted, names) => Self::WrongName(wanted.clone(), names.clone()),
+            Refusal::Invalid(why) => Self::BadCertificate(why.clone()),
+            Refusal::Unsupported(why) => Self::Unsupported(why.clone()),
         }
     }
 
@@ -141,12 +156,14 @@ impl DialError {
     }
 }
 
+fn date(time: UnixTime) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
+}
+
 impl std::error::Error for DialError {}
 
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let date =
-            |time: &UnixTime| humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
         match self {
             Self::Unresolved(why) => write!(f, "its name does not resolve ({why}): check the name and this host's DNS"),
             Self::TimedOut(step, after) => {
@@ -183,16 +200,19 @@ impl fmt::Display for DialError {
                 "its certificate is not signed by the authority of {name}: is this the right authority, and does the \
                  member send its intermediate certificates?"
             ),
-            Self::Expired(when) => write!(f, "its certificate expired on {}: renew it on the member", date(when)),
+            Self::Expired(when) => write!(f, "its certificate expired on {}: renew it on the member", date(*when)),
             Self::NotYetValid(when) => {
-                write!(f, "its certificate is not valid before {}: check the clocks", date(when))
+                write!(f, "its certificate is not valid before {}: check the clocks", date(*when))
             }
-            Self::WrongName(names) if names.is_empty() => {
+            Self::WrongName(_, names) if names.is_empty() => {
                 f.write_str("its certificate names no host (it has no subject alternative name): issue one that does")
             }
-            Self::WrongName(names) => {
-                write!(f, "its certificate is for {}, not for this name: use one of these names", names.join(", "))
-            }
+            Self::WrongName(wanted, names) => write!(
+                f,
+                "its certificate is for {}, not for {wanted}: write one of these names in the endpoint, or give it \
+                 with --server-name",
+                names.join(", ")
+            ),
             Self::BadCertificate(why) => write!(f, "its certificate cannot be used: {why}"),
             Self::ClientCertificateRequired => {
                 f.write_str("it asks for a client certificate: give one with --cert and --key")

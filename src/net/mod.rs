@@ -1,5 +1,6 @@
 //! The network: dials members, speaks TLS and recognises what answers. Everything that connects uses this one stack.
 
+mod chain;
 mod deadline;
 mod dial;
 mod error;

@@ -41,7 +41,11 @@ impl ReloadingTls {
     /// # Errors
     /// When the certificates cannot be used: the setting and the problem, in words.
     pub(super) fn new(settings: &Tls) -> Result<Self, String> {
-        let (current, stamp) = (Mutex::new(load(settings, 1)?), Mutex::new(stamp(settings)));
+        // The files may have changed since the settings were read, and may change again while they are read: whatever
+        // comes after the stamp counts as a change.
+        let stamp = stamp(settings);
+        let current = load(&settings.read_again().unwrap_or_else(|_| settings.clone()), 1)?;
+        let (current, stamp) = (Mutex::new(current), Mutex::new(stamp));
         Ok(Self { settings: settings.clone(), current, stamp, checking: AtomicBool::new(false) })
     }
 

@@ -1,18 +1,15 @@
 //! TLS with the rules of Go's, which etcd uses: which servers to trust, and which client certificate to show.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
+use super::chain::{Chain, Trusted, verify_handshake};
 use crate::settings::{Identity, Tls};
 
 /// The configuration of a gRPC client of etcd.
@@ -33,8 +30,9 @@ pub(super) fn config_without_trust() -> Result<ClientConfig, String> {
 }
 
 fn config(authorities: Vec<CertificateDer<'static>>, identity: Option<&Identity>) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Verifier::new(authorities, &provider));
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let trusted = authorities.into_iter().filter_map(Trusted::new).collect();
+    let verifier = Arc::new(Verifier { trusted, algorithms: provider.signature_verification_algorithms });
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|err| err.to_string())?
@@ -46,7 +44,8 @@ fn config(authorities: Vec<CertificateDer<'static>>, identity: Option<&Identity>
             let chain = identity.cert.certificates().map_err(|err| err.to_string())?;
             let key = identity.key.private_key().map_err(|err| err.to_string())?;
             let key = provider.key_provider.load_private_key(key).map_err(|_| {
-                let problem = "this kind of key is not supported: use RSA, ECDSA with P-256 or P-384, or Ed25519";
+                let problem = "this kind of key is not supported: use RSA with 2048 to 8192 bits, ECDSA with P-256, P-384 or \
+                               P-521, or Ed25519";
                 identity.key.error(problem).to_string()
             })?;
             config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
@@ -59,69 +58,27 @@ fn config(authorities: Vec<CertificateDer<'static>>, identity: Option<&Identity>
     Ok(config)
 }
 
-/// webpki's checks, with two changes: a server's own certificate may be among the authorities, as Go allows, and an
-/// error about the name lists the names that the certificate does have.
+/// Trusts the servers that Go trusts.
 #[derive(Debug)]
 struct Verifier {
-    authorities: Vec<CertificateDer<'static>>,
-    /// `None` when there are no authorities.
-    webpki: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Verifier {
-    fn new(authorities: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(authorities.iter().cloned());
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build().ok();
-        Self { authorities, webpki, provider: Arc::clone(provider) }
-    }
-
-    fn verify_listed(&self, server: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
-        if !self.authorities.iter().any(|listed| listed == server) {
-            return Err(CertificateError::UnknownIssuer.into());
-        }
-        let (_, certificate) = X509Certificate::from_der(server).map_err(|_| CertificateError::BadEncoding)?;
-        let validity = certificate.validity();
-        let time =
-            |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()));
-        let (not_before, not_after) = (time(validity.not_before.timestamp()), time(validity.not_after.timestamp()));
-        if now > not_after {
-            return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
-        }
-        if now < not_before {
-            return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
-        }
-        verify_server_name(&ParsedCertificate::try_from(server)?, name)
-    }
+    trusted: Vec<Trusted>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         server: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
+        sent: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let unknown = || Err(CertificateError::UnknownIssuer.into());
-        let verified = self
-            .webpki
-            .as_ref()
-            .map_or_else(unknown, |webpki| webpki.verify_server_cert(server, chain, name, ocsp, now));
-        let verified = match verified {
-            Err(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))) => {
-                self.verify_listed(server, name, now).map(|()| ServerCertVerified::assertion())
-            }
-            other => other,
-        };
-        verified.map_err(|err| match err {
-            Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, .. }) => {
-                CertificateError::NotValidForNameContext { expected, presented: names(server) }.into()
-            }
-            other => other,
-        })
+        let chain = Chain { server, sent, trusted: &self.trusted, algorithms: &self.algorithms, now };
+        match chain.verify(&name.to_str()) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(refusal) => Err(CertificateError::Other(OtherError(Arc::new(refusal))).into()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -130,8 +87,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        verify_handshake(message, certificate, signature, &self.algorithms, false)
     }
 
     fn verify_tls13_signature(
@@ -140,27 +96,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        verify_handshake(message, certificate, signature, &self.algorithms, true)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
-}
-
-/// The host names and addresses in a certificate.
-fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from);
-            let address = v4.or_else(|| <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from))?;
-            Some(address.to_string())
-        }
-        _ => None,
-    };
-    extension.value.general_names.iter().filter_map(name).collect()
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backend;
+mod certificates;
 mod claim;
 mod detect;
 mod etcd;
@@ -18,6 +19,7 @@ mod wrap;
 
 pub(crate) use admin::PortError;
 pub(crate) use backend::Error;
+pub(crate) use certificates::await_settings;
 pub(crate) use claim::{ListenError, claim};
 pub(crate) use etcd::Launch;
 pub(crate) use preflight::Error as PreflightError;

@@ -142,6 +142,11 @@ async fn try_all(settings: &Settings, dialer: Arc<Dialer>, deadline: Deadline, r
                     let (dialer, results) = (Arc::clone(&dialer), results.clone());
                     async move {
                         let (_, tried) = dialer.probe(&target, deadline).await;
+                        // Where our TLS serves the application too, what it cannot do is a failure.
+                        let tried = tried.map_err(|err| match err {
+                            DialError::Unsupported(why) if !runs_etcd => DialError::Tls(why),
+                            other => other,
+                        });
                         let subject = match tried {
                             Err(DialError::OwnAddress) if is_only => Subject::Endpoint(target.endpoint),
                             _ => Subject::Target(target),

@@ -29,27 +29,31 @@ const STAND_BY_INTERVAL: Duration = Duration::from_millis(200);
 /// How often to look up a name to listen on that has no address.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Forwards connections until a signal ends it, or execs etcd. `extra` are flags for etcd.
+/// Forwards connections until a signal ends it, or execs etcd. `extra` are flags for etcd; `events` are the signals, if
+/// somebody receives them already.
 ///
 /// # Errors
 /// When a setting cannot work, or nothing can be started.
-pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
+pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
-        Run::ExecEtcd => exec_etcd(settings, extra, env),
-        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => run_supervised(settings, drain, extra, env),
+        Run::ExecEtcd => exec_etcd(settings, extra, env, events.as_ref()),
+        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => run_supervised(settings, drain, extra, env, events),
     }
 }
 
-/// Leaves the signals as they are: after exec, they are etcd's.
-fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<()> {
-    let Some(settings) = &wait_for_name(settings, None) else { return Ok(()) };
-    let Some(claim) = stand_by(&settings.listen_addr, None)? else { return Ok(()) };
+/// Leaves the signals as they are, unless somebody receives them already: after exec, they are etcd's.
+fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<&Events>) -> Result<()> {
+    let Some(settings) = &wait_for_name(settings, events) else { return Ok(()) };
+    let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);
     let preflight = preflight_mode(settings, env);
-    let Some(settings) = preflight::discover(settings, None, preflight)? else { return Ok(()) };
+    let Some(settings) = preflight::discover(settings, events, preflight)? else { return Ok(()) };
     let results = preflight::start(&settings, preflight)?;
     let (etcd, launch) = prepare_etcd(&settings, extra, env)?;
-    preflight::wait(&results, None, preflight, &settings.members_from)?;
+    let verdict = preflight::wait(&results, events, preflight, &settings.members_from)?;
+    if matches!(verdict, Verdict::Interrupted(_)) || events.is_some_and(|events| events.ending().is_some()) {
+        return Ok(());
+    }
     let mut command = launch.command(etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd").into())
@@ -61,8 +65,14 @@ fn prepare_etcd(settings: &Settings, extra: &[OsString], env: &Env) -> Result<(E
 }
 
 /// Starts the backend and supervises it.
-fn run_supervised(settings: &Settings, drain: Duration, extra: &[OsString], env: &Env) -> Result<()> {
-    let events = Events::new(&FOR_LAUNCHERS).context("cannot receive signals")?;
+fn run_supervised(
+    settings: &Settings,
+    drain: Duration,
+    extra: &[OsString],
+    env: &Env,
+    events: Option<Events>,
+) -> Result<()> {
+    let events = events.map_or_else(|| Events::new(&FOR_LAUNCHERS), Ok).context("cannot receive signals")?;
     let Some(settings) = &wait_for_name(settings, Some(&events)) else { return Ok(()) };
     let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
     let preflight = preflight_mode(settings, env);

@@ -10,6 +10,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 use super::backend::Backend;
+use super::certificates::{self, Waited};
 use super::claim::{Attempt, Claim, may_be_free, try_claim};
 use super::preflight;
 use super::session::{Prepared, looked_up, preflight_mode};
@@ -18,7 +19,7 @@ use crate::os::env::Env;
 use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{Events, FOR_COMMANDS};
 use crate::os::sys;
-use crate::settings::{self, ETCDCTL_ENDPOINTS, ListenAddr, Preflight, Setting, Settings, etcdctl_endpoints};
+use crate::settings::{self, ETCDCTL_ENDPOINTS, ListenAddr, Preflight, Setting, Settings, Sources, etcdctl_endpoints};
 
 /// How often to ask whether the cluster answers.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
@@ -29,7 +30,7 @@ const LISTENING_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Wrap {
     pub addr: ListenAddr,
     /// They need to be valid only if a proxy is started here.
-    pub settings: Result<Settings, settings::Error>,
+    pub sources: Result<Sources, settings::Error>,
     /// How long to wait for the cluster at most.
     pub timeout: Duration,
     /// Program and arguments.
@@ -44,8 +45,16 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let file_limit = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
     let waiting = Waiting::new(wrap.timeout);
-    let mut sidecar = Sidecar { addr: wrap.addr, settings: wrap.settings, backend: None, claim: None, env };
-    if let Attempt::Ours(claim) = try_claim(&sidecar.addr)? {
+    let attempt = try_claim(&wrap.addr)?;
+    let settings = match (&attempt, wrap.sources) {
+        (Attempt::Ours(_), Ok(sources)) => match certificates::wait(&sources, Some(waiting.left()), &events)? {
+            Waited::Usable(settings) => Ok(*settings),
+            Waited::Interrupted(signal) => return Ok(process::signal_code(signal)),
+        },
+        (_, sources) => sources.and_then(|sources| sources.resolve()),
+    };
+    let mut sidecar = Sidecar { addr: wrap.addr, settings, backend: None, claim: None, env };
+    if let Attempt::Ours(claim) = attempt {
         let settings = looked_up(sidecar.settings.as_ref().map_err(Clone::clone)?)?;
         let preflight = preflight_mode(&settings, env);
         let Some(settings) = preflight::discover(&settings, Some(&events), preflight)? else {

@@ -5,19 +5,20 @@ use std::path::Path;
 
 use super::mode::NO_ETCD;
 
-/// A setting that can never work. The text names the setting, the problem, and what to do.
+/// A setting that cannot work. The text names the setting, the problem, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {problem}")]
 pub(crate) struct Error {
     setting: String,
     problem: String,
     is_usage: bool,
+    time_can_mend: bool,
 }
 
 impl Error {
     /// `setting` as its user knows it: `--mode`, `ETCDPROXY_MODE`, or the service binding.
     pub(crate) fn new(setting: impl Into<String>, problem: impl Display) -> Self {
-        Self { setting: setting.into(), problem: problem.to_string(), is_usage: false }
+        Self { setting: setting.into(), problem: problem.to_string(), is_usage: false, time_can_mend: false }
     }
 
     /// A mistake that the command line alone shows, such as a value that a flag does not take.
@@ -28,6 +29,17 @@ impl Error {
     /// Whether the command line alone shows the mistake.
     pub(crate) fn is_usage(&self) -> bool {
         self.is_usage
+    }
+
+    /// A problem that goes away without a change of the settings: a file is not there yet, a certificate is not valid
+    /// yet.
+    pub(super) fn not_yet(setting: impl Into<String>, problem: impl Display) -> Self {
+        Self { time_can_mend: true, ..Self::new(setting, problem) }
+    }
+
+    /// Whether it is worth waiting.
+    pub(crate) fn time_can_mend(&self) -> bool {
+        self.time_can_mend
     }
 
     /// The small launcher is called as a program of etcd, which it does not have.

@@ -4,7 +4,7 @@
 //! - [`sources`]: where each value comes from; the first source that has one wins
 //! - [`resolve`]: the values, checked
 //! - [`mode`]: what each mode can do, and what becomes of the process
-//! - [`binding`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
+//! - [`binding`], [`pem`], [`tls`], [`addr`], [`host_port`], [`endpoint`], [`duration`]: the kinds of values
 //! - [`etcd_flags`]: the flags that are passed on to etcd
 //! - [`etcdctl`]: the variable that tells etcdctl the proxy's address
 //! - [`unknown`]: variables that look like ours and are not
@@ -19,6 +19,7 @@ mod etcd_flags;
 mod etcdctl;
 mod host_port;
 mod mode;
+mod pem;
 #[cfg(test)]
 mod property_tests;
 mod resolve;
@@ -35,9 +36,10 @@ pub(crate) use error::Error;
 pub(crate) use etcd_flags::check_etcd_flags;
 pub(crate) use etcdctl::{ETCDCTL_ENDPOINTS, etcdctl_endpoints};
 pub(crate) use mode::{Mode, Run};
+pub(crate) use pem::Pem;
 pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;
 pub(crate) use sources::{ClusterSource, Sources};
 pub(crate) use table::{Kind, SECRETS, Setting, invalid, switch};
-pub(crate) use tls::{Identity, Pem, Tls};
+pub(crate) use tls::{Identity, Tls};
 pub(crate) use unknown::unknown_variables;

@@ -29,6 +29,8 @@ pub(crate) struct Capabilities {
     pub http_proxies: bool,
     /// It accepts client certificates with a common name.
     pub common_names: bool,
+    /// It can check the members' certificates for another name than the endpoint's.
+    pub server_names: bool,
     /// Watches keep working for clients that log in with a password.
     pub passwords: bool,
     /// It looks SRV records up again while it runs.
@@ -45,6 +47,8 @@ pub(crate) struct Capabilities {
 pub(super) struct Demands<'a> {
     /// The client certificate has this common name.
     pub common_name: Option<&'a str>,
+    /// The members' certificates have this name.
+    pub server_name: Option<&'a str>,
     /// Clients log in with a password.
     pub password: bool,
     /// Another setting needs what only etcd's proxy can do.
@@ -65,6 +69,7 @@ impl Mode {
                 namespaces: true,
                 http_proxies: true,
                 common_names: false,
+                server_names: false,
                 passwords: false,
                 follows_srv: false,
                 unix_sockets: false,
@@ -75,6 +80,7 @@ impl Mode {
                 namespaces: false,
                 http_proxies: false,
                 common_names: true,
+                server_names: true,
                 passwords: true,
                 follows_srv: true,
                 unix_sockets: true,
@@ -108,6 +114,12 @@ impl Mode {
             && !can.common_names
         {
             let why = format!("etcd's grpc-proxy does not accept a client certificate with a common name ({name:?})");
+            return (second, Some(why));
+        }
+        if let Some(name) = demands.server_name
+            && !can.server_names
+        {
+            let why = format!("etcd's grpc-proxy cannot check certificates for another name ({name:?})");
             return (second, Some(why));
         }
         if demands.only_etcd {
@@ -211,6 +223,7 @@ mod tests {
             (Demands { password: true, only_etcd: true, ..none }, Mode::GrpcProxy),
             (Demands { common_name: Some("app"), ..none }, Mode::Tunnel),
             (Demands { common_name: Some("app"), password: true, only_etcd: true, ..none }, Mode::Tunnel),
+            (Demands { server_name: Some("etcd"), ..none }, Mode::Tunnel),
             (Demands { srv: true, ..none }, Mode::Tunnel),
             (Demands { srv: true, only_etcd: true, ..none }, Mode::GrpcProxy),
             (Demands { no_etcd: true, ..none }, Mode::Tunnel),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::ServerName;
+
 use super::addr::{ListenAddr, TcpAddr};
 use super::binding;
 use super::duration::duration;
@@ -9,9 +11,10 @@ use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
 use super::host_port;
 use super::mode::{Demands, Mode, NO_ETCD, Run};
+use super::pem::{Content, Pem};
 use super::sources::{Origin, Sources, Value};
 use super::table::{Setting, switch};
-use super::tls::{Pem, Secrecy, Tls, check_ca, check_identity};
+use super::tls::{Tls, check_ca, check_identity};
 
 /// The checked settings of `run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,15 +84,21 @@ impl Sources {
     /// The first setting that can never work.
     pub(crate) fn resolve(&self) -> Result<Settings, Error> {
         let mut warnings = self.warnings.clone();
-        let tls = self.tls(&mut warnings)?;
         let listen_addr = self.listen_addr()?;
+        let tls = match self.tls(&mut warnings) {
+            // What time cannot mend is reported at once.
+            Err(err) if err.time_can_mend() => return Err(self.cluster(&listen_addr, true).err().unwrap_or(err)),
+            tls => tls?,
+        };
         let Cluster { endpoints, discovery_srv, name: members_from } =
             self.cluster(&listen_addr, tls.is_configured())?;
         if let Some(first) = endpoints.first()
             && tls.is_configured()
             && first.scheme == Scheme::Http
         {
-            warnings.push(format!("{first} is plain http, so the configured certificates are not used: write https"));
+            warnings.push(format!(
+                "{first} is plain http, so the configured certificates and names are not used: write https"
+            ));
         }
         let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
         let use_http_proxy = self.switch(Setting::UseHttpProxy)?;
@@ -120,11 +129,19 @@ impl Sources {
             namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
             metrics_addr,
             listen_addr,
-            preflight: self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default(),
+            preflight: self.preflight()?,
             memory: self.parsed(Setting::Memory, |text| mode.memory(text))?,
             use_http_proxy,
             warnings,
         })
+    }
+
+    /// What to do before the start.
+    ///
+    /// # Errors
+    /// If it is none of the words.
+    pub(crate) fn preflight(&self) -> Result<Preflight, Error> {
+        Ok(self.parsed(Setting::Preflight, Preflight::parse)?.unwrap_or_default())
     }
 
     /// The endpoints, or the domain whose SRV records name the members.
@@ -179,6 +196,7 @@ impl Sources {
             Some(mode) => (mode, None),
             None => Mode::auto(Demands {
                 common_name: named.map(|(_, name)| name),
+                server_name: tls.server_name.as_deref(),
                 password,
                 only_etcd,
                 srv,
@@ -206,6 +224,15 @@ impl Sources {
             return Err(value.error(format_args!(
                 "etcd's grpc-proxy cannot listen on a Unix socket: use {tunnel}, or write host:port, as in \
                  127.0.0.1:2379"
+            )));
+        }
+        if let Some(value) = self.get(Setting::ServerName)
+            && !can.server_names
+        {
+            let tunnel = origin.assignment(Setting::Mode, "tunnel");
+            return Err(value.error(format_args!(
+                "etcd's grpc-proxy checks the members' certificates against the endpoints only: use {tunnel}, or \
+                 endpoints with a name that the certificates have"
             )));
         }
         if let Some((cert, name)) = named
@@ -251,8 +278,8 @@ impl Sources {
 
     fn tls(&self, warnings: &mut Vec<String>) -> Result<Tls, Error> {
         let now = SystemTime::now();
-        let pem = |key, secrecy| self.get(key).map(|value| Pem::read(&value, secrecy)).transpose();
-        let ca = pem(Setting::CaCert, Secrecy::Public)?;
+        let pem = |key, content| self.get(key).map(|value| Pem::read(&value, content)).transpose();
+        let ca = pem(Setting::CaCert, Content::Authorities)?;
         if let Some(ca) = &ca {
             warnings.extend(check_ca(ca, now)?);
         }
@@ -261,7 +288,7 @@ impl Sources {
             let problem = format!("a client certificate and its key belong together: give the other one with {lacks}");
             Err(Error::new(pem.name, problem))
         };
-        let identity = match (pem(Setting::Cert, Secrecy::Public)?, pem(Setting::Key, Secrecy::Secret)?) {
+        let identity = match (pem(Setting::Cert, Content::Certificate)?, pem(Setting::Key, Content::Key)?) {
             (None, None) => None,
             (Some(cert), None) => return lone(Setting::Cert, cert, Setting::Key),
             (None, Some(key)) => return lone(Setting::Key, key, Setting::Cert),
@@ -271,7 +298,7 @@ impl Sources {
                 Some(identity)
             }
         };
-        Ok(Tls { ca, identity })
+        Ok(Tls { ca, identity, server_name: self.parsed(Setting::ServerName, server_name)? })
     }
 }
 
@@ -296,6 +323,12 @@ fn choose(addr: ListenAddr, mode: Mode, warnings: &mut Vec<String>) -> ListenAdd
     let addr = single.unwrap_or(addr);
     warnings.extend(addr.exposure());
     addr
+}
+
+/// A name that a certificate can have.
+fn server_name(text: &str) -> Result<String, String> {
+    let expected = |_| format!("invalid name {text:?}: expected a host name or an IP address, as in etcd.example.org");
+    ServerName::try_from(text).map(|name| name.to_str().into_owned()).map_err(expected)
 }
 
 /// `None` for `off`.
@@ -630,12 +663,46 @@ mod tests {
     }
 
     #[test]
+    fn a_server_name_is_for_the_tunnel() {
+        let name = (Setting::ServerName, "etcd.example");
+        let settings = resolve(&[(Setting::Endpoints, "a:1"), name], []);
+        assert_eq!((settings.run.mode(), settings.endpoints[0].scheme), (Mode::Tunnel, Scheme::Https));
+        assert_eq!(settings.tls.server_name.as_deref(), Some("etcd.example"));
+        assert!(settings.mode_reason.unwrap().contains("\"etcd.example\""));
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Mode, "grpc-proxy"), name], []);
+        assert!(problem.starts_with("--server-name: etcd's grpc-proxy checks"), "{problem}");
+        assert!(problem.contains("--mode tunnel"), "{problem}");
+        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/"), name], []);
+        assert!(problem.starts_with("--namespace: the tunnel forwards bytes unchanged"), "{problem}");
+        let problem = error(&[(Setting::Endpoints, "a:1")], [("ETCDPROXY_SERVER_NAME", "https://h:1")]);
+        assert_eq!(
+            problem,
+            "ETCDPROXY_SERVER_NAME: invalid name \"https://h:1\": expected a host name or an IP address, as in \
+             etcd.example.org"
+        );
+        for credentials in [r#""server_name":"n""#, r#""tls":{"server-name":"n"}"#] {
+            let services = format!(r#"{{"etcd":[{{"name":"e","credentials":{{"uri":"h:1",{credentials}}}}}]}}"#);
+            let settings = resolve(&[], [("VCAP_SERVICES", services.as_str())]);
+            assert_eq!(settings.tls.server_name.as_deref(), Some("n"), "{services}");
+        }
+    }
+
+    #[test]
+    fn what_time_cannot_mend_is_reported_before_a_file_that_is_not_there() {
+        let missing = (Setting::CaCert, "/no/such.pem");
+        let found = sources(&[(Setting::Endpoints, "a:1,https://b:1"), missing], []).resolve().unwrap_err();
+        assert!(found.time_can_mend(), "{found}");
+        let found = sources(&[(Setting::Endpoints, "a"), missing], []).resolve().unwrap_err();
+        assert!(!found.time_can_mend() && found.to_string().contains("has no port"), "{found}");
+    }
+
+    #[test]
     fn endpoints_use_tls_when_it_is_configured() {
         let ca = Certificate::new(None, days(-1), days(365)).cert;
         let with = |endpoint| resolve(&[(Setting::Endpoints, endpoint)], [("ETCDPROXY_CACERT", &ca)]);
         let bare = with("a:1");
         assert_eq!((bare.endpoints[0].to_string().as_str(), &bare.warnings[..]), ("https://a:1", &[][..]));
-        assert!(with("http://a:1").warnings[0].contains("the configured certificates are not used"));
+        assert!(with("http://a:1").warnings[0].contains("the configured certificates and names are not used"));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Needs {
                 _ => {}
             }
         }
-        let tls = TLS_SETTINGS.iter().any(|setting| sources.get(*setting).is_some());
+        let tls = TLS_SETTINGS.iter().chain([&Setting::ServerName]).any(|setting| sources.get(*setting).is_some());
         let endpoints = sources.parsed(Setting::Endpoints, |text| parse_list(text, Scheme::default_for(tls)))?;
         needs.configured = sources.members()?.is_some();
         match endpoints {

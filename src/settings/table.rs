@@ -68,6 +68,8 @@ settings! {
         "Client certificate";
     Key: Some("--key"), "ETCDPROXY_KEY", Kind::File, default None,
         "Private key of the client certificate";
+    ServerName: Some("--server-name"), "ETCDPROXY_SERVER_NAME", Kind::Text("NAME"), default None,
+        "Name that the members' certificates must have, if it is not the endpoint's host";
     Namespace: Some("--namespace"), "ETCDPROXY_NAMESPACE", Kind::Text("PREFIX"), default None,
         "Prefix to put before every key, but not before the names of etcd's Lock and Campaign calls";
     MetricsAddr: Some("--metrics-addr"), "ETCDPROXY_METRICS_ADDR", Kind::Text("HOST:PORT"), default None,

@@ -1,139 +1,18 @@
 //! Certificates and keys from files, the environment or a binding, checked before anything uses them.
 
-use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject as _, SectionKind};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::error::Error;
-use super::sources::{Origin, Value};
+use super::pem::{Content, Pem};
 
-/// A certificate that expires within this time gets a warning.
+/// A certificate that expires within this time gets a warning, unless a third of its life is shorter.
 const SOON: Duration = Duration::from_hours(30 * 24);
-
-const BEGIN: &str = "-----BEGIN";
-
-/// Whether an error may show a value that looks like a path. A damaged private key can look like one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Secrecy {
-    Public,
-    Secret,
-}
-
-/// PEM text, with the name that its user knows. `Debug` does not show the text.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Pem {
-    /// `--key`, `ETCDPROXY_KEY`, or the binding.
-    pub name: String,
-    /// Absolute path of the file it was read from.
-    pub file: Option<PathBuf>,
-    pub text: String,
-}
-
-impl fmt::Debug for Pem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pem").field("name", &self.name).field("file", &self.file).finish_non_exhaustive()
-    }
-}
-
-impl Pem {
-    /// Reads a value that is the path of a file, PEM, PEM with `\n` for its line ends, or base64 of PEM.
-    pub(super) fn read(value: &Value, secrecy: Secrecy) -> Result<Self, Error> {
-        let inline = value.text.to_str().map(str::trim).and_then(decode);
-        if let Some(text) = inline {
-            if value.origin == Origin::Flags {
-                return Err(value.error(
-                    "it is PEM text, which every program on this host can read on the command line: name a file, or set \
-                     the environment variable",
-                ));
-            }
-            return Ok(Self { name: value.name.clone(), file: None, text });
-        }
-        // Do not show what is not a path: it may be a damaged key.
-        let path = value.text.to_str().map_or(value.text.as_ref(), |text| Path::new(text.trim()));
-        let long = path.as_os_str().len() > 1024 || path.to_string_lossy().contains(['\n', '\\']);
-        if long || (matches!(value.origin, Origin::Binding) && !path.is_absolute()) {
-            return Err(value.error("it is neither PEM (-----BEGIN …), nor base64 of PEM, nor the path of a file"));
-        }
-        let shown = if secrecy == Secrecy::Secret && value.origin != Origin::Flags {
-            "the file".to_owned()
-        } else {
-            path.display().to_string()
-        };
-        let bytes = fs::read(path)
-            .map_err(|err| value.error(format_args!("cannot read {shown}: {err}: name a readable PEM file")))?;
-        let text = String::from_utf8(bytes).ok().filter(|text| text.contains(BEGIN)).ok_or_else(|| {
-            value.error(format_args!(
-                "{shown} is not a PEM file: it has no line with {BEGIN} …; convert a DER file with openssl x509 \
-                 -inform der (a key: openssl pkey)"
-            ))
-        })?;
-        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        // etcd cannot read a file with indentation, so it gets the text instead.
-        let mended = flush_left(&text);
-        let file = text.lines().map(str::trim_end).eq(mended.lines()).then_some(file);
-        Ok(Self { name: value.name.clone(), file, text: mended })
-    }
-
-    fn read_again(&self) -> Result<Self, Error> {
-        let Some(file) = &self.file else { return Ok(self.clone()) };
-        let text = fs::read_to_string(file).map_err(|err| self.error(format_args!("cannot be read: {err}")))?;
-        Ok(Self { text, ..self.clone() })
-    }
-
-    pub(crate) fn error(&self, problem: impl fmt::Display) -> Error {
-        let problem = match &self.file {
-            Some(file) => format!("{}: {problem}", file.display()),
-            None => problem.to_string(),
-        };
-        Error::new(&self.name, problem)
-    }
-
-    /// All certificates in the text, in order.
-    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        let all: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(self.text.as_bytes()).collect();
-        match all {
-            Ok(all) if all.is_empty() => Err(self.error("it holds no certificate (-----BEGIN CERTIFICATE-----)")),
-            Ok(all) => Ok(all),
-            Err(_) => Err(self.error("its PEM text is damaged: copy it again, line ends included")),
-        }
-    }
-
-    /// The private key in the text.
-    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
-        // Also "Proc-Type: 4,ENCRYPTED", in OpenSSL's older formats.
-        if self.text.contains("ENCRYPTED") {
-            return Err(self.error("the key is encrypted: decrypt it, as with openssl pkey -in KEY -out PLAIN"));
-        }
-        PrivateKeyDer::from_pem_slice(self.text.as_bytes()).map_err(|err| match err {
-            pem::Error::NoItemsFound => self.error("it holds no private key (-----BEGIN PRIVATE KEY-----)"),
-            _ => self.error("its PEM text is damaged: copy it again, line ends included"),
-        })
-    }
-}
-
-/// PEM as etcd reads it: without indentation and without a byte order mark.
-fn flush_left(text: &str) -> String {
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
-    lines.fold(String::new(), |text, line| text + line + "\n")
-}
-
-/// PEM from any of the forms that fit into an environment variable.
-fn decode(text: &str) -> Option<String> {
-    let pem = |text: &str| text.contains(BEGIN).then(|| flush_left(&text.replace("\\r", "").replace("\\n", "\n")));
-    if let Some(text) = pem(text) {
-        return Some(text);
-    }
-    let packed: String = text.split_whitespace().collect();
-    let bytes = base64::engine::general_purpose::STANDARD.decode(packed).ok()?;
-    pem(&String::from_utf8(bytes).ok()?)
-}
 
 /// What secures the connection to the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -141,6 +20,8 @@ pub(crate) struct Tls {
     /// Certificate authorities to trust instead of the system's.
     pub ca: Option<Pem>,
     pub identity: Option<Identity>,
+    /// The name that members' certificates must have, instead of the endpoint's host.
+    pub server_name: Option<String>,
 }
 
 /// The client certificate with its chain and its key.
@@ -165,17 +46,19 @@ impl Tls {
     /// If a file cannot be read, or its content can never work.
     pub(crate) fn read_again(&self) -> Result<Self, Error> {
         let now = SystemTime::now();
-        let ca = self.ca.as_ref().map(Pem::read_again).transpose()?;
+        let ca = self.ca.as_ref().map(|ca| ca.read_again(Content::Authorities)).transpose()?;
         if let Some(ca) = &ca {
             check_ca(ca, now)?;
         }
-        let again = |identity: &Identity| check_identity(identity.cert.read_again()?, identity.key.read_again()?, now);
+        let again = |Identity { cert, key, .. }: &Identity| {
+            check_identity(cert.read_again(Content::Certificate)?, key.read_again(Content::Key)?, now)
+        };
         let identity = self.identity.as_ref().map(again).transpose()?.map(|(identity, _)| identity);
-        Ok(Self { ca, identity })
+        Ok(Self { ca, identity, server_name: self.server_name.clone() })
     }
 
     pub(crate) fn is_configured(&self) -> bool {
-        self.ca.is_some() || self.identity.is_some()
+        self.ca.is_some() || self.identity.is_some() || self.server_name.is_some()
     }
 }
 
@@ -184,7 +67,7 @@ pub(super) fn check_ca(ca: &Pem, now: SystemTime) -> Result<Option<String>, Erro
     let ders = ca.certificates()?;
     let all = ders.iter().map(|der| Validity::of(der, ca)).collect::<Result<Vec<_>, _>>()?;
     // During a rotation, old and new authorities are in the same file: one valid authority is enough.
-    let best = all.iter().max_by_key(|validity| (validity.problem(now).is_none(), validity.until));
+    let best = all.iter().max_by_key(|validity| (validity.is_valid(now), validity.until > now, validity.until));
     best.map_or(Ok(None), |best| best.check(now, ca, "the certificate authority"))
 }
 
@@ -200,8 +83,8 @@ pub(super) fn check_identity(cert: Pem, key: Pem, now: SystemTime) -> Result<(Id
     let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     let common_name = common_name.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
     let warning = Validity::of(&chain[0], &cert)?.check(now, &cert, "the client certificate")?;
-    // A kind of key that ring does not know is left to etcd. rustls' own check would reject X.509 version 1.
-    if let Ok(private) = ring::default_provider().key_provider.load_private_key(key.private_key()?)
+    // A kind of key that our library does not know is left to etcd. rustls' own check would reject X.509 version 1.
+    if let Ok(private) = aws_lc_rs::default_provider().key_provider.load_private_key(key.private_key()?)
         && private.public_key().is_some_and(|public| public.as_ref() != leaf.public_key().raw)
     {
         return Err(key.error(format_args!("the key does not belong to the certificate of {}", cert.name)));
@@ -238,26 +121,27 @@ impl Validity {
         })
     }
 
-    fn problem(&self, now: SystemTime) -> Option<String> {
-        if now > self.until {
-            Some(format!("expired on {}: renew it", day(self.until)))
-        } else if now < self.from {
-            Some(format!(
-                "is not valid before {}: check this host's clock",
-                humantime::format_rfc3339_seconds(self.from)
-            ))
-        } else {
-            None
-        }
+    fn is_valid(&self, now: SystemTime) -> bool {
+        (self.from..=self.until).contains(&now)
     }
 
     fn check(&self, now: SystemTime, pem: &Pem, what: &str) -> Result<Option<String>, Error> {
         let subject = if self.subject.is_empty() { String::new() } else { format!(" ({})", self.subject) };
-        if let Some(problem) = self.problem(now) {
-            return Err(pem.error(format_args!("{what}{subject} {problem}")));
+        if now > self.until {
+            return Err(pem.error(format_args!("{what}{subject} expired on {}: renew it", day(self.until))));
         }
-        let soon = now + SOON > self.until;
-        Ok(soon.then(|| format!("{}: {what}{subject} expires on {}: renew it", pem.name, day(self.until))))
+        if now < self.from {
+            let from = humantime::format_rfc3339_seconds(self.from);
+            return Err(
+                pem.not_yet(format_args!("{what}{subject} is not valid before {from}: check this host's clock"))
+            );
+        }
+        // A third of 90 days, which is when most tools renew. Shorter lives leave less time.
+        let life = self.until.duration_since(self.from).unwrap_or_default();
+        let soon = now + SOON.min(life / 3) > self.until;
+        let until =
+            if life < 3 * SOON { humantime::format_rfc3339_seconds(self.until).to_string() } else { day(self.until) };
+        Ok(soon.then(|| format!("{}: {what}{subject} expires on {until}: renew it", pem.name)))
     }
 }
 
@@ -269,6 +153,7 @@ fn day(time: SystemTime) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::settings::sources::Origin;
 
     /// A self-signed certificate, as PEM.
     pub(in crate::settings) struct Certificate {
@@ -295,70 +180,8 @@ pub(super) mod tests {
         if count < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
     }
 
-    fn read(origin: Origin, text: &str) -> Result<Pem, String> {
-        Pem::read(&origin.value("NAME", text), Secrecy::Public).map_err(|err| err.to_string())
-    }
-
     fn pem(text: &str) -> Pem {
-        read(Origin::Environment, text).unwrap()
-    }
-
-    #[test]
-    fn pem_in_every_form() {
-        let pair = Certificate::new(None, days(-1), days(365));
-        let packed = base64::engine::general_purpose::STANDARD.encode(&pair.cert);
-        let (head, tail) = packed.split_at(40);
-        let crlf = pair.cert.replace('\n', "\r\n");
-        for text in [
-            pair.cert.clone(),
-            crlf.clone(),
-            pair.cert.replace('\n', "\\n"),
-            crlf.replace("\r\n", "\\r\\n"),
-            packed.clone(),
-            format!(" {head}\n{tail}\n"),
-            format!("\u{feff}  {}", pair.cert.replace('\n', "\n  ")),
-        ] {
-            let pem = pem(&text);
-            assert_eq!(pem.certificates().unwrap().len(), 1, "{text}");
-            assert_eq!(pem.file, None);
-        }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), &pair.cert).unwrap();
-        for origin in [Origin::Flags, Origin::Environment, Origin::Binding] {
-            let pem = read(origin, file.path().to_str().unwrap()).unwrap();
-            assert_eq!((pem.text.as_str(), pem.file.as_deref()), (pair.cert.as_str(), Some(file.path())));
-        }
-        fs::write(file.path(), pair.cert.replace('\n', "\n\t")).unwrap();
-        let pem = read(Origin::Flags, file.path().to_str().unwrap()).unwrap();
-        assert_eq!((pem.text.trim_end(), pem.file.as_deref()), (pair.cert.trim_end(), None));
-    }
-
-    #[test]
-    fn text_that_is_not_pem_is_not_shown() {
-        let key = Certificate::new(None, days(-1), days(365)).key;
-        let lines: Vec<&str> = key.lines().collect();
-        for text in [lines[1], &lines[1..3].join("\n"), &lines[1..3].join("\\n")] {
-            let found = read(Origin::Binding, text).unwrap_err();
-            assert!(found.starts_with("NAME: it is neither PEM"), "{found}");
-        }
-        let path = Origin::Environment.value("NAME", format!("/{}", lines[1]));
-        let found = Pem::read(&path, Secrecy::Secret).unwrap_err().to_string();
-        assert!(found.starts_with("NAME: cannot read the file: No such file"), "{found}");
-        let found = read(Origin::Flags, &key).unwrap_err();
-        assert!(found.contains("every program on this host") && !found.contains(lines[1]), "{found}");
-        assert!(!format!("{:?}", pem(&key)).contains(lines[1]));
-    }
-
-    #[test]
-    fn files_that_cannot_be_used() {
-        let found = read(Origin::Flags, "/no/such.pem").unwrap_err();
-        assert!(found.starts_with("NAME: cannot read /no/such.pem: No such file"), "{found}");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        for bytes in [&b""[..], b"hello", b"\x30\x82\x01\xff"] {
-            fs::write(file.path(), bytes).unwrap();
-            let found = read(Origin::Flags, file.path().to_str().unwrap()).unwrap_err();
-            assert!(found.contains("is not a PEM file"), "{found}");
-        }
+        Pem::read(&Origin::Environment.value("NAME", text), Content::Certificate).unwrap()
     }
 
     #[test]
@@ -368,7 +191,7 @@ pub(super) mod tests {
             check_ca(&pem(&text), SystemTime::now()).map_err(|err| err.to_string())
         };
         let good = Certificate::new(Some("ca"), days(-1), days(365));
-        let ending = Certificate::new(Some("ca"), days(-1), days(29));
+        let ending = Certificate::new(Some("ca"), days(-365), days(29));
         let expired = Certificate::new(Some("old ca"), days(-9), days(-1));
         let early = Certificate::new(Some("ca"), days(1), days(365));
         assert_eq!(check(&[&good]), Ok(None));
@@ -378,10 +201,23 @@ pub(super) mod tests {
         let problem = check(&[&expired]).unwrap_err();
         assert!(problem.starts_with("NAME: the certificate authority (CN=old ca) expired on 20"), "{problem}");
         assert!(check(&[&early]).unwrap_err().contains("is not valid before 20"));
+        assert!(check_ca(&pem(&early.cert), SystemTime::now()).unwrap_err().time_can_mend());
+        assert!(!check_ca(&pem(&expired.cert), SystemTime::now()).unwrap_err().time_can_mend());
         let problem = check_ca(&pem(&good.key), SystemTime::now()).unwrap_err().to_string();
-        assert_eq!(problem, "NAME: it holds no certificate (-----BEGIN CERTIFICATE-----)");
+        assert_eq!(problem, "NAME: it holds a key, and no certificate (-----BEGIN CERTIFICATE-----)");
         let damaged = good.cert.replace("MII", "M!I");
         assert!(check_ca(&pem(&damaged), SystemTime::now()).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn a_certificate_warns_when_a_third_of_its_life_or_thirty_days_are_left() {
+        for (from, until, is_soon) in
+            [(-1, 5, false), (-5, 2, true), (-50, 40, false), (-61, 29, true), (-3000, 31, false), (-3000, 29, true)]
+        {
+            let certificate = Certificate::new(Some("ca"), days(from), days(until));
+            let warning = check_ca(&pem(&certificate.cert), SystemTime::now()).unwrap();
+            assert_eq!(warning.is_some(), is_soon, "{from} {until}: {warning:?}");
+        }
     }
 
     #[test]
@@ -390,7 +226,7 @@ pub(super) mod tests {
             check_identity(pem(cert), pem(key), SystemTime::now()).map_err(|err| err.to_string())
         };
         let good = Certificate::new(None, days(-1), days(365));
-        let named = Certificate::new(Some("app"), days(-1), days(20));
+        let named = Certificate::new(Some("app"), days(-100), days(20));
         let expired = Certificate::new(None, days(-9), days(-1));
         let early = Certificate::new(None, days(1), days(365));
         let (identity, warning) = check(&good.cert, &good.key).unwrap();
@@ -401,7 +237,7 @@ pub(super) mod tests {
         for (cert, key, problem) in [
             (&good.cert, &named.key, "the key does not belong to the certificate of NAME"),
             (&good.cert, &good.cert, "it holds no private key"),
-            (&good.key, &good.key, "it holds no certificate"),
+            (&good.key, &good.key, "it holds a key, and no certificate"),
             (&format!("{}{}", good.key, good.cert), &good.key, "something else comes before the certificate"),
             (&expired.cert, &expired.key, "the client certificate expired on 20"),
             (&early.cert, &early.key, "the client certificate is not valid before 20"),
@@ -412,7 +248,7 @@ pub(super) mod tests {
         let label = |kind: &str| good.key.replace("PRIVATE KEY-----", kind);
         for encrypted in [label("ENCRYPTED PRIVATE KEY-----"), label("RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n")]
         {
-            assert!(check(&good.cert, &encrypted).unwrap_err().contains("decrypt it"));
+            assert!(check(&good.cert, &encrypted).unwrap_err().contains("it is an encrypted private key"));
         }
     }
 }

@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 
 use crate::buildpack::Staging;
 use crate::load;
+use crate::pki::Authority;
 use crate::support::{
-    Cluster, Process, binary, command, etcdproxy, fails_with, finish, path_from_test_script, succeeds, unique_addr,
-    wait_ready, write_program,
+    Cluster, Process, Tls, binary, command, etcdproxy, fails_with, finish, path_from_test_script, succeeds,
+    unique_addr, unique_host, wait_ready, write_program,
 };
 
 fn arm64_binary() -> PathBuf {
@@ -70,12 +71,15 @@ fn it_unpacks_upstreams_etcd_for_arm64() {
     assert!(stdout.starts_with("etcd Version: ") && stdout.contains("\nGo OS/Arch: linux/arm64\n"), "{stdout}");
 }
 
-/// Writes and reads through the proxy, to a member for this machine's architecture. Returns the proxy's command line.
+/// Writes and reads through the proxy and TLS, to a member for this machine's architecture. Returns the proxy's command
+/// line.
 async fn command_line_after_use(mode: &str) -> Vec<String> {
-    let cluster = Cluster::start(1);
+    let (host, authority) = (unique_host(), Authority::new("the cluster's authority"));
+    let server = authority.server(&[&host], 9);
+    let cluster = Cluster::start_on(&host, 1, Some(Tls { server, client_ca: None }));
     let addr = unique_addr();
     let mut run = arm64(["run", "--mode", mode, "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
-    let mut proxy = Process::start(run.stderr(Stdio::null()));
+    let mut proxy = Process::start(run.env("ETCDPROXY_CACERT", authority.pem).stderr(Stdio::null()));
     wait_ready(&addr);
     let mut client = load::connect(&addr).await.unwrap();
     client.put("key", mode, None).await.unwrap();

@@ -10,6 +10,7 @@ mod arm64;
 mod bindings;
 mod build;
 mod buildpack;
+mod certificates;
 mod cluster;
 mod command_line;
 mod dev;

@@ -36,6 +36,20 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
+    /// The certificate of an authority that has expired, and a server of it that has not.
+    pub(crate) fn expired(name: &str, host: &str) -> (String, Pair) {
+        let mut authority = Self::new(name);
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = distinguished_name(Some(name));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let day = Duration::from_hours(24);
+        (params.not_before, params.not_after) =
+            ((SystemTime::now() - 9 * day).into(), (SystemTime::now() - day).into());
+        authority.pem = params.self_signed(authority.issuer.key()).unwrap().pem();
+        let server = authority.server(&[host], 9);
+        (authority.pem, server)
+    }
+
     /// A certificate for these host names and addresses that expires in `days` days, or, if that is negative, expired
     /// so many days ago.
     pub(crate) fn server(&self, hosts: &[&str], days: i64) -> Pair {
@@ -49,6 +63,14 @@ impl Authority {
         (params.not_before, params.not_after) = ((until.min(now) - day).into(), until.into());
         // A member is also a client of itself: its JSON gateway connects to it.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params)
+    }
+
+    /// A client certificate that is valid from this time on, for a day.
+    pub(crate) fn client_from(&self, from: SystemTime) -> Pair {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = distinguished_name(None);
+        (params.not_before, params.not_after) = (from.into(), (from + Duration::from_hours(24)).into());
         self.sign(&params)
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -228,6 +229,33 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// The lines that a process writes to stderr.
+pub(crate) struct Lines(Receiver<String>);
+
+impl Lines {
+    pub(crate) fn of(process: &mut Process) -> Self {
+        let (sender, lines) = mpsc::channel();
+        let stderr = BufReader::new(process.stderr());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line + "\n")));
+        Self(lines)
+    }
+
+    /// The next line, if one comes within this time.
+    pub(crate) fn next(&self, timeout: Duration) -> Option<String> {
+        self.0.recv_timeout(timeout).ok()
+    }
+
+    /// Waits for a line that contains this text.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let mut log = String::new();
+        while !log.contains(text) {
+            let line = self.next(Duration::from_secs(30));
+            log += &line.unwrap_or_else(|| panic!("no line has {text:?}: {log}"));
+        }
+    }
+}
+
 /// Waits for a child with this name, and returns its pid.
 pub(crate) fn child_of(pid: u32, name: &str) -> u32 {
     let mut found = None;
@@ -441,6 +469,11 @@ impl Cluster {
     /// With TLS, the members' certificate must be for `host`.
     pub(crate) fn start_on(host: &str, size: usize, tls: Option<Tls>) -> Self {
         Self::begin(host, size, tls, Vec::new())
+    }
+
+    /// One member with TLS and additional flags.
+    pub(crate) fn start_tls_with(host: &str, tls: Tls, flags: &[&str]) -> Self {
+        Self::begin(host, 1, Some(tls), flags.iter().map(ToString::to_string).collect())
     }
 
     /// One member with additional flags.

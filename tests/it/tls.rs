@@ -1,6 +1,7 @@
 //! Clusters with TLS, client certificates, users and passwords; and the messages when settings do not fit them.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use etcd_client::{Client, ConnectOptions};
@@ -10,8 +11,8 @@ use serde_json::json;
 use crate::load;
 use crate::pki::{Authority, Pair, write};
 use crate::support::{
-    Cluster, Process, Tls, command, enable_auth, etcdproxy, fails_with, finish, free_addr, link, server, succeeds,
-    unique_addr, unique_host, wait_listening, wait_ready, web_server,
+    Cluster, Lines, Process, Tls, command, enable_auth, etcdproxy, fails_with, finish, free_addr, link, server,
+    succeeds, unique_addr, unique_host, wait_listening, wait_ready, web_server,
 };
 
 /// A host with clusters whose members have certificates of one authority.
@@ -78,7 +79,14 @@ async fn a_ca_without_a_client_certificate_works_from_every_source() {
     let mut command = bare();
     command.current_dir(&dir).env("ETCDPROXY_ENDPOINTS", &endpoints).env("ETCDPROXY_CACERT", "ca.pem");
     serves(command, "a file, by a relative path").await;
-    for (text, what) in [(ca.clone(), "PEM"), (ca.replace('\n', "\\n"), "escaped PEM"), (base64(ca), "base64")] {
+    let der: String = ca.lines().filter(|line| !line.starts_with('-')).collect();
+    for (text, what) in [
+        (ca.clone(), "PEM"),
+        (ca.replace('\n', "\\n"), "escaped PEM"),
+        (format!("'{}'", ca.replace('\n', " ")), "PEM with spaces, quoted"),
+        (base64(ca), "base64"),
+        (der, "base64 of DER"),
+    ] {
         let mut command = bare();
         // An endpoint without a scheme uses TLS, because TLS is configured.
         command.env("ETCDPROXY_ENDPOINTS", cluster.client_addr(0)).env("ETCDPROXY_CACERT", text);
@@ -154,7 +162,8 @@ fn a_key_of_an_unsupported_kind_is_reported_once() {
     let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", "https://127.0.0.1:1", "--key"]);
     command.arg(&key).env("ETCDPROXY_CERT", cert).env("ETCDPROXY_LISTEN_ADDR", unique_addr());
     let (_, _, stderr) = finish(&mut command);
-    let problem = "this kind of key is not supported: use RSA, ECDSA with P-256 or P-384, or Ed25519";
+    let problem = "this kind of key is not supported: use RSA with 2048 to 8192 bits, ECDSA with P-256, P-384 or P-521, \
+                   or Ed25519";
     let line = format!("etcdproxy: error: --key: {}: {problem}\n", key.display());
     assert!(stderr.ends_with(&line) && stderr.matches("error").count() == 1, "{stderr}");
 }
@@ -192,15 +201,145 @@ fn certificates_that_can_never_work_stop_the_start_with_one_line() {
 }
 
 #[test]
-fn a_certificate_that_expires_within_thirty_days_is_a_warning() {
+fn a_certificate_that_expires_soon_is_a_warning() {
     let authority = Authority::new("ca");
-    let expiring = authority.server(&["h"], 20);
-    let mut command = etcdproxy(["run", "--dry-run", "--endpoints", "https://127.0.0.1:1"]);
-    let stdout = succeeds(command.env("ETCDPROXY_CACERT", &expiring.cert));
-    assert!(
-        stdout.contains("# warning: ETCDPROXY_CACERT: the certificate authority (CN=a member) expires on 20"),
-        "{stdout}"
+    // Of its 24 hours, 4 or 20 are left.
+    for (age, is_soon) in [(20, true), (4, false)] {
+        let client = authority.client_from(SystemTime::now() - Duration::from_hours(age));
+        let mut command = etcdproxy(["run", "--dry-run", "--endpoints", "https://127.0.0.1:1"]);
+        let stdout = succeeds(command.env("ETCDPROXY_CERT", &client.cert).env("ETCDPROXY_KEY", &client.key));
+        let warning = "# warning: ETCDPROXY_CERT: the client certificate expires on 20";
+        assert_eq!(stdout.contains(warning), is_soon, "{age}: {stdout}");
+    }
+}
+
+/// The proxy as `exec` of etcd, supervised, and as a tunnel.
+const RUNS: [&[&str]; 3] =
+    [&["--mode", "grpc-proxy"], &["--mode", "grpc-proxy", "--drain", "0s"], &["--mode", "tunnel", "--drain", "0s"]];
+
+#[test]
+fn files_that_are_not_there_yet_are_waited_for() {
+    let site = Site::new();
+    let cluster = site.cluster(true);
+    let client = site.authority.client(None);
+    for run in RUNS {
+        let dir = tempfile::tempdir().unwrap();
+        let [ca, cert, key] = ["ca.pem", "client.crt", "client.key"].map(|name| dir.path().join(name));
+        let addr = free_addr(&site.host);
+        let command = || {
+            let mut command = etcdproxy(["run", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
+            command.args(run).arg("--cacert").arg(&ca).arg("--cert").arg(&cert).arg("--key").arg(&key);
+            command
+        };
+        let mut strict = command();
+        let (code, _, stderr) = finish(strict.args(["--preflight", "strict"]));
+        let problem = format!("--cacert: {} does not exist: create it, or name another file\n", ca.display());
+        assert_eq!(code, 69, "{stderr}");
+        assert_eq!(
+            stderr,
+            format!("etcdproxy: warning: the start waits: {problem}etcdproxy: error: {problem}"),
+            "once in 30 s"
+        );
+
+        let mut proxy = Process::start(command().stderr(Stdio::piped()));
+        let mut log = Lines::of(&mut proxy);
+        log.wait_for(&format!("the start waits: {problem}"));
+        std::fs::write(&ca, "").unwrap();
+        log.wait_for(&format!("the start waits: --cacert: {} is empty: ", ca.display()));
+        std::fs::write(&ca, &site.authority.pem).unwrap();
+        log.wait_for(&format!("the start waits: --cert: {} does not exist: ", cert.display()));
+        client.write(dir.path(), "client");
+        log.wait_for("the certificates can be used now: the start goes on\n");
+        wait_ready(&addr);
+        drop(proxy);
+
+        std::fs::remove_file(&key).unwrap();
+        let mut proxy = Process::start(command().stderr(Stdio::piped()));
+        Lines::of(&mut proxy).wait_for(&format!("the start waits: --key: {} does not exist", key.display()));
+        assert!(proxy.terminate().success());
+    }
+}
+
+#[test]
+fn exec_waits_for_a_file_as_long_as_for_the_cluster() {
+    let site = Site::new();
+    let cluster = site.cluster(false);
+    let (dir, addr) = (tempfile::tempdir().unwrap(), free_addr(&site.host));
+    let ca = dir.path().join("ca.pem");
+    let exec = |timeout: &str| {
+        let mut exec = etcdproxy(["exec", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
+        exec.arg("--cacert").arg(&ca).args(["--timeout", timeout, "--", "true"]).stderr(Stdio::piped());
+        exec
+    };
+    let (code, _, stderr) = finish(&mut exec("1s"));
+    assert!(code == 69 && stderr.contains("error: --cacert: "), "{stderr}");
+    let mut command = Process::start(&mut exec("60s"));
+    Lines::of(&mut command).wait_for("the start waits: --cacert: ");
+    std::fs::write(&ca, &site.authority.pem).unwrap();
+    assert!(command.wait().success());
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_waited_for() {
+    let site = Site::new();
+    let cluster = site.cluster(true);
+    for run in RUNS {
+        let client = site.authority.client_from(SystemTime::now() + Duration::from_secs(3));
+        let addr = free_addr(&site.host);
+        let mut command = etcdproxy(["run", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
+        command.args(run).env("ETCDPROXY_CACERT", &site.authority.pem);
+        command.env("ETCDPROXY_CERT", &client.cert).env("ETCDPROXY_KEY", &client.key);
+        let mut proxy = Process::start(command.stderr(Stdio::piped()));
+        let mut log = Lines::of(&mut proxy);
+        log.wait_for("the start waits: ETCDPROXY_CERT: the client certificate is not valid before 20");
+        log.wait_for("the start goes on\n");
+        wait_ready(&addr);
+    }
+}
+
+#[test]
+fn a_renewal_while_the_proxy_stands_by_is_noticed() {
+    let site = Site::new();
+    let cluster = site.cluster(false);
+    let (dir, addr) = (tempfile::tempdir().unwrap(), free_addr(&site.host));
+    let old = write(dir.path(), "ca.pem", &Authority::new("old").pem);
+    let start = |ca: &std::path::Path| {
+        let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
+        Process::start(etcdproxy(args).arg("--cacert").arg(ca).stderr(Stdio::piped()))
+    };
+    let first = start(&write(dir.path(), "right.pem", &site.authority.pem));
+    wait_ready(&addr);
+    let mut second = start(&old);
+    Lines::of(&mut second).wait_for("standing by\n");
+    write(dir.path(), "ca.pem", &site.authority.pem);
+    drop(first);
+    wait_ready(&addr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_name_is_checked_instead_of_the_endpoints_host() {
+    let host = unique_host();
+    let authority = Authority::new("the cluster's authority");
+    let server = authority.server(&["etcd.example"], 365);
+    let cluster = Cluster::start_on(&host, 1, Some(Tls { server, client_ca: None }));
+    let endpoint = cluster.endpoints();
+    let with = |name: &str| {
+        let mut command = bare();
+        command.env("ETCDPROXY_CACERT", &authority.pem).env("ETCDPROXY_SERVER_NAME", name);
+        command
+    };
+    let mut command = with("etcd.example");
+    command.env("ETCDPROXY_ENDPOINTS", &endpoint);
+    serves(command, "a variable").await;
+    let credentials = json!({"uri": &endpoint, "tls": {"ca": authority.pem, "server_name": "etcd.example"}});
+    serves(with_binding(credentials), "a binding").await;
+    assert_eq!(
+        problem_with(&endpoint, with("other.example").env("ETCDPROXY_MODE", "tunnel")),
+        "its certificate is for etcd.example, not for other.example: write one of these names in the endpoint, or \
+         give it with --server-name"
     );
+    let line = fails_with(78, with("etcd.example").args(["run", "--mode", "grpc-proxy", "--endpoints", &endpoint]));
+    assert!(line.contains("ETCDPROXY_SERVER_NAME: etcd's grpc-proxy checks"), "{line}");
 }
 
 /// The problem that `--preflight strict` reports for an endpoint.
@@ -252,10 +391,10 @@ fn each_problem_with_an_endpoint_has_its_own_message() {
     assert!(problem.starts_with("its certificate is not signed by the authority of ETCDPROXY_CACERT"), "{problem}");
     let problem = problem_with(&url(&expired, "https"), &mut with_ca());
     assert!(problem.starts_with("its certificate expired on 20"), "{problem}");
-    assert_eq!(
-        problem_with(&url(&wrong_name, "https"), &mut with_ca()),
-        "its certificate is for etcd.example, 10.0.0.1, not for this name: use one of these names"
-    );
+    let problem = problem_with(&url(&wrong_name, "https"), &mut with_ca());
+    let wrong =
+        format!("its certificate is for etcd.example, 10.0.0.1, not for {host}: write one of these names in the");
+    assert_eq!(problem, format!("{wrong} endpoint, or give it with --server-name"));
     assert_eq!(
         problem_with(&url(&mutual, "https"), &mut with_ca()),
         "it asks for a client certificate: give one with --cert and --key"

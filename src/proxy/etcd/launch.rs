@@ -260,7 +260,7 @@ mod tests {
         settings.namespace = Some("app/".to_owned());
         settings.metrics_addr = Some(TcpAddr::new([127, 0, 0, 1].into(), 9));
         let identity = Identity { cert: pem("c", true), key: pem("k", false), common_name: None };
-        settings.tls = Tls { ca: Some(pem("ca", true)), identity: Some(identity) };
+        settings.tls = Tls { ca: Some(pem("ca", true)), identity: Some(identity), server_name: None };
         let more = [
             "--namespace=app/",
             "--metrics-addr=http://127.0.0.1:9",
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn an_authority_alone_goes_into_gos_variables() {
-        let tls = Tls { ca: Some(pem("ca", true)), identity: None };
+        let tls = Tls { ca: Some(pem("ca", true)), ..Tls::default() };
         let launch = Launch::to_show(&Settings { tls, ..settings() }, &release("3.7.2"), &[], &Env::default()).unwrap();
         assert_eq!(launch.args, MINIMAL);
         assert_eq!(launch.words()[..4], ["env", "SSL_CERT_FILE=/ca", "SSL_CERT_DIR=/dev/null", "etcd"]);
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn inline_pem_becomes_a_file_that_only_its_user_can_read_and_nobody_can_change() {
         let identity = Identity { cert: pem("c", false), key: pem("k", false), common_name: None };
-        let settings = Settings { tls: Tls { ca: None, identity: Some(identity) }, ..settings() };
+        let settings = Settings { tls: Tls { identity: Some(identity), ..Tls::default() }, ..settings() };
         let launch = Launch::new(&settings, &release("3.7.2"), &[], &Env::default()).unwrap();
         let path = launch.args.last().unwrap().to_str().unwrap().strip_prefix("--key=").unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "TEXT");

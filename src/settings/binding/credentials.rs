@@ -185,7 +185,14 @@ impl<'a> Entries<'a> {
     /// Everything but the members.
     fn settings(&mut self) -> Content {
         let mut settings = Vec::new();
-        for setting in [Setting::CaCert, Setting::Cert, Setting::Key, Setting::Namespace, Setting::DiscoverySrv] {
+        for setting in [
+            Setting::CaCert,
+            Setting::Cert,
+            Setting::Key,
+            Setting::ServerName,
+            Setting::Namespace,
+            Setting::DiscoverySrv,
+        ] {
             let found = self.take(Role::Setting(setting));
             settings.extend(found.map(|(path, text)| (setting, path, text)));
         }

@@ -102,6 +102,7 @@ pub(super) const NAMES: &[(Role, &[&str])] = &[
     ),
     (Role::Setting(Setting::Key), &["key", "privatekey", "clientprivatekey", "certkey", "certificatekey", "userkey"]),
     (Role::Certificates, &["certificates", "certificate", "certs"]),
+    (Role::Setting(Setting::ServerName), &["servername", "sni"]),
     (Role::Setting(Setting::Namespace), &["namespace", "prefix", "keyprefix"]),
     (Role::Password, &["password", "passwd"]),
     (Role::Reference, &["credhubref"]),
@@ -178,7 +179,8 @@ fn listed(plain: &str) -> Option<(Role, usize)> {
 }
 
 fn is_about_tls(role: Role) -> bool {
-    matches!(role, Role::Certificates | Role::Setting(Setting::CaCert | Setting::Cert | Setting::Key))
+    let settings = [Setting::CaCert, Setting::Cert, Setting::Key, Setting::ServerName];
+    role == Role::Certificates || settings.map(Role::Setting).contains(&role)
 }
 
 /// What an entry with this [`plain`] name is for, and the rank of its name; the lowest counts. Below TLS, only entries

@@ -1,0 +1,71 @@
+//! Waits for certificates that time can mend: a secrets agent may be late, and at boot a clock may be behind.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+
+use crate::os::signals::{Events, FOR_LAUNCHERS};
+use crate::settings::{Error, Preflight, Settings, Sources};
+
+/// How often to look at the files.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often to log what the start waits for.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a strict preflight waits: as long as for an endpoint.
+const STRICT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a wait ends with.
+pub(super) enum Waited {
+    Usable(Box<Settings>),
+    /// This signal came first.
+    Interrupted(Signal),
+}
+
+/// The settings of `run`, as soon as its certificates can be used. If it had to wait, also the signals that may have
+/// come meanwhile: whoever waits as process 1 does not end by them on its own. `None` if a signal ended the wait.
+///
+/// # Errors
+/// When a setting can never work; with a strict preflight, also when the certificates cannot be used soon.
+pub(crate) fn await_settings(sources: &Sources) -> Result<Option<(Settings, Option<Events>)>> {
+    match sources.resolve() {
+        Err(err) if err.time_can_mend() => {}
+        settings => return Ok(Some((settings?, None))),
+    }
+    let timeout = (sources.preflight()? == Preflight::Strict).then_some(STRICT_TIMEOUT);
+    let events = Events::new(&FOR_LAUNCHERS).context("cannot receive signals")?;
+    Ok(match wait(sources, timeout, &events)? {
+        Waited::Usable(settings) => Some((*settings, Some(events))),
+        Waited::Interrupted(_) => None,
+    })
+}
+
+/// Waits until the certificates can be used, for `timeout` at most.
+///
+/// # Errors
+/// When a setting can never work, or the time is over.
+pub(super) fn wait(sources: &Sources, timeout: Option<Duration>, events: &Events) -> Result<Waited, Error> {
+    let start = Instant::now();
+    let mut logged: Option<(Instant, Error)> = None;
+    loop {
+        let err = match sources.resolve() {
+            Err(err) if err.time_can_mend() && timeout.is_none_or(|timeout| start.elapsed() < timeout) => err,
+            settings => {
+                let settings = settings?;
+                if logged.is_some() {
+                    log::info!("the certificates can be used now: the start goes on");
+                }
+                return Ok(Waited::Usable(Box::new(settings)));
+            }
+        };
+        if logged.as_ref().is_none_or(|(when, last)| *last != err || when.elapsed() >= LOG_INTERVAL) {
+            log::warn!("the start waits: {err}");
+            logged = Some((Instant::now(), err));
+        }
+        if let Some(signal) = events.next(INTERVAL).ending() {
+            return Ok(Waited::Interrupted(signal));
+        }
+    }
+}
