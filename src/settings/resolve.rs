@@ -251,8 +251,10 @@ impl Sources {
             // Whoever has not chosen a mode uses the source of the other setting.
             let origin = self.get(Setting::Mode).map_or(value.origin, |mode| mode.origin);
             let grpc_proxy = origin.assignment(Setting::Mode, "grpc-proxy");
+            let server_name = origin.name_of(Setting::ServerName);
             value.error(format_args!(
-                "{problem}: remove it, or use {grpc_proxy} (without a common name in the client certificate)"
+                "{problem}: remove it, or use {grpc_proxy} (without {server_name}, and without a common name in the \
+                 client certificate)"
             ))
         };
         if let Some(namespace) = namespace.as_ref().filter(|_| !can.namespaces && !self.has_etcd) {
@@ -555,7 +557,7 @@ mod tests {
         assert_eq!(
             problem,
             "ETCDPROXY_USE_HTTP_PROXY: the tunnel connects to the members itself, not through HTTPS_PROXY: remove it, \
-             or use --mode grpc-proxy (without a common name in the client certificate)"
+             or use --mode grpc-proxy (without --server-name, and without a common name in the client certificate)"
         );
         // Without a proxy, the switch changes nothing.
         let switch_only = [("ETCDPROXY_USE_HTTP_PROXY", "1")];
