@@ -14,9 +14,9 @@ const INTERVAL: Duration = Duration::from_millis(950);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A member that does not answer for this long has failed its probe.
-const TIMEOUT: Duration = Duration::from_secs(1);
-/// Once it has failed, it must answer within this time and a few of its usual round trips.
-const SHORT_TIMEOUT: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(750);
+/// It has this much time, and a few of its usual round trips, to prove itself after another member has answered.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(750);
 const ROUND_TRIPS: u32 = 4;
 const LONGEST_TIMEOUT: Duration = Duration::from_millis(1500);
 

@@ -19,6 +19,9 @@ use crate::settings::Endpoint;
 /// election is over by then.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
+/// After a stall of all members, each may answer this much later than the first one.
+const RECOVERY: Duration = Duration::from_secs(2);
+
 /// Connections to an address that answers no packets are cut after this time, even if no other member is better.
 const VANISHED: Duration = Duration::from_secs(4);
 
@@ -95,6 +98,8 @@ enum State {
         fault_since: Instant,
         /// When another member passed a probe that was sent after `since`.
         better_at: Option<Instant>,
+        /// All members were silent at the same time: the host or the network stalled.
+        in_stall: bool,
         is_cut: bool,
     },
 }
@@ -188,9 +193,27 @@ impl Member {
             }
             state => {
                 let (since, fault_since) = (asked, asked);
-                *state = State::Down { fault: new, why: text, since, fault_since, better_at: None, is_cut: false };
+                *state = State::Down {
+                    fault: new,
+                    why: text,
+                    since,
+                    fault_since,
+                    better_at: None,
+                    in_stall: false,
+                    is_cut: false,
+                };
                 true
             }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(*self.state(), State::Down { fault, .. } if fault >= Fault::Silent)
+    }
+
+    fn is_in_stall(&self) {
+        if let State::Down { in_stall, .. } = &mut *self.state() {
+            *in_stall = true;
         }
     }
 
@@ -207,10 +230,13 @@ impl Member {
 
     /// Whether its connections must be cut now that it has failed a probe that was sent at `asked`.
     fn must_be_cut(&self, asked: Instant, now: Instant, another_is_up: bool) -> bool {
-        let State::Down { fault, since, fault_since, better_at, is_cut, .. } = &mut *self.state() else { return false };
+        let State::Down { fault, since, fault_since, better_at, in_stall, is_cut, .. } = &mut *self.state() else {
+            return false;
+        };
         let has_vanished = *fault == Fault::Vanished && now.duration_since(*fault_since) >= VANISHED;
         // It had the chance to answer after the other member did.
-        let is_worse = another_is_up && better_at.is_some_and(|at| asked >= at);
+        let time = if *in_stall { RECOVERY } else { Duration::ZERO };
+        let is_worse = another_is_up && better_at.is_some_and(|at| asked >= at + time);
         let is_out_of_patience = *fault > Fault::Ill || now.duration_since(*since) >= PATIENCE;
         let cut = !*is_cut && (has_vanished || (is_worse && is_out_of_patience));
         *is_cut |= cut;
@@ -411,6 +437,11 @@ impl Members {
                     // Are the others better?
                     others().for_each(|other| other.wake.notify_one());
                 }
+                if list.len() > 1 && list.iter().all(|member| member.is_silent()) {
+                    for member in &list {
+                        member.is_in_stall();
+                    }
+                }
                 let another_is_up = others().any(|other| other.is_usable());
                 if member.must_be_cut(asked, now, another_is_up) {
                     member.counters.failovers.fetch_add(1, Ordering::Relaxed);
@@ -568,8 +599,10 @@ mod tests {
         // The first one answers a little earlier than the others.
         assert_eq!(three.report(2, 10_000, Ok(())), [(2, Change::CameUp)]);
         assert_eq!(three.report(0, 10_050, silent()), []);
-        assert_eq!(three.report(0, 10_200, Ok(())), [(0, Change::CameUp)]);
-        assert_eq!(three.report(1, 10_200, Ok(())), [(1, Change::CameUp)]);
+        assert_eq!(three.report(0, 10_200, silent()), []);
+        assert_eq!(three.report(0, 11_000, Ok(())), [(0, Change::CameUp)]);
+        assert_eq!(three.report(1, 11_200, silent()), []);
+        assert_eq!(three.report(1, 12_200, silent()), [(1, Change::Cut(0))], "it had its time");
     }
 
     #[test]

@@ -110,7 +110,7 @@ async fn nothing_is_lost_when_members_die_and_hang_under_load() {
     assert!(report.nothing_lost(), "{report}\n{log}");
     for message in [
         "is down: the connection is refused",
-        "is down: it accepts the connection but does not answer within 1 s",
+        "is down: it accepts the connection but does not answer within 0.75 s",
         "is up",
     ] {
         assert!(log.contains(message), "{message}: {log}");
@@ -408,7 +408,7 @@ fn a_member_whose_port_serves_no_health_page_is_probed() {
     eventually("the member is up", || is_ready(&addr));
     let log = tunnel.into_log();
     assert_eq!(log.matches("is up").count(), 2, "{log}");
-    assert!(log.contains("is down: it accepts the connection but does not answer within 1 s"), "{log}");
+    assert!(log.contains("is down: it accepts the connection but does not answer within 0.75 s"), "{log}");
 }
 
 #[test]
