@@ -11,7 +11,7 @@ use crate::pki::{Authority, Pair};
 use crate::support::{Cluster, Process, Tls, etcdproxy, finish, succeeds, unique_addr, unique_host, wait_ready};
 
 /// What becomes of a binding.
-pub(crate) enum Outcome {
+enum Outcome {
     /// The proxy uses these endpoints.
     Endpoints(&'static str),
     /// It serves, with no warning. `CA`, `CERT`, `KEY`, `HOST` and `PORT` are those of a real cluster.
@@ -25,7 +25,7 @@ pub(crate) enum Outcome {
 use Outcome::{Endpoints, Fails, Serves, Unused};
 
 /// How services name the members: what it is, the credentials, what happens.
-pub(crate) const MEMBERS: [(&str, &str, Outcome); 27] = [
+const MEMBERS: [(&str, &str, Outcome); 27] = [
     ("a list of URLs", r#"{"endpoints": ["https://a:1", "https://b:2"]}"#, Endpoints("https://a:1 https://b:2")),
     ("commas", r#"{"uri": "a:1, b:2"}"#, Endpoints("http://a:1 http://b:2")),
     ("semicolons", r#"{"uri": "a:1;b:2"}"#, Endpoints("http://a:1 http://b:2")),
@@ -71,8 +71,33 @@ pub(crate) const MEMBERS: [(&str, &str, Outcome); 27] = [
     ("etcd's version 2 API", r#"{"uri": "http://u:s3cret@a:1/v2/keys"}"#, Fails("version 2 API")),
 ];
 
+/// All tables for people: a title, and credentials with what happens.
+pub(crate) fn tables() -> [(&'static str, Vec<(&'static str, String)>); 3] {
+    let words = |credentials: &str, outcome: &Outcome| match outcome {
+        Endpoints(used) => format!("`{credentials}`: uses `{used}`"),
+        Serves => format!("`{credentials}`: serves"),
+        Unused(names) => format!("`{credentials}`: a warning names `{names}`"),
+        Fails(why) => format!("`{credentials}`: does not start: `{why}`"),
+    };
+    let rows = |cases: &[(&'static str, &'static str, Outcome)]| {
+        cases.iter().map(|(name, credentials, outcome)| (*name, words(credentials, outcome))).collect()
+    };
+    let files = |files: &[(&str, &str)]| {
+        let names: Vec<_> = files.iter().map(|(name, _)| format!("`{name}`")).collect();
+        format!("files {}: serves", names.join(", "))
+    };
+    [
+        ("Members in credentials", rows(&MEMBERS)),
+        ("Certificates in credentials", rows(&CERTIFICATES)),
+        (
+            "Directories of files (servicebinding.io)",
+            DIRECTORIES.iter().map(|(name, all)| (*name, files(all))).collect(),
+        ),
+    ]
+}
+
 /// How services give certificates.
-pub(crate) const CERTIFICATES: [(&str, &str, Outcome); 12] = [
+const CERTIFICATES: [(&str, &str, Outcome); 12] = [
     ("ca, cert and key", r#"{"uri": "https://HOST:PORT", "ca": "CA", "cert": "CERT", "key": "KEY"}"#, Serves),
     (
         "other spellings",
@@ -122,7 +147,7 @@ pub(crate) const CERTIFICATES: [(&str, &str, Outcome); 12] = [
 ];
 
 /// The files of a binding in a directory, as in servicebinding.io's specification.
-pub(crate) const DIRECTORIES: [(&str, &[(&str, &str)]); 4] = [
+const DIRECTORIES: [(&str, &[(&str, &str)]); 4] = [
     (
         "servicebinding.io's entries",
         &[

@@ -155,6 +155,24 @@ fn openssl(args: &str) {
 /// A name for people, what happens, and the certificates.
 type Case = (&'static str, Outcome, fn(&Office) -> Shown);
 
+/// All tables for people: a title, and names with what happens.
+pub(crate) fn tables() -> [(&'static str, Vec<(&'static str, String)>); 5] {
+    let words = |outcome: &Outcome| match outcome {
+        Connects => "connects".to_owned(),
+        Refused(why) => format!("refused, by etcd too: `{why}`"),
+        OnlyEtcd(why) => format!("only etcd's proxy; ours says `{why}`"),
+    };
+    let rows = |cases: &[Case]| cases.iter().map(|(name, outcome, _)| (*name, words(outcome))).collect();
+    let keys = CLIENT_KEYS.iter().map(|(name, outcome, _)| (*name, words(outcome))).collect();
+    [
+        ("Members: keys and signatures", rows(KEYS_AND_SIGNATURES)),
+        ("Members that speak TLS 1.2 only", rows(TLS_1_2)),
+        ("Members' certificates", rows(SERVERS)),
+        ("Authorities and chains", rows(AUTHORITIES)),
+        ("Keys of client certificates", keys),
+    ]
+}
+
 const KEYS_AND_SIGNATURES: &[Case] = &[
     ("P-256", Connects, |it| it.kinds(P256, P256, "")),
     ("P-384", Connects, |it| it.kinds(P384, P384, "")),

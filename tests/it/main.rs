@@ -13,6 +13,7 @@ mod buildpack;
 mod certificates;
 mod cluster;
 mod command_line;
+mod compatibility;
 mod dev;
 mod drain;
 mod exec;

@@ -30,6 +30,52 @@ const PORT: u16 = 2379;
 /// A cluster that has lost its leader has another one after this time.
 const ELECTION: Duration = Duration::from_secs(3);
 
+/// What happens with names, and the test that shows it.
+pub(crate) const CASES: &[(&str, &str, fn())] = &[
+    (
+        "a name with several addresses, one of which hangs",
+        "each address is a member of its own; the others serve, and the connections of the hung one move within seconds",
+        each_address_of_a_name_is_a_member,
+    ),
+    (
+        "the same with `--mode grpc-proxy`",
+        "a warning: etcd uses one address of a name at a time, even if it hangs",
+        etcds_own_proxy_says_that_it_uses_one_address_of_a_name,
+    ),
+    (
+        "a name moves to another address",
+        "new connections go there; open ones go on; the log names both addresses",
+        addresses_come_and_go,
+    ),
+    (
+        "an address vanishes without a word (packets are dropped)",
+        "its connections end within 5 s of the first failed probe, also if no other member is better",
+        connections_to_an_address_that_vanishes_end_within_seconds,
+    ),
+    ("DNS forgets a name", "the addresses that were found before stay in use, with a warning", addresses_come_and_go),
+    (
+        "DNS is silent for some names, and later for all",
+        "only names that were never found cannot be used; no connection is cut, and new ones work",
+        a_name_without_an_answer_hurts_only_itself,
+    ),
+    (
+        "the question for IPv6 addresses is answered with SERVFAIL, NXDOMAIN, nothing, or not at all",
+        "the IPv4 addresses are used",
+        an_error_for_one_kind_of_address_does_not_hide_the_other,
+    ),
+    (
+        "SRV records (`--discovery-srv`)",
+        "their hosts are the members, and followed; `--mode grpc-proxy` waits for one look-up",
+        srv_records_name_the_members,
+    ),
+    (
+        "SRV records for TLS and without",
+        "those for TLS; with certificates, or if DNS fails, never those without",
+        srv_records_for_tls_come_first_and_plain_text_never_replaces_them,
+    ),
+    ("a name that leads to the proxy itself", "an error, 78", a_name_that_leads_to_the_proxy_itself_is_an_error),
+];
+
 /// What the DNS server answers to a question.
 #[derive(Clone)]
 enum Reply {
