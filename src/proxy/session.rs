@@ -46,7 +46,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<
     let Some(settings) = &wait_for_name(settings, events) else { return Ok(()) };
     let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);
-    let preflight = preflight_mode(settings, env);
+    let preflight = preflight_mode(settings);
     let Some(settings) = preflight::discover(settings, events, preflight)? else { return Ok(()) };
     let results = preflight::start(&settings, preflight)?;
     let (etcd, launch) = prepare_etcd(&settings, extra, env)?;
@@ -75,7 +75,7 @@ fn run_supervised(
     let events = events.map_or_else(|| Events::new(&FOR_LAUNCHERS), Ok).context("cannot receive signals")?;
     let Some(settings) = &wait_for_name(settings, Some(&events)) else { return Ok(()) };
     let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
-    let preflight = preflight_mode(settings, env);
+    let preflight = preflight_mode(settings);
     let Some(settings) = &preflight::discover(settings, Some(&events), preflight)? else { return Ok(()) };
     let mut prepared = Prepared::new(settings, extra, env, preflight)?;
     if prepared.wait(Some(&events))?.is_some() {
@@ -227,17 +227,14 @@ fn supervision(settings: &Settings) -> Result<Supervision> {
     let metrics_addr = metrics_addr.as_ref().filter(|_| serves_metrics);
     let metrics = metrics_addr.map(|addr| Port::open(addr, Arc::clone(&status))).transpose()?;
     // An etcd that uses an HTTP proxy reaches members that we may not reach, and the other way round.
-    let watched = (!settings.use_http_proxy).then(|| settings.clone());
+    let watched = settings.http_proxy.is_none().then(|| settings.clone());
     Ok(Supervision { watched, status, metrics })
 }
 
 /// The preflight that the user chose; off if etcd may use an HTTP proxy, which the preflight cannot.
-pub(super) fn preflight_mode(settings: &Settings, env: &Env) -> Preflight {
-    let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
-    let proxy = proxies.into_iter().find(|name| env.get(name).is_some());
-    let may_use_one = settings.use_http_proxy && settings.run.mode().capabilities().runs_etcd;
-    match proxy {
-        Some(proxy) if may_use_one && settings.preflight != Preflight::Off => {
+pub(super) fn preflight_mode(settings: &Settings) -> Preflight {
+    match settings.http_proxy {
+        Some(proxy) if settings.preflight != Preflight::Off => {
             log::info!("the endpoints are not tried: etcd may reach them through {proxy}");
             Preflight::Off
         }
@@ -252,15 +249,11 @@ mod tests {
 
     #[test]
     fn only_an_etcd_that_may_use_an_http_proxy_has_no_preflight() {
-        for (mode, use_http_proxy, expected) in [
-            ("grpc-proxy", "true", Preflight::Off),
-            ("grpc-proxy", "false", Preflight::Warn),
-            ("tunnel", "true", Preflight::Warn),
-        ] {
-            let flags = [(Setting::Endpoints, "h:1"), (Setting::Mode, mode), (Setting::UseHttpProxy, use_http_proxy)];
-            let sources = Sources::new(flags.map(|(setting, text)| (setting, text.into())), &Env::default());
-            let env = Env::from([("HTTPS_PROXY", "http://p:1")]);
-            assert_eq!(preflight_mode(&sources.resolve().unwrap(), &env), expected, "{mode} {use_http_proxy}");
+        let env = Env::from([("HTTPS_PROXY", "http://p:1")]);
+        for (switch, expected) in [("true", Preflight::Off), ("false", Preflight::Warn)] {
+            let flags = [(Setting::Endpoints, "h:1"), (Setting::UseHttpProxy, switch)];
+            let sources = Sources::new(flags.map(|(setting, text)| (setting, text.into())), &env);
+            assert_eq!(preflight_mode(&sources.resolve().unwrap()), expected, "{switch}");
         }
     }
 }

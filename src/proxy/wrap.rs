@@ -56,7 +56,7 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let mut sidecar = Sidecar { addr: wrap.addr, settings, backend: None, claim: None, env };
     if let Attempt::Ours(claim) = attempt {
         let settings = looked_up(sidecar.settings.as_ref().map_err(Clone::clone)?)?;
-        let preflight = preflight_mode(&settings, env);
+        let preflight = preflight_mode(&settings);
         let Some(settings) = preflight::discover(&settings, Some(&events), preflight)? else {
             return Ok(process::signal_code(Signal::SIGTERM));
         };

@@ -39,8 +39,8 @@ pub(crate) struct Settings {
     pub preflight: Preflight,
     /// Memory that the proxy may use, in MiB.
     pub memory: Option<u32>,
-    /// Whether etcd may reach the cluster through the HTTP proxy of the environment.
-    pub use_http_proxy: bool,
+    /// The variable with the HTTP proxy through which etcd may reach the cluster.
+    pub http_proxy: Option<&'static str>,
     /// Problems that do not prevent a start. One line each.
     pub warnings: Vec<String>,
 }
@@ -102,7 +102,8 @@ impl Sources {
         }
         let password = self.bound.as_ref().is_some_and(|bound| bound.has_password);
         let use_http_proxy = self.switch(Setting::UseHttpProxy)?;
-        let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some(), use_http_proxy, &listen_addr)?;
+        let http_proxy = self.http_proxy.filter(|_| use_http_proxy);
+        let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some(), http_proxy, &listen_addr)?;
         if password && !mode.capabilities().passwords {
             let tunnel = self.origin(Setting::Mode).assignment(Setting::Mode, "tunnel");
             warnings.push(format!(
@@ -131,7 +132,7 @@ impl Sources {
             listen_addr,
             preflight: self.preflight()?,
             memory: self.parsed(Setting::Memory, |text| mode.memory(text))?,
-            use_http_proxy,
+            http_proxy,
             warnings,
         })
     }
@@ -183,13 +184,12 @@ impl Sources {
         tls: &Tls,
         password: bool,
         srv: bool,
-        use_http_proxy: bool,
+        http_proxy: Option<&str>,
         listen_addr: &ListenAddr,
     ) -> Result<(Mode, Option<String>), Error> {
         let identity = tls.identity.as_ref();
         let named = identity.and_then(|it| Some((&it.cert.name, it.common_name.as_deref()?)));
         let namespace = self.get(Setting::Namespace);
-        let http_proxy = self.http_proxy.filter(|_| use_http_proxy);
         let only_etcd = namespace.is_some() || http_proxy.is_some();
         let unix_socket = listen_addr.socket_path().is_some();
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
@@ -552,7 +552,7 @@ mod tests {
     fn an_http_proxy_needs_etcds_proxy() {
         let wanted = [("ETCDPROXY_USE_HTTP_PROXY", "Yes"), ("HTTPS_PROXY", "http://u:s3cret@p:1")];
         let endpoint = (Setting::Endpoints, "a:1");
-        assert!(resolve(&[endpoint], wanted).use_http_proxy);
+        assert_eq!(resolve(&[endpoint], wanted).http_proxy, Some("HTTPS_PROXY"));
         let problem = error(&[endpoint, (Setting::Mode, "tunnel")], wanted);
         assert_eq!(
             problem,

@@ -2,29 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, GetOptions};
 use nix::sys::signal::Signal;
 
 use crate::load;
-use crate::support::{
-    Cluster, Process, etcdproxy, eventually, fails_with, is_ready, server, unique_addr, unique_host, wait_ready,
-};
-
-fn tunnel(endpoints: &str, addr: &str) -> Command {
-    let mut command = etcdproxy(["run", "--mode", "tunnel", "--endpoints", endpoints, "--listen-addr", addr]);
-    command.stderr(Stdio::piped());
-    command
-}
-
-fn start(cluster: &Cluster) -> (Process, String) {
-    let addr = unique_addr();
-    let process = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
-    wait_ready(&addr);
-    (process, addr)
-}
+use crate::support::{Cluster, Process, etcdproxy, eventually, fails_with, is_ready, server, unique_addr, unique_host};
+use crate::tunnel::start;
 
 /// Clients with a connection each, some to every member.
 async fn clients(addr: &str) -> Vec<Client> {

@@ -17,14 +17,15 @@ use crate::support::{
     wait_ready, web_server,
 };
 
-fn tunnel(endpoints: &str, addr: &str) -> Command {
+/// The command that starts a tunnel.
+pub(crate) fn tunnel(endpoints: &str, addr: &str) -> Command {
     let mut command = etcdproxy(["run", "--mode", "tunnel", "--endpoints", endpoints, "--listen-addr", addr]);
     command.stderr(Stdio::piped());
     command
 }
 
 /// A tunnel through which the cluster answers, and its address.
-fn start(cluster: &Cluster) -> (Process, String) {
+pub(crate) fn start(cluster: &Cluster) -> (Process, String) {
     let addr = unique_addr();
     let process = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
     wait_ready(&addr);

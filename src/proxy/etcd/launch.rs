@@ -121,7 +121,7 @@ impl Launch {
         args.extend(extra.iter().cloned());
 
         let mut unset: Vec<OsString> = SECRETS.map(OsString::from).into();
-        if !settings.use_http_proxy {
+        if settings.http_proxy.is_none() {
             unset.extend(HTTP_PROXIES.iter().flat_map(|name| [name.into(), name.to_lowercase().into()]));
         }
         unset.retain(|name| name.to_str().is_some_and(|name| env.get(name).is_some()));
@@ -295,7 +295,7 @@ mod tests {
         };
         let expected = ["env", "-u", "VCAP_SERVICES", "-u", "HTTPS_PROXY", "-u", "no_proxy", "GOMEMLIMIT=54MiB"];
         assert_eq!(words(&settings, &env), expected);
-        settings.use_http_proxy = true;
+        settings.http_proxy = Some("HTTPS_PROXY");
         assert_eq!(words(&settings, &env), ["env", "-u", "VCAP_SERVICES", "GOMEMLIMIT=54MiB"]);
         assert_eq!(words(&settings, &Env::from([("GOMEMLIMIT", "1GiB")])), [""; 0]);
     }
