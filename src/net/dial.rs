@@ -68,7 +68,8 @@ impl Dialer {
         let needs_tls = settings.endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https)
             || settings.discovery_srv.is_some();
         // etcd's proxy names the endpoint. Behind the tunnel, the application names the address that it knows.
-        let authority = matches!(run, Run::Tunnel { .. }).then(|| own.to_string());
+        let known = || if own.socket_path().is_some() { "localhost".to_owned() } else { own.to_string() };
+        let authority = matches!(run, Run::Tunnel { .. }).then(known);
         let reloading = needs_tls.then(|| ReloadingTls::new(tls)).transpose()?.map(Arc::new);
         Ok(Self { settings: tls.clone(), tls: reloading, own: own.clone(), authority })
     }

@@ -89,6 +89,53 @@ const CODE_LENGTHS: [u8; 256] = [
 
 const LONGEST_CODE: u8 = 30;
 
+/// The codes of one length: the first of them, how many there are, and where their bytes stand in [`SYMBOLS`].
+#[derive(Clone, Copy)]
+struct Codes {
+    first: u32,
+    count: u32,
+    place: usize,
+}
+
+const CODES: [Codes; LONGEST_CODE as usize + 1] = codes();
+
+/// All bytes in the order of their codes.
+const SYMBOLS: [u8; 256] = symbols();
+
+const fn codes() -> [Codes; LONGEST_CODE as usize + 1] {
+    let mut all = [Codes { first: 0, count: 0, place: 0 }; LONGEST_CODE as usize + 1];
+    let mut length = 1;
+    while length < all.len() {
+        let shorter = all[length - 1];
+        let (mut count, mut byte) = (0, 0);
+        while byte < CODE_LENGTHS.len() {
+            count += (CODE_LENGTHS[byte] as usize == length) as u32;
+            byte += 1;
+        }
+        let first = (shorter.first + shorter.count) << 1;
+        all[length] = Codes { first, count, place: shorter.place + shorter.count as usize };
+        length += 1;
+    }
+    all
+}
+
+const fn symbols() -> [u8; 256] {
+    let mut all = [0; 256];
+    let (mut place, mut length) = (0, 1);
+    while length <= LONGEST_CODE {
+        let mut byte = 0;
+        while byte < CODE_LENGTHS.len() {
+            if CODE_LENGTHS[byte] == length {
+                all[place] = byte.to_le_bytes()[0];
+                place += 1;
+            }
+            byte += 1;
+        }
+        length += 1;
+    }
+    all
+}
+
 /// The block is not HPACK, or it uses the dynamic table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Invalid;
@@ -167,12 +214,9 @@ fn huffman(bytes: &[u8]) -> Result<Vec<u8>, Invalid> {
 
 /// The byte with this code.
 fn symbol(code: u32, length: u8) -> Option<u8> {
-    let count = |length| CODE_LENGTHS.iter().map(|&of_byte| u32::from(of_byte == length)).sum::<u32>();
-    // The first code of each length follows from the number of shorter ones.
-    let first = (1..length).fold(0, |first, shorter| (first + count(shorter)) << 1);
-    let index = usize::try_from(code.checked_sub(first)?).ok()?;
-    let byte = (0..=u8::MAX).filter(|byte| CODE_LENGTHS[usize::from(*byte)] == length).nth(index)?;
-    Some(byte)
+    let Codes { first, count, place } = CODES[usize::from(length)];
+    let index = code.checked_sub(first).filter(|index| *index < count)?;
+    Some(SYMBOLS[place + index as usize])
 }
 
 #[cfg(test)]

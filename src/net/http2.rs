@@ -15,8 +15,13 @@ const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
 const HEADER: usize = 9;
 /// A client that does not say otherwise gets no longer payloads (section 4.2), in bytes.
 const MAX_PAYLOAD: usize = 16 * 1024;
-/// The longest answer that makes sense, headers and body, in bytes.
+/// The longest body and the longest block of headers that make sense, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
+const MAX_BLOCK: usize = 16 * 1024;
+/// As many frames make an answer at most.
+const MAX_FRAMES: u32 = 100;
+/// The length of the text that explains an error, in characters.
+const MAX_MESSAGE: usize = 200;
 
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
@@ -68,6 +73,7 @@ struct Pending {
     block: Vec<u8>,
     answer: Answer,
     ends: bool,
+    frames: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
@@ -200,21 +206,29 @@ impl Pending {
             HEADERS | CONTINUATION => {
                 self.ends |= frame.kind == HEADERS && frame.flags & END_STREAM != 0;
                 self.block.extend(&frame.payload);
+                if self.block.len() > MAX_BLOCK {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 if frame.flags & END_HEADERS != 0 {
                     let block = std::mem::take(&mut self.block);
                     self.headers(&block)?;
-                    return Ok(self.ends || !self.is_grpc);
+                    if self.ends || !self.is_grpc {
+                        return Ok(true);
+                    }
                 }
             }
             DATA => {
                 self.answer.body.extend(&frame.payload);
                 self.ends = frame.flags & END_STREAM != 0;
-                return Ok(self.ends);
+                if self.ends {
+                    return Ok(true);
+                }
             }
             RESET => return Ok(true),
             _ => {}
         }
-        if self.block.len() + self.answer.body.len() > MAX_ANSWER {
+        self.frames += 1;
+        if self.answer.body.len() > MAX_ANSWER || self.frames > MAX_FRAMES {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(false)
@@ -228,12 +242,18 @@ impl Pending {
                     self.is_grpc = true;
                     self.answer.status = std::str::from_utf8(&value).ok().and_then(|code| code.parse().ok());
                 }
-                b"grpc-message" => self.answer.message = String::from_utf8_lossy(&value).into_owned(),
+                b"grpc-message" => self.answer.message = readable(&value),
                 _ => {}
             }
         }
         Ok(())
     }
+}
+
+/// A text of the server's, for the log.
+fn readable(text: &[u8]) -> String {
+    let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    String::from_utf8_lossy(text).chars().take(MAX_MESSAGE).map(printable).collect()
 }
 
 /// Length and text. No host name is longer than 253.
@@ -317,6 +337,15 @@ mod tests {
         let padded = [b"\x02\0\0\0\0\x10", &trailers[..], b"\0\0"].concat();
         assert_eq!(answer(&[(1, 0x2d, &padded)]).unwrap().status, Some(14));
         assert!(Frame::parse(b"HTTP/1.1 ").is_err());
+
+        let endless = |kind, payload: &[u8]| {
+            let mut pending = Pending { is_grpc: true, ..Pending::default() };
+            let bytes = frame(kind, END_HEADERS & kind.wrapping_neg(), 1, payload);
+            let (frame, _) = Frame::parse(&bytes).unwrap().unwrap();
+            (0..200).any(|_| pending.take(&frame).is_err())
+        };
+        assert!(endless(DATA, &[0; 1024]) && endless(DATA, b"") && endless(HEADERS, headers) && endless(9, &[0; 1024]));
+        assert_eq!(readable(&[b"a\nb".as_slice(), &[b'x'; 300]].concat()), format!("a\u{fffd}b{}", "x".repeat(197)));
         assert!(Frame::parse(&frame(1, 8, 1, b"")).is_err());
     }
 

@@ -55,7 +55,10 @@ impl MemberConnection {
         if let Ok(answered) = timeout(half, self.http2.answer()).await {
             return answered.map(|(_, answer)| judge(&answer));
         }
-        self.http2.start(NOTHING, b"").await?;
+        // A hung member takes no more bytes at some time.
+        if let Ok(sent) = timeout(deadline.left(), self.http2.start(NOTHING, b"")).await {
+            sent?;
+        }
         let mut lives = false;
         while let Ok(answered) = timeout(deadline.left(), self.http2.answer()).await {
             match answered? {

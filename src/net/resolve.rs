@@ -7,16 +7,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{Resolver as Hickory, TokioResolver};
+use hickory_resolver::{Hosts, Resolver as Hickory, TokioResolver};
 use nix::net::if_::if_nametoindex;
 use tokio::time::timeout;
 
@@ -78,7 +78,14 @@ pub(crate) struct Found<T> {
 /// Resolves names with the system's `hosts` and `resolv.conf`, which it reads again when they change.
 #[derive(Default)]
 pub(crate) struct Resolver {
-    current: Mutex<Option<(Stamp, TokioResolver)>>,
+    current: Mutex<Option<(Stamp, Configured)>>,
+}
+
+/// What the system's files say.
+#[derive(Clone)]
+struct Configured {
+    dns: TokioResolver,
+    hosts: Arc<Hosts>,
 }
 
 /// Modification time, size and inode of each file.
@@ -104,7 +111,7 @@ impl Resolver {
     /// # Errors
     /// [`DialError::Unresolved`]; also when only members without TLS are found and `needs_tls`.
     pub(crate) async fn members(&self, domain: &str, needs_tls: bool) -> Result<Found<Endpoint>, DialError> {
-        let resolver = self.current()?;
+        let resolver = self.current()?.dns;
         let ask = async |service: &str| {
             let name = name(&format!("{service}.{domain}"))?;
             resolver.lookup(name, RecordType::SRV).await.map_err(|err| Failure::of(&err))
@@ -146,8 +153,13 @@ impl Resolver {
             let found = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
             return Ok(Found { found, until: Instant::now() + MAX_TTL });
         }
-        let resolver = self.current()?;
+        let Configured { dns: resolver, hosts } = self.current()?;
         let name = name(host)?;
+        // The resolver itself looks there for the first name of the search list only.
+        let found = in_hosts(&hosts, &name);
+        if !found.is_empty() {
+            return Ok(Found { found, until: Instant::now() + MAX_TTL });
+        }
         let ask = async |kind| {
             let lookup = resolver.lookup(name.clone(), kind).await.map_err(|err| Failure::of(&err))?;
             let found: Vec<_> = lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
@@ -177,21 +189,33 @@ impl Resolver {
         }
     }
 
-    fn current(&self) -> Result<TokioResolver, DialError> {
+    fn current(&self) -> Result<Configured, DialError> {
         let stamp = ["/etc/resolv.conf", "/etc/hosts"].map(|path| {
             let meta = Path::new(path).metadata().ok()?;
             Some((meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino()))
         });
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
-            Some((of, resolver)) if *of == stamp => Ok(resolver.clone()),
+            Some((of, configured)) if *of == stamp => Ok(configured.clone()),
             _ => {
-                let resolver = read_configuration().map_err(|err| DialError::Unresolved(words(&err)))?;
-                *current = Some((stamp, resolver.clone()));
-                Ok(resolver)
+                let dns = read_configuration().map_err(|err| DialError::Unresolved(words(&err)))?;
+                let configured = Configured { dns, hosts: Arc::new(Hosts::from_system().unwrap_or_default()) };
+                *current = Some((stamp, configured.clone()));
+                Ok(configured)
             }
         }
     }
+}
+
+/// The addresses that the file of hosts has for a name.
+fn in_hosts(hosts: &Hosts, name: &Name) -> Vec<IpAddr> {
+    let mut name = name.clone();
+    name.set_fqdn(true);
+    let look_up = |kind| hosts.lookup_static_host(&Query::query(name.clone(), kind));
+    let answers = [RecordType::A, RecordType::AAAA].into_iter().filter_map(look_up);
+    answers
+        .flat_map(|found| found.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Without a `resolv.conf`, a DNS server on this host is asked, as resolv.conf(5) says.
@@ -206,7 +230,7 @@ fn read_configuration() -> Result<TokioResolver, NetError> {
     options.num_concurrent_reqs = 1;
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     options.timeout = options.timeout.min(SERVER_TIMEOUT);
-    options.use_hosts_file = ResolveHosts::Always;
+    options.use_hosts_file = ResolveHosts::Never;
     options.positive_min_ttl = Some(MIN_TTL);
     options.positive_max_ttl = Some(MAX_TTL);
     options.negative_max_ttl = Some(MIN_TTL);

@@ -1,5 +1,6 @@
 //! Probes a member every second.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,19 +14,35 @@ const INTERVAL: Duration = Duration::from_millis(950);
 /// The pause before that, also when there is reason to probe at once.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A member that does not answer for this long has failed its probe.
-const TIMEOUT: Duration = Duration::from_millis(750);
-/// It has this much time, and a few of its usual round trips, to prove itself after another member has answered.
+/// A member nearby that does not answer for this long has failed its probe.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(750);
-const ROUND_TRIPS: u32 = 4;
-const LONGEST_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The time for members that are far away, and to make a new connection; clients get as much.
+const LONG_TIMEOUT: Duration = Duration::from_secs(2);
+/// A member whose answers take longer is far away.
+const FAR: Duration = Duration::from_millis(100);
+/// A member that has failed this often in a row gets the long time: its cluster may have become slow.
+const SHORT_PROBES: u32 = 3;
 
 /// After this many probes on one connection, a new one must prove that new connections work.
 const PROBES_PER_CONNECTION: u32 = 10;
+/// The pause after a new connection has failed doubles from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Probes the member until it has retired and has no connection left; reports the results to `members`.
 pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, dialer: Arc<Dialer>) {
-    let mut probe = Probe { members, member, dialer, kept: None, age: 0, generation: 0, round_trip: Duration::ZERO };
+    let mut probe = Probe {
+        members,
+        member,
+        dialer,
+        kept: None,
+        age: 0,
+        generation: 0,
+        round_trip: Duration::ZERO,
+        failures: 0,
+        renew_at: Instant::now(),
+        pause: FIRST_PAUSE,
+    };
     while !(probe.member.is_retired() && probe.member.open.load(Ordering::Relaxed) == 0) {
         probe.run_once().await;
         sleep(SHORTEST_INTERVAL).await;
@@ -40,71 +57,105 @@ struct Probe {
     dialer: Arc<Dialer>,
     /// The connection of the last probe.
     kept: Option<MemberConnection>,
-    /// How many probes the kept connection has served.
+    /// How many probes the kept connection has served after its first one.
     age: u32,
     /// The generation of the certificates that the kept connection was made with.
     generation: u32,
     /// How long the last good answer took.
     round_trip: Duration,
+    /// How many probes have failed in a row.
+    failures: u32,
+    /// When to make a new connection at the earliest, and the next pause before that.
+    renew_at: Instant,
+    pause: Duration,
 }
+
+/// A connection that can be used again, if there is one, and what came of the probe.
+type Probed = (Option<MemberConnection>, Result<(), DialError>);
 
 impl Probe {
     async fn run_once(&mut self) {
         let asked = Instant::now();
         self.dialer.refresh().await;
-        let was_down = self.member.is_down();
-        let time =
-            if was_down { (SHORT_TIMEOUT + self.round_trip * ROUND_TRIPS).min(LONGEST_TIMEOUT) } else { TIMEOUT };
-        let deadline = Deadline::after(time);
-        let answer = if was_down { self.ask_both(deadline).await } else { self.ask(deadline).await };
-        if answer.is_ok() {
-            self.round_trip = asked.elapsed();
-        }
-        let is_fine = answer.is_ok();
+        let answer = if self.failures == 0 { self.ask().await } else { self.ask_on_both().await };
         self.members.report(&self.member, asked, &answer);
-        if is_fine && self.is_kept_too_long() {
+        if answer.is_err() {
+            self.failures += 1;
+            return;
+        }
+        self.failures = 0;
+        self.round_trip = asked.elapsed();
+        if self.age == 0 {
+            self.connection_is_new().await;
+        } else if self.must_renew() {
             self.renew(asked).await;
         }
     }
 
     /// Asks on the kept connection, or on a new one if there is none or it has ended: that says nothing about health.
-    async fn ask(&mut self, deadline: Deadline) -> Result<(), DialError> {
+    async fn ask(&mut self) -> Result<(), DialError> {
+        let time = if self.round_trip < FAR { SHORT_TIMEOUT } else { LONG_TIMEOUT };
         if let Some(mut kept) = self.kept.take()
-            && let Ok(probed) = kept.probe(deadline).await
+            && let Ok(answer) = kept.probe(Deadline::after(time)).await
         {
             self.kept = Some(kept);
             self.age += 1;
-            return probed;
+            return answer;
         }
-        let (kept, probed) = self.dialer.probe(&self.member.target, deadline).await;
-        self.keep(kept);
-        probed
+        let (connection, answer) = self.connect(Deadline::after(LONG_TIMEOUT)).await;
+        self.keep(connection);
+        answer
     }
 
     /// Asks a member that has failed on the kept connection and on a new one: a good answer on either counts.
-    async fn ask_both(&mut self, deadline: Deadline) -> Result<(), DialError> {
-        let Some(mut kept) = self.kept.take() else { return self.ask(deadline).await };
-        let (is_old_fine, new) = {
-            let old = async { matches!(kept.probe(deadline).await, Ok(Ok(()))) };
-            let new = self.dialer.probe(&self.member.target, deadline);
+    async fn ask_on_both(&mut self) -> Result<(), DialError> {
+        let Some(mut kept) = self.kept.take() else { return self.ask().await };
+        let is_short = self.round_trip < FAR && self.failures < SHORT_PROBES;
+        let deadline = Deadline::after(if is_short { SHORT_TIMEOUT } else { LONG_TIMEOUT });
+        let (old, new) = {
+            let (old, new) = (kept.probe(deadline), self.connect(deadline));
             tokio::pin!(old, new);
             tokio::select! {
                 biased;
-                is_fine = &mut old => (is_fine, if is_fine { None } else { Some(new.await) }),
-                new = &mut new => (new.1.is_err() && old.await, Some(new)),
+                old = &mut old => if matches!(old, Ok(Ok(()))) { (Some(old), None) } else { (Some(old), Some(new.await)) },
+                new = &mut new => if new.1.is_ok() { (None, Some(new)) } else { (Some(old.await), Some(new)) },
             }
         };
-        match new {
-            _ if is_old_fine => {
+        self.choose(kept, old, new)
+    }
+
+    /// Keeps the connection that works. The old one stays until a new one does, or until it has ended.
+    fn choose(
+        &mut self,
+        kept: MemberConnection,
+        old: Option<io::Result<Result<(), DialError>>>,
+        new: Option<Probed>,
+    ) -> Result<(), DialError> {
+        match (old, new) {
+            (Some(Ok(Ok(()))), _) => {
                 self.kept = Some(kept);
+                self.age += 1;
                 Ok(())
             }
-            Some((connection, probed)) => {
+            (None | Some(Err(_)), Some((connection, answer)))
+            | (Some(Ok(Err(_))), Some((connection, answer @ Ok(())))) => {
                 self.keep(connection);
-                probed
+                answer
             }
-            None => Ok(()),
+            (Some(Ok(Err(old))), new) => {
+                self.kept = Some(kept);
+                // A member that answers on its old connection lives, whatever keeps new ones away.
+                match new {
+                    Some((_, Err(new))) if !matches!(old, DialError::Ill(_)) => Err(new),
+                    _ => Err(old),
+                }
+            }
+            (None | Some(Err(_)), None) => Ok(()),
         }
+    }
+
+    async fn connect(&self, deadline: Deadline) -> Probed {
+        self.dialer.probe(&self.member.target, deadline).await
     }
 
     fn keep(&mut self, connection: Option<MemberConnection>) {
@@ -112,29 +163,33 @@ impl Probe {
     }
 
     /// An old connection must not hide that new ones fail, as when certificates change on either side.
-    fn is_kept_too_long(&self) -> bool {
-        self.age >= PROBES_PER_CONNECTION
+    fn must_renew(&self) -> bool {
+        let is_due = self.age >= PROBES_PER_CONNECTION
             || self.generation != self.dialer.generation()
-            || self.member.is_in_trouble()
-            || self.age == 0
+            || self.member.is_in_trouble();
+        is_due && Instant::now() >= self.renew_at
     }
 
-    /// Makes a new connection; keeps the old one until the new one stands.
+    /// Makes a new connection; keeps the old one if that fails.
     async fn renew(&mut self, asked: Instant) {
-        let deadline = Deadline::after(TIMEOUT);
-        if self.age > 0 {
-            let (connection, probed) = self.dialer.probe(&self.member.target, deadline).await;
-            if let Err(err) = probed {
-                self.members.report_failed_connection(&self.member, asked, &err);
-                // Not again at each probe.
-                (self.age, self.generation) = (1, self.dialer.generation());
-                return;
+        match self.connect(Deadline::after(LONG_TIMEOUT)).await {
+            (connection, Ok(())) => {
+                self.keep(connection);
+                self.connection_is_new().await;
             }
-            self.keep(connection);
+            (_, Err(err)) => {
+                self.members.report_failed_connection(&self.member, asked, &err);
+                self.renew_at = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            }
         }
+    }
+
+    async fn connection_is_new(&mut self) {
         self.member.accepts_connections();
+        (self.renew_at, self.pause) = (Instant::now(), FIRST_PAUSE);
         if let Some(kept) = &mut self.kept
-            && let Some(alarms) = kept.alarms(deadline).await
+            && let Some(alarms) = kept.alarms(Deadline::after(SHORT_TIMEOUT)).await
         {
             self.member.report_alarms(alarms);
         }

@@ -55,6 +55,18 @@ pub(super) struct Counters {
     pub received: AtomicU64,
     /// How often its connections were cut in favour of other members.
     pub failovers: AtomicU64,
+    /// Failed connections to it, by the kind of error.
+    failures: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    pub(super) fn count_failure(&self, err: &DialError) {
+        *lock(&self.failures).entry(err.kind()).or_default() += 1;
+    }
+
+    pub(super) fn failures(&self, kind: &str) -> u64 {
+        lock(&self.failures).get(kind).copied().unwrap_or_default()
+    }
 }
 
 /// What is wrong with a member. The order is the one in which members are tried when none is better.
@@ -100,6 +112,7 @@ enum State {
         better_at: Option<Instant>,
         /// All members were silent at the same time: the host or the network stalled.
         in_stall: bool,
+        /// Its connections have been cut at least once.
         is_cut: bool,
     },
 }
@@ -238,9 +251,11 @@ impl Member {
         let time = if *in_stall { RECOVERY } else { Duration::ZERO };
         let is_worse = another_is_up && better_at.is_some_and(|at| asked >= at + time);
         let is_out_of_patience = *fault > Fault::Ill || now.duration_since(*since) >= PATIENCE;
-        let cut = !*is_cut && (has_vanished || (is_worse && is_out_of_patience));
+        let cut = has_vanished || (is_worse && is_out_of_patience);
+        // Clients may have come back to it, while no other member was better.
+        let is_news = !*is_cut || self.open.load(Ordering::Relaxed) > 0;
         *is_cut |= cut;
-        cut
+        cut && is_news
     }
 }
 
@@ -346,7 +361,7 @@ impl Members {
 
     /// Whether a member can be used; if none can, why each cannot.
     pub(super) fn health(&self) -> Result<(), String> {
-        let list = self.list();
+        let list = self.offered();
         if list.iter().any(|member| member.is_usable()) {
             return Ok(());
         }
@@ -399,8 +414,8 @@ impl Members {
         let is_news = matches!(*member.state(), State::Up { asked: last } if asked >= last);
         if is_news && lock(&member.trouble).replace(err.to_string()).is_none() {
             log::warn!("{}: new connections fail: {err}", member.target);
+            member.wake.notify_one();
         }
-        member.wake.notify_one();
     }
 
     /// Whether its host has another address, of the other kind (IPv4, IPv6), that works.
@@ -442,7 +457,8 @@ impl Members {
                         member.is_in_stall();
                     }
                 }
-                let another_is_up = others().any(|other| other.is_usable());
+                let offered = self.offered();
+                let another_is_up = offered.iter().any(|other| !Arc::ptr_eq(other, member) && other.is_usable());
                 if member.must_be_cut(asked, now, another_is_up) {
                     member.counters.failovers.fetch_add(1, Ordering::Relaxed);
                     changes.push((Arc::clone(member), Change::Cut(member.open.load(Ordering::Relaxed))));
@@ -453,14 +469,20 @@ impl Members {
         changes
     }
 
-    /// The order in which a new connection tries the members: the usable ones first, and of these the one with the
-    /// fewest connections.
-    pub(super) fn order(&self) -> Vec<Arc<Member>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+    /// The members for new connections: those that names lead to, if there are any.
+    fn offered(&self) -> Vec<Arc<Member>> {
         let mut list = self.list();
         if list.iter().any(|member| !member.is_retired()) {
             list.retain(|member| !member.is_retired());
         }
+        list
+    }
+
+    /// The order in which a new connection tries the members: the usable ones first, and of these the one with the
+    /// fewest connections.
+    pub(super) fn order(&self) -> Vec<Arc<Member>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let list = self.offered();
         let count = list.len().max(1);
         let mut order: Vec<_> = list.into_iter().enumerate().collect();
         order.sort_by_cached_key(|(n, member)| {
@@ -577,9 +599,12 @@ mod tests {
         assert!(!cut.has_changed().unwrap());
         assert_eq!(three.report(0, 2100, silent()), [(0, Change::Cut(7))]);
         assert!(cut.has_changed().unwrap());
+        three.member(0).open.store(0, Ordering::Relaxed);
         assert_eq!(three.report(0, 3000, silent()), [], "once");
+        three.member(0).open.store(2, Ordering::Relaxed);
+        assert_eq!(three.report(0, 3100, silent()), [(0, Change::Cut(2))], "unless clients come back to it");
         assert_eq!(three.report(0, 4000, Ok(())), [(0, Change::CameUp)]);
-        assert_eq!(three.member(0).counters.failovers.load(Ordering::Relaxed), 1);
+        assert_eq!(three.member(0).counters.failovers.load(Ordering::Relaxed), 2);
     }
 
     #[test]
@@ -684,6 +709,10 @@ mod tests {
         assert_eq!(count(), (3, 3));
         members.replace(&endpoint, &[]);
         assert_eq!(count(), (3, 3), "a bad address is better than none");
+        members.replace(&endpoint, &[address(1)]);
+        let retired = Arc::clone(&members.list()[1]);
+        members.report(&retired, Instant::now(), &Ok(()));
+        assert!(members.health().is_err(), "new connections do not go to an address that has no name");
         members.remove(&members.list()[0]);
         assert_eq!(count(), (2, 2));
     }

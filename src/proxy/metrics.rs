@@ -1,8 +1,7 @@
 //! Counts of what happens to connections, for Prometheus. Every sample exists from the start.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::prometheus_text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -68,17 +67,9 @@ pub(super) struct Metrics {
     pub tls: AtomicU64,
     /// Closed before they had said anything, because too many others came after them.
     pub evicted: AtomicU64,
-    /// Failed connections to members, by member and kind.
-    connect_failures: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
 impl Metrics {
-    /// Counts a failed connection to a member; `kind` is that of its `DialError`.
-    pub(super) fn connect_failure(&self, member: &Member, kind: &'static str) {
-        let mut failures = self.connect_failures.lock().unwrap_or_else(PoisonError::into_inner);
-        *failures.entry((member.target.to_string(), kind)).or_default() += 1;
-    }
-
     /// The tunnel's page. `clients` are connected now.
     pub(super) fn render(&self, members: &Members, clients: usize) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -118,7 +109,7 @@ impl Metrics {
             "How often the member's connections were cut in favour of other members",
             by_member(&|member| count(&member.counters.failovers)),
         );
-        sheet.counter("tunnel_connect_failures", "Failed connections to the member", self.failures(members));
+        sheet.counter("tunnel_connect_failures", "Failed connections to the member", failures(members));
         let reasons =
             [("limit", &self.over_limit), ("garbage", &self.garbage), ("tls", &self.tls), ("silent", &self.evicted)];
         let reasons = reasons.map(|(reason, counter)| (vec![("reason", reason.to_owned())], count(counter)));
@@ -129,19 +120,17 @@ impl Metrics {
         );
         sheet.render()
     }
+}
 
-    /// One sample for each member and kind.
-    fn failures(&self, members: &Members) -> Vec<(Labels, u64)> {
-        let failures = self.connect_failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let members = members.list();
-        let members = members.iter().map(|member| member.target.to_string());
-        let all = members.flat_map(|member| DialError::KINDS.map(|kind| (member.clone(), kind)));
-        let sample = |key: (String, &'static str)| {
-            let count = failures.get(&key).copied().unwrap_or_default();
-            (vec![("member", key.0), ("kind", key.1.to_owned())], count)
-        };
-        all.map(sample).collect()
-    }
+/// One sample for each member and kind of error.
+fn failures(members: &Members) -> Vec<(Labels, u64)> {
+    let list = members.list();
+    let all = list.iter().flat_map(|member| DialError::KINDS.map(|kind| (member, kind)));
+    let sample = |(member, kind): (&Arc<Member>, &'static str)| {
+        let labels = vec![("member", member.target.to_string()), ("kind", kind.to_owned())];
+        (labels, member.counters.failures(kind))
+    };
+    all.map(sample).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a look-up that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// The endpoints that are followed, by their text, and the task that follows each.
+type Followed = HashMap<String, (Endpoint, JoinHandle<()>)>;
+
 /// What the look-ups need, and who learns of the results.
 pub(super) struct Names {
     pub members: Arc<Members>,
@@ -32,20 +35,36 @@ impl Names {
             self.probe(member);
         }
         let mut followed = HashMap::new();
-        self.set(&mut followed, endpoints);
+        // Those that are known already were found by SRV records.
+        let known: Vec<_> = self.members.list().iter().map(|member| member.target.endpoint.clone()).collect();
+        self.add(&mut followed, known.into_iter().chain(endpoints));
         let Some(domain) = domain else { return std::future::pending().await };
         loop {
             let found = self.look_up(&domain, self.resolver.members(&domain, needs_tls)).await;
-            let until = found.as_ref().map_or_else(|| Instant::now() + RETRY, |found| found.until);
-            if let Some(found) = found {
-                self.set(&mut followed, found.found);
+            let mut until = Instant::now() + RETRY;
+            if let Some(Found { found, until: fresh_until }) = found {
+                self.add(&mut followed, found.iter().cloned());
+                // Members without an address replace nobody.
+                if self.members.list().iter().any(|member| found.contains(&member.target.endpoint)) {
+                    self.keep(&mut followed, &found);
+                    until = fresh_until;
+                }
             }
             sleep_until(until.into()).await;
         }
     }
 
-    /// Follows these endpoints, and no others.
-    fn set(self: &Arc<Self>, followed: &mut HashMap<String, (Endpoint, JoinHandle<()>)>, endpoints: Vec<Endpoint>) {
+    /// Follows these endpoints too.
+    fn add(self: &Arc<Self>, followed: &mut Followed, endpoints: impl Iterator<Item = Endpoint>) {
+        for endpoint in endpoints {
+            followed
+                .entry(endpoint.to_string())
+                .or_insert_with(|| (endpoint.clone(), tokio::spawn(Arc::clone(self).follow_endpoint(endpoint))));
+        }
+    }
+
+    /// Follows no other endpoints than these any more.
+    fn keep(&self, followed: &mut Followed, endpoints: &[Endpoint]) {
         followed.retain(|_, (endpoint, task)| {
             let stays = endpoints.contains(endpoint);
             if !stays {
@@ -54,11 +73,6 @@ impl Names {
             }
             stays
         });
-        for endpoint in endpoints {
-            followed
-                .entry(endpoint.to_string())
-                .or_insert_with(|| (endpoint.clone(), tokio::spawn(Arc::clone(self).follow_endpoint(endpoint))));
-        }
     }
 
     async fn follow_endpoint(self: Arc<Self>, endpoint: Endpoint) {

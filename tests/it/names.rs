@@ -73,6 +73,11 @@ pub(crate) const CASES: &[(&str, &str, fn())] = &[
         "those for TLS; with certificates, or if DNS fails, never those without",
         srv_records_for_tls_come_first_and_plain_text_never_replaces_them,
     ),
+    (
+        "names in the file of hosts, beside a search list or `ndots:5`",
+        "the addresses of the file are used",
+        the_file_of_hosts_comes_before_dns_and_its_search_list,
+    ),
     ("a name that leads to the proxy itself", "an error, 78", a_name_that_leads_to_the_proxy_itself_is_an_error),
 ];
 
@@ -353,8 +358,12 @@ fn srv_records_name_the_members() {
     network.set("_etcd-client._tcp.example.test", SRV, Reply::Services(vec![(PORT, "m1.test")]));
     let tunnel = Process::start(&mut run(&["--discovery-srv", "example.test"]));
     wait_ready(LISTEN);
-    network.set("_etcd-client._tcp.example.test", SRV, Reply::Services(vec![(PORT, "m2.test")]));
+    // A member without an address replaces nobody.
+    network.set("_etcd-client._tcp.example.test", SRV, Reply::Services(vec![(PORT, "m3.test")]));
     block_on(async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(gap().await < Duration::from_secs(1), "m1 is still used");
+        network.set("_etcd-client._tcp.example.test", SRV, Reply::Services(vec![(PORT, "m2.test")]));
         tokio::time::sleep(Duration::from_secs(5)).await;
         cluster.signal_member(0, Signal::SIGSTOP);
         tokio::time::sleep(ELECTION).await;
@@ -410,6 +419,24 @@ fn a_name_that_leads_to_the_proxy_itself_is_an_error() {
         let line = fails_with(78, run(args).env(env.0, env.1));
         let problem = "the proxy itself listens on this address: name the cluster's members instead";
         assert_eq!(line, format!("etcdproxy: error: {source}: http://own.test:2379: {problem}"));
+    }
+}
+
+/// As in containers: the names of hosts that the platform adds, and a search list for all others.
+#[test]
+#[ignore = "needs root: run ./scripts/test.sh as root"]
+fn the_file_of_hosts_comes_before_dns_and_its_search_list() {
+    let network = Network::new();
+    let _cluster = Cluster::spread(&HOSTS[..1], PORT, None);
+    write(network.dir.path(), "hosts", "127.0.0.11 etcd1 etcd.internal.example\n");
+    for options in ["", "search a.test b.test\n", "search a.test b.test\noptions ndots:5\n"] {
+        write(network.dir.path(), "resolv.conf", &format!("nameserver 127.0.0.53\n{options}"));
+        for name in ["etcd1", "etcd.internal.example"] {
+            let endpoint = format!("{name}:2379");
+            let args = ["--mode", "tunnel", "--preflight", "strict", "--endpoints", &endpoint];
+            let _tunnel = Process::start(&mut run(&args));
+            wait_ready(LISTEN);
+        }
     }
 }
 

@@ -262,7 +262,7 @@ impl Shared {
             match connected {
                 Ok(stream) => return Some((member, stream)),
                 Err(err) => {
-                    self.metrics.connect_failure(&member, err.kind());
+                    member.counters.count_failure(&err);
                     self.members.report_failed_connection(&member, asked, &err);
                 }
             }
