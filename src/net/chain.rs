@@ -13,9 +13,11 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved};
 use x509_parser::asn1_rs::{Any, FromDer as _, Oid, oid};
+use x509_parser::certificate::BasicExtension;
 use x509_parser::extensions::GeneralSubtree;
 use x509_parser::prelude::{
-    GeneralName, NameConstraints, ParsedExtension, SubjectPublicKeyInfo, X509Certificate, X509Extension, X509Version,
+    GeneralName, NameConstraints, ParsedExtension, SubjectPublicKeyInfo, X509Certificate, X509Error, X509Extension,
+    X509Version,
 };
 use x509_parser::public_key::PublicKey;
 
@@ -182,14 +184,14 @@ impl<'a> Search<'a> {
         child.check_signature(issuer, self.chain.algorithms)?;
         let owner = || issuer.x509.subject().to_string();
         let invalid = |problem: &str| Err(Some(Refusal::Invalid(format!("its authority ({}) {problem}", owner()))));
-        let constraints = issuer.basic_constraints();
+        let constraints = issuer.basic_constraints()?;
         let may_be_v1 = is_trusted && issuer.x509.version() != X509Version::V3;
         match constraints {
             None if !may_be_v1 => return invalid("is not marked as an authority (basic constraints are missing)"),
             Some((false, _)) => return invalid("is not an authority (CA:FALSE)"),
             _ => {}
         }
-        if issuer.x509.key_usage().ok().flatten().is_some_and(|usage| !usage.value.key_cert_sign()) {
+        if value(issuer.x509.key_usage())?.is_some_and(|usage| !usage.key_cert_sign()) {
             return invalid("may not sign certificates (its key usage lacks Certificate Sign)");
         }
         issuer.check_extensions()?;
@@ -207,8 +209,8 @@ impl<'a> Search<'a> {
 /// Every certificate of the chain must be made for servers, if it says what it is made for.
 fn check_purposes(chain: &[&Certificate<'_>]) -> Result<(), Refusal> {
     for (n, certificate) in chain.iter().enumerate() {
-        let Ok(Some(usage)) = certificate.x509.extended_key_usage() else { continue };
-        if !usage.value.any && !usage.value.server_auth {
+        let Some(usage) = value(certificate.x509.extended_key_usage())? else { continue };
+        if !usage.any && !usage.server_auth {
             let owner = certificate.x509.subject().to_string();
             let whose = if n == 0 { "it".to_owned() } else { format!("its authority ({owner})") };
             return Err(Refusal::Invalid(format!(
@@ -217,6 +219,14 @@ fn check_purposes(chain: &[&Certificate<'_>]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The value of an extension, if there is one. An extension that cannot be read must not count as absent.
+fn value<T>(extension: Result<Option<BasicExtension<T>>, X509Error>) -> Result<Option<T>, Refusal> {
+    match extension {
+        Ok(extension) => Ok(extension.map(|extension| extension.value)),
+        Err(err) => Err(Refusal::Invalid(format!("an extension of a certificate is damaged ({err})"))),
+    }
 }
 
 /// A certificate, and what the parser does not keep of it.
@@ -239,6 +249,12 @@ impl<'a> Certificate<'a> {
         if x509.raw_serial().first().is_some_and(|first| first & 0x80 != 0) {
             return Err(Refusal::Invalid("a serial number is negative".to_owned()));
         }
+        if x509.signature_algorithm != x509.tbs_certificate.signature {
+            return Err(Refusal::Invalid("a certificate names two different signature algorithms".to_owned()));
+        }
+        if x509.extensions_map().is_err() {
+            return Err(Refusal::Invalid("a certificate contains an extension twice".to_owned()));
+        }
         let is_broken =
             |extension: &&X509Extension<'_>| matches!(extension.parsed_extension(), ParsedExtension::ParseError { .. });
         if let Some(extension) = x509.extensions().iter().find(is_broken) {
@@ -253,6 +269,12 @@ impl<'a> Certificate<'a> {
         };
         if certificate.alternative_names().iter().any(is_odd) {
             return Err(Refusal::Invalid("one of its names or addresses is damaged".to_owned()));
+        }
+        let constraints = value(certificate.x509.name_constraints())?;
+        if constraints.is_some_and(|it| !permitted_and_excluded(it).all(|tree| is_valid_limit(&tree.base))) {
+            return Err(Refusal::Invalid(
+                "an authority limits names to something that is not a domain or network".to_owned(),
+            ));
         }
         Ok(certificate)
     }
@@ -273,10 +295,10 @@ impl<'a> Certificate<'a> {
     }
 
     /// Whether it is an authority, and how many intermediate authorities it allows.
-    fn basic_constraints(&self) -> Option<(bool, Option<usize>)> {
-        let constraints = self.x509.basic_constraints().ok().flatten()?.value;
-        let longest = constraints.path_len_constraint.and_then(|length| usize::try_from(length).ok());
-        Some((constraints.ca, longest))
+    fn basic_constraints(&self) -> Result<Option<(bool, Option<usize>)>, Refusal> {
+        let longest = |length| usize::try_from(length).unwrap_or(usize::MAX);
+        let constraints = value(self.x509.basic_constraints())?;
+        Ok(constraints.map(|it| (it.ca, it.path_len_constraint.map(longest))))
     }
 
     /// Go refuses a critical extension that it does not know.
@@ -388,12 +410,23 @@ impl<'a> Certificate<'a> {
 
     /// The names in `below` must be among those that this authority may sign for.
     fn check_name_constraints(&self, below: &Certificate<'_>) -> Result<(), Refusal> {
-        let Ok(Some(constraints)) = self.x509.name_constraints() else { return Ok(()) };
-        let NameConstraints { permitted_subtrees: permitted, excluded_subtrees: excluded } = constraints.value;
+        let Some(constraints) = value(self.x509.name_constraints())? else { return Ok(()) };
+        let NameConstraints { permitted_subtrees: permitted, excluded_subtrees: excluded } = constraints;
         for name in below.alternative_names() {
-            let verdicts =
-                |trees| -> Vec<bool> { Option::iter(trees).flatten().filter_map(|it| is_within(name, it)).collect() };
-            let (permitted, excluded): (Vec<bool>, Vec<bool>) = (verdicts(permitted), verdicts(excluded));
+            // A name that is in no domain, such as one with a final dot, would escape every exclusion.
+            if let GeneralName::DNSName(name) = name
+                && !is_valid_domain(name)
+            {
+                return Err(Refusal::Invalid(format!(
+                    "its authority ({}) limits names, and its name {name:?} is not a host name",
+                    self.x509.subject()
+                )));
+            }
+            let verdicts = |trees, is_in: fn(&str, &str) -> bool| -> Vec<bool> {
+                Option::iter(trees).flatten().filter_map(|it| is_within(name, it, is_in)).collect()
+            };
+            let permitted: Vec<bool> = verdicts(permitted, is_below);
+            let excluded: Vec<bool> = verdicts(excluded, may_be_below);
             if (!permitted.is_empty() && !permitted.contains(&true)) || excluded.contains(&true) {
                 return Err(Refusal::Invalid(format!(
                     "its authority ({}) is not allowed to sign for all of its names",
@@ -402,7 +435,7 @@ impl<'a> Certificate<'a> {
             }
             let is_checked = matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_));
             let is_of_kind = |tree: &GeneralSubtree<'_>| discriminant(&tree.base) == discriminant(name);
-            if !is_checked && permitted_and_excluded(constraints.value).any(is_of_kind) {
+            if !is_checked && permitted_and_excluded(constraints).any(is_of_kind) {
                 return Err(Refusal::Unsupported(
                     "its authority limits e-mail addresses or URIs, which is not checked here".to_owned(),
                 ));
@@ -416,10 +449,32 @@ fn permitted_and_excluded<'a>(constraints: &'a NameConstraints<'a>) -> impl Iter
     constraints.permitted_subtrees.iter().chain(&constraints.excluded_subtrees).flatten()
 }
 
-/// Whether a host name or an address is within a subtree of its kind; `None` for any other kind.
-fn is_within(name: &GeneralName<'_>, tree: &GeneralSubtree<'_>) -> Option<bool> {
+/// Whether a limit for host names or addresses can be read. Others are left to [`Certificate::check_extensions`].
+fn is_valid_limit(limit: &GeneralName<'_>) -> bool {
+    match limit {
+        GeneralName::DNSName(domain) => is_valid_domain(domain.strip_prefix('.').unwrap_or(domain)),
+        GeneralName::IPAddress(network) => {
+            let mask = network.get(network.len() / 2..).unwrap_or_default();
+            let zeros = mask.iter().skip_while(|byte| **byte == 0xff);
+            let is_prefix = zeros
+                .enumerate()
+                .all(|(n, byte)| *byte == 0 || (n == 0 && byte.leading_ones() == 8 - byte.trailing_zeros()));
+            matches!(network.len(), 8 | 32) && is_prefix
+        }
+        GeneralName::Invalid(..) => false,
+        _ => true,
+    }
+}
+
+/// `domainNameValid` of Go: whether a name can be compared with domains, label by label.
+fn is_valid_domain(name: &str) -> bool {
+    name.is_empty() || name.split('.').all(|label| !label.is_empty() && label.bytes().all(|c| c.is_ascii_graphic()))
+}
+
+/// Whether a host name, by this rule, or an address is within a subtree of its kind; `None` for any other kind.
+fn is_within(name: &GeneralName<'_>, tree: &GeneralSubtree<'_>, is_in: fn(&str, &str) -> bool) -> Option<bool> {
     match (name, &tree.base) {
-        (GeneralName::DNSName(name), GeneralName::DNSName(domain)) => Some(is_below(name, domain)),
+        (GeneralName::DNSName(name), GeneralName::DNSName(domain)) => Some(is_in(name, domain)),
         (GeneralName::IPAddress(address), GeneralName::IPAddress(network)) => {
             let (prefix, mask) = network.split_at(network.len() / 2);
             let fits = |((byte, prefix), mask): ((&u8, &u8), &u8)| byte & mask == prefix & mask;
@@ -438,6 +493,14 @@ fn is_below(name: &str, domain: &str) -> bool {
         Some(rest) => domain.is_empty() || rest.ends_with('.'),
         None => false,
     }
+}
+
+/// Whether a name in a certificate may be used for a host in a domain: `*.b.c` also for the host `a.b.c`.
+fn may_be_below(name: &str, domain: &str) -> bool {
+    let is_beside = |(_, base): (&str, &str)| {
+        name.starts_with('*') && domain.split_once('.').is_some_and(|(_, parent)| parent.eq_ignore_ascii_case(base))
+    };
+    is_below(name, domain) || name.split_once('.').is_some_and(is_beside)
 }
 
 /// Whether a name in a certificate, which may begin with `*.`, is that of a host.
@@ -548,6 +611,40 @@ mod tests {
             ("example.org", "", true),
         ] {
             assert_eq!(is_below(name, domain), expected, "{name} {domain}");
+        }
+    }
+
+    #[test]
+    fn names_that_may_be_used_in_a_domain() {
+        for (name, domain, expected) in [
+            ("a.example.org", "example.org", true),
+            ("*.example.org", "example.org", true),
+            ("*.Example.org", "a.eXample.org", true),
+            ("*.example.org", "x.a.example.org", false),
+            ("*.example.org", ".a.example.org", false),
+            ("*.example.org", "a.example.com", false),
+            ("*.a.example.org", "a.example.org", true),
+            ("*.a.example.org", "b.example.org", false),
+            ("b.example.org", "a.example.org", false),
+            ("*", "a", false),
+        ] {
+            assert_eq!(may_be_below(name, domain), expected, "{name} {domain}");
+        }
+    }
+
+    #[test]
+    fn limits_that_can_be_read() {
+        for domain in ["", "org", ".example.org", "a_b.example.org"] {
+            assert!(is_valid_limit(&GeneralName::DNSName(domain)), "{domain}");
+        }
+        for domain in ["example.org.", "..example.org", "a..org", "a b.org", "\u{e9}.org"] {
+            assert!(!is_valid_limit(&GeneralName::DNSName(domain)), "{domain}");
+        }
+        for mask in [[0, 0, 0, 0], [255, 0, 0, 0], [255, 255, 240, 0], [255, 255, 255, 255]] {
+            assert!(is_valid_limit(&GeneralName::IPAddress(&[[10, 0, 0, 0], mask].concat())), "{mask:?}");
+        }
+        for network in [&[][..], &[10, 255], &[10, 0, 0, 0, 255, 0, 255, 0], &[10, 0, 0, 0, 253, 0, 0, 0], &[0; 9]] {
+            assert!(!is_valid_limit(&GeneralName::IPAddress(network)), "{network:?}");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::pki::{Authority, Pair};
 use crate::support::{Cluster, Lines, Process, Tls, command, etcdproxy, free_addr, is_ready, link, unique_host};
@@ -144,7 +145,41 @@ impl Office {
         let server = self.server(&middle, P256, "");
         [root, middle, server]
     }
+
+    /// A usual server of an intermediate authority with these extensions, whose certificate the member sends along.
+    /// `forge` names bytes to replace in the authority's certificate. (etcd does not load a forged one as its own.)
+    fn middle(&self, extensions: &str, forge: Option<[&[u8]; 2]>) -> Shown {
+        let root = self.root(RSA);
+        let middle = self.certify(Some(&root), self.key(P256), "/CN=middle", extensions, "");
+        let middle = if let Some(replace) = forge { self.forge(&root, &middle, replace) } else { middle };
+        (root.pem(), self.server(&middle, P256, "").with(&[&middle]))
+    }
+
+    /// Replaces bytes in the signed part of a certificate, and signs it again with the RSA key of its issuer.
+    fn forge(&self, issuer: &Issued, old: &Issued, [from, to]: [&[u8]; 2]) -> Issued {
+        let [der, body, signature, cert] = ["der", "body", "signature", "crt"].map(|kind| self.path(kind));
+        openssl(&format!("x509 -in {} -outform DER -out {}", old.cert.display(), der.display()));
+        let mut bytes = fs::read(&der).unwrap();
+        // The signed part follows the header of the whole, and the signature of 2048 bits is at the end.
+        let signed = 4..4 + X509Certificate::from_der(&bytes).unwrap().1.tbs_certificate.as_ref().len();
+        let at = 4 + bytes[signed.clone()].windows(from.len()).position(|window| window == from).unwrap();
+        bytes[at..at + to.len()].copy_from_slice(to);
+        fs::write(&body, &bytes[signed]).unwrap();
+        let [key, signature_, body] = [&issuer.key, &signature, &body].map(|path| path.display());
+        openssl(&format!("dgst -sha256 -sign {key} -out {signature_} {body}"));
+        bytes.truncate(bytes.len() - 256);
+        bytes.extend(fs::read(&signature).unwrap());
+        fs::write(&der, bytes).unwrap();
+        openssl(&format!("x509 -inform DER -in {} -out {}", der.display(), cert.display()));
+        Issued { cert, key: old.key.clone() }
+    }
 }
+
+/// Makes the extension 1.2.29.N to 2.5.29.N. openssl does not write the same extension twice.
+const TO_STANDARD: [&[u8]; 2] = [&[0x06, 0x03, 0x2a, 0x1d], &[0x06, 0x03, 0x55, 0x1d]];
+/// Makes RSA with SHA-256 to RSA with SHA-384.
+const TO_SHA384: [&[u8]; 2] =
+    [&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b], &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c]];
 
 #[track_caller]
 fn openssl(args: &str) {
@@ -318,6 +353,36 @@ const AUTHORITIES: &[Case] = &[
     }),
     ("authority that excludes the member's network", Refused("is not allowed to sign for all of its names"), |it| {
         it.authority(&format!("{AUTHORITY}\nnameConstraints=excluded;IP:127.0.0.0/255.0.0.0"))
+    }),
+    ("authority that excludes a name, for a wildcard", Refused("is not allowed to sign for all of its names"), |it| {
+        let root = it.root_with(&format!("{AUTHORITY}\nnameConstraints=excluded;DNS:evil.example.org"));
+        (root.pem(), it.server_with(&root, "subjectAltName=IP:{host},DNS:*.example.org").with(&[]))
+    }),
+    ("authority that excludes a name, for another wildcard", Connects, |it| {
+        let root = it.root_with(&format!("{AUTHORITY}\nnameConstraints=excluded;DNS:evil.example.org"));
+        (root.pem(), it.server_with(&root, "subjectAltName=IP:{host},DNS:*.x.example.org").with(&[]))
+    }),
+    ("authority that excludes a name, for the name with a final dot", Refused("is not a host name"), |it| {
+        let root = it.root_with(&format!("{AUTHORITY}\nnameConstraints=excluded;DNS:evil.example.org"));
+        (root.pem(), it.server_with(&root, "subjectAltName=IP:{host},DNS:evil.example.org.").with(&[]))
+    }),
+    ("intermediate authority that excludes a name with a final dot", Refused("is not a domain or network"), |it| {
+        it.middle(&format!("{AUTHORITY}\nnameConstraints=excluded;DNS:evil.example.org."), None)
+    }),
+    ("intermediate authority with name constraints twice", Refused("contains an extension twice"), |it| {
+        let limits = "nameConstraints=excluded;IP:127.0.0.0/255.0.0.0\n1.2.29.30=DER:30:07:a1:05:30:03:82:01:78";
+        it.middle(&format!("{AUTHORITY}\n{limits}"), Some(TO_STANDARD))
+    }),
+    ("intermediate authority with key usage twice", Refused("contains an extension twice"), |it| {
+        let usages = "keyUsage=cRLSign\n1.2.29.15=DER:03:02:01:02";
+        it.middle(&format!("basicConstraints=CA:TRUE\n{usages}"), Some(TO_STANDARD))
+    }),
+    ("intermediate authority with extended key usage twice", Refused("contains an extension twice"), |it| {
+        let usages = "extendedKeyUsage=clientAuth\n1.2.29.37=DER:30:0a:06:08:2b:06:01:05:05:07:03:02";
+        it.middle(&format!("{AUTHORITY}\n{usages}"), Some(TO_STANDARD))
+    }),
+    ("intermediate authority with two signature algorithms", Refused("two different signature algorithms"), |it| {
+        it.middle(AUTHORITY, Some(TO_SHA384))
     }),
     ("authority with critical limits of another kind", Refused("a critical extension is unknown (2.5.29.30)"), |it| {
         it.authority(&format!("{AUTHORITY}\nnameConstraints=critical,permitted;dirName:dir\n[dir]\nO=x"))
