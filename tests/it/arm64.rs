@@ -155,7 +155,7 @@ fn a_zip_for_both_architectures_supplies_the_programs_for_this_machine() {
         }
         // The launcher is small, runs, and finds the etcd beside it.
         let launcher = staging.path("deps/0/bin/etcdproxy");
-        assert!(fs::metadata(&launcher).unwrap().len() * 3 < fs::metadata(binary()).unwrap().len());
+        assert!(fs::metadata(&launcher).unwrap().len() * 2 < fs::metadata(binary()).unwrap().len());
         let (code, stdout, stderr) =
             finish(as_arm64(&launcher, ["verify"]).env("ETCDPROXY_UNPACK_DIR", staging.path("cache")));
         assert_eq!((code, stdout.lines().count()), (0, 1), "{stdout}{stderr}");

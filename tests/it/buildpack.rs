@@ -98,7 +98,7 @@ fn supply_prints_its_steps_and_writes_the_etcd_and_the_launcher() {
 
     // The launcher is small, finds its etcd, and does not contain another.
     let size = |file: &str| fs::metadata(staging.path(file)).unwrap().len();
-    assert!(size("deps/0/bin/etcdproxy") * 3 < size("buildpack/etcdproxy"));
+    assert!(size("deps/0/bin/etcdproxy") * 2 < size("buildpack/etcdproxy"));
     let (code, stdout, _) = finish(&mut staging.launcher(&["verify"]));
     assert_eq!((code, stdout.lines().count()), (0, 1), "{stdout}");
     let alone = staging.path("alone");
