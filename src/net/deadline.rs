@@ -19,6 +19,11 @@ impl Deadline {
         Self { timeout, at: Instant::now() + timeout }
     }
 
+    /// The time for the whole attempt.
+    pub(super) fn timeout(self) -> Duration {
+        self.timeout
+    }
+
     /// The time until it.
     pub(super) fn left(self) -> Duration {
         self.at.saturating_duration_since(Instant::now())

@@ -47,6 +47,8 @@ pub(crate) enum DialError {
     OwnAddress,
     /// It answers, but a read through it fails for this reason.
     Ill(String),
+    /// It answers, but not to a read, within this time.
+    Stuck(Duration),
 }
 
 /// The steps of an attempt to use a member.
@@ -74,7 +76,7 @@ impl DialError {
             Self::OwnAddress => "own_address",
             Self::Local(_) => "local",
             Self::Closed => "closed",
-            Self::Ill(_) => "ill",
+            Self::Ill(_) | Self::Stuck(_) => "ill",
             _ => "tls",
         }
     }
@@ -227,6 +229,12 @@ impl fmt::Display for DialError {
                 f.write_str("the proxy itself listens on this address: name the cluster's members instead")
             }
             Self::Ill(why) => write!(f, "it answers, but a read fails: {why}"),
+            Self::Stuck(after) => write!(
+                f,
+                "it answers, but not to a read within {} s: do the cluster's members reach each other, and are their \
+                 disks fast enough?",
+                after.as_secs_f32()
+            ),
         }
     }
 }

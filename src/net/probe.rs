@@ -46,7 +46,7 @@ impl MemberConnection {
     }
 
     /// Whether the member serves, from its answer to the read. If that takes half of the time, asks for a sign of life
-    /// as well: a member that lives is [`DialError::Ill`], a hung one is [`DialError::TimedOut`].
+    /// as well: a member that lives is [`DialError::Stuck`], a hung one is [`DialError::TimedOut`].
     ///
     /// # Errors
     /// When the connection ends, or what comes is not HTTP/2.
@@ -66,8 +66,7 @@ impl MemberConnection {
                 _ => lives = true,
             }
         }
-        let late = "it takes too long: do the cluster's members reach each other, and are their disks fast enough?";
-        Ok(Err(if lives { DialError::Ill(late.to_owned()) } else { deadline.missed(Step::Answer) }))
+        Ok(Err(if lives { DialError::Stuck(deadline.timeout()) } else { deadline.missed(Step::Answer) }))
     }
 
     /// Asks again on a connection that has been used before.

@@ -146,7 +146,7 @@ impl Probe {
                 self.kept = Some(kept);
                 // A member that answers on its old connection lives, whatever keeps new ones away.
                 match new {
-                    Some((_, Err(new))) if !matches!(old, DialError::Ill(_)) => Err(new),
+                    Some((_, Err(new))) if !matches!(old, DialError::Ill(_) | DialError::Stuck(_)) => Err(new),
                     _ => Err(old),
                 }
             }

@@ -15,7 +15,7 @@ use crate::net::{DialError, Step, Target};
 use crate::os::log::Throttle;
 use crate::settings::Endpoint;
 
-/// A member that answers, but cannot serve, is asked again for this long before other members take its connections: an
+/// A member that answers with an error is asked again for this long before other members take its connections: an
 /// election is over by then.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
@@ -72,8 +72,10 @@ impl Counters {
 /// What is wrong with a member. The order is the one in which members are tried when none is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
-    /// It answers, but cannot serve.
+    /// It answers with an error.
     Ill,
+    /// It lives, but a read gets no answer: it cannot reach the others, or they have no leader.
+    Stuck,
     /// It accepts connections and does not answer.
     Silent,
     /// It takes no connections, or none that we can use.
@@ -86,6 +88,7 @@ impl Fault {
     fn of(err: &DialError) -> Self {
         match err {
             DialError::Ill(_) => Self::Ill,
+            DialError::Stuck(_) => Self::Stuck,
             DialError::TimedOut(Step::Handshake | Step::Answer, _) => Self::Silent,
             DialError::TimedOut(Step::Connect, _) | DialError::Unreachable(_) => Self::Vanished,
             _ => Self::Unusable,
@@ -642,6 +645,10 @@ mod tests {
             assert_eq!(three.report(0, ms, ill()), []);
         }
         assert_eq!(three.report(0, 3500, ill()), [(0, Change::Cut(0))]);
+        assert_eq!(three.report(2, 3600, Err(DialError::Stuck(Duration::ZERO))), [(2, Change::WentDown)]);
+        three.report(1, 3700, Ok(()));
+        let stuck = three.report(2, 3900, Err(DialError::Stuck(Duration::ZERO)));
+        assert_eq!(stuck, [(2, Change::Cut(0))], "a member that others do not reach gets no more time");
         assert_eq!(three.report(1, 4000, ill()), [(1, Change::WentDown)]);
         three.report(2, 4500, Ok(()));
         assert_eq!(three.report(1, 4700, silent()), [(1, Change::Cut(0))], "now it does not answer");
