@@ -251,7 +251,7 @@ mod needs_root {
             [(addr.as_str(), ": standing by\n"), ("nohost.invalid:2379", "; trying again every second\n")]
         {
             let mut init = command("unshare".as_ref(), ["--pid", "--fork", "--kill-child", "--mount-proc"]);
-            init.arg(binary()).args(["run", "--mode", "grpc-proxy", "--drain", "0s", "--listen-addr", addr]);
+            init.arg(binary()).args(["run", "--mode", "grpc-proxy", "--drain", "off", "--listen-addr", addr]);
             let mut outer = Process::start(init.args(["--endpoints", &cluster.endpoints()]).stderr(Stdio::piped()));
             Lines::of(&mut outer).wait_for(line);
             let pid = child_of(outer.pid(), "etcdproxy").try_into().unwrap();
