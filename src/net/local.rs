@@ -2,16 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 
 use super::block_on;
+use super::deadline::Deadline;
 use super::dial::race;
-use super::error::DialError;
+use super::error::{DialError, Step};
 use super::resolve::Resolver;
 use super::stream::Stream;
 use crate::os::log::without_errno;
 use crate::settings::{ListenAddr, TcpAddr, target};
+
+/// How long a look-up may take: silent DNS servers and search domains add up, and signals wait meanwhile.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connects to a proxy of this host, at any of its addresses.
 pub(crate) async fn connect(addr: &ListenAddr) -> io::Result<Box<dyn Stream>> {
@@ -25,7 +30,7 @@ pub(crate) async fn connect(addr: &ListenAddr) -> io::Result<Box<dyn Stream>> {
     }
 }
 
-/// Looks up the addresses of a name, and blocks meanwhile. Returns other addresses as they are.
+/// Looks up the addresses of a name, and blocks meanwhile, for 2 s at most. Returns other addresses as they are.
 ///
 /// # Errors
 /// The reason why the name has no address now.
@@ -39,7 +44,9 @@ async fn look_up_name(addr: &TcpAddr) -> Result<TcpAddr, DialError> {
     if addr.addrs().next().is_some() {
         return Ok(addr.clone());
     }
-    let mut ips = Resolver::default().addresses(addr.host()).await?.found;
+    let resolver = Resolver::default();
+    let look_up = Deadline::after(LOOK_UP_TIMEOUT).step(Step::Resolve, resolver.addresses(addr.host()));
+    let mut ips = look_up.await.flatten()?.found;
     ips.sort_unstable();
     ips.dedup();
     Ok(addr.with_ips(ips))

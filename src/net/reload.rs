@@ -2,10 +2,12 @@
 //!
 //! Files are read by a thread that may block, so that a slow or hung mount delays nothing but the renewal itself.
 
+use std::mem;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
@@ -29,9 +31,12 @@ pub(super) struct Configs {
 pub(super) struct ReloadingTls {
     settings: Tls,
     current: Mutex<Configs>,
+    /// Nobody holds this lock, or that of `current`, while he waits for a file.
     stamp: Mutex<Stamp>,
     /// A check of the files is under way.
-    checking: AtomicBool,
+    is_checking: AtomicBool,
+    /// Somebody asked to read the files even if they look unchanged.
+    is_reload_wanted: AtomicBool,
 }
 
 /// Of each file: modification time, size, inode.
@@ -46,33 +51,49 @@ impl ReloadingTls {
         let stamp = stamp(settings);
         let current = load(&settings.read_again().unwrap_or_else(|_| settings.clone()), 1)?;
         let (current, stamp) = (Mutex::new(current), Mutex::new(stamp));
-        Ok(Self { settings: settings.clone(), current, stamp, checking: AtomicBool::new(false) })
+        let settings = settings.clone();
+        Ok(Self {
+            settings,
+            current,
+            stamp,
+            is_checking: AtomicBool::default(),
+            is_reload_wanted: AtomicBool::default(),
+        })
     }
 
     pub(super) fn current(&self) -> Configs {
         lock(&self.current).clone()
     }
 
-    /// Reads the files if they have changed, and waits for that only for a moment. There is one check at a time.
+    /// Reads the files if they have changed, and waits for that only for a moment.
     pub(super) async fn refresh(self: &Arc<Self>) {
-        if self.checking.swap(true, Ordering::Acquire) {
-            return;
-        }
-        let this = Arc::clone(self);
-        let check = tokio::task::spawn_blocking(move || {
-            let is_changed = *lock(&this.stamp) != stamp(&this.settings);
-            if is_changed {
-                this.reload();
-            }
-            this.checking.store(false, Ordering::Release);
-        });
+        let Some(check) = self.begin_check() else { return };
+        let check = tokio::task::spawn_blocking(|| check.run());
         let _ = tokio::time::timeout(CHECK_TIMEOUT, check).await;
     }
 
-    /// Reads the certificates again. Certificates that cannot be used, as in the middle of a renewal, change nothing.
-    pub(super) fn reload(&self) {
-        let mut last = lock(&self.stamp);
-        *last = stamp(&self.settings);
+    /// Reads the certificates again, even if their files look unchanged. Does not wait for that. If a check is under way,
+    /// it does this at its end.
+    pub(super) fn reload(self: &Arc<Self>) {
+        self.is_reload_wanted.store(true, Ordering::SeqCst);
+        let Some(check) = self.begin_check() else { return };
+        // Without a thread, the check before the next connection does it.
+        let _ = thread::Builder::new().name("certificates".to_owned()).spawn(|| check.run());
+    }
+
+    /// There is one check at a time, so that a hung mount holds one thread.
+    fn begin_check(self: &Arc<Self>) -> Option<Check> {
+        (!self.is_checking.swap(true, Ordering::SeqCst)).then(|| Check(Arc::clone(self)))
+    }
+
+    /// Certificates that cannot be used, as in the middle of a renewal, change nothing.
+    fn read_if_changed(&self) {
+        let new = stamp(&self.settings);
+        let is_wanted = self.is_reload_wanted.swap(false, Ordering::SeqCst);
+        let last = mem::replace(&mut *lock(&self.stamp), new.clone());
+        if !is_wanted && last == new {
+            return;
+        }
         let generation = self.current().generation + 1;
         let read = self.settings.read_again().map_err(|err| err.to_string());
         match read.and_then(|settings| load(&settings, generation)) {
@@ -82,6 +103,28 @@ impl ReloadingTls {
             }
             Err(why) => log::warn!("the previous certificates stay in use: {why}"),
         }
+    }
+}
+
+/// The right to check the files, as long as this lives.
+struct Check(Arc<ReloadingTls>);
+
+impl Check {
+    /// Blocks as long as the files do. Checks again if a reload was asked for meanwhile.
+    fn run(self) {
+        let tls = Arc::clone(&self.0);
+        let mut next = Some(self);
+        while let Some(check) = next {
+            tls.read_if_changed();
+            drop(check);
+            next = if tls.is_reload_wanted.load(Ordering::SeqCst) { tls.begin_check() } else { None };
+        }
+    }
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.0.is_checking.store(false, Ordering::SeqCst);
     }
 }
 

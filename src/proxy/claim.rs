@@ -154,11 +154,12 @@ pub(crate) struct StandBy<'a> {
     addr: &'a ListenAddr,
     /// Since when somebody has held the name without listening.
     unserved: Option<Instant>,
+    patience: Patience,
 }
 
 impl<'a> StandBy<'a> {
     pub(crate) fn new(addr: &'a ListenAddr) -> Self {
-        Self { addr, unserved: None }
+        Self { addr, unserved: None, patience: Patience::default() }
     }
 
     /// Claims the address as soon as nobody serves it.
@@ -175,7 +176,8 @@ impl<'a> StandBy<'a> {
             return Ok(Attempt::Served);
         }
         let waited = self.unserved.get_or_insert_with(Instant::now).elapsed();
-        if waited < PATIENCE_WITH_OTHERS || addrs.iter().any(|addr| waited < patience(addr)) {
+        let ask = || addrs.iter().map(patience).max().unwrap_or_default();
+        if waited < PATIENCE_WITH_OTHERS || waited < self.patience.get(Instant::now(), ask) {
             return Ok(Attempt::Served);
         }
         log::warn!(
@@ -184,6 +186,21 @@ impl<'a> StandBy<'a> {
             waited.as_secs()
         );
         Ok(Attempt::Ours(Claim(Vec::new())))
+    }
+}
+
+/// How long to wait for whoever holds the names, and when that was found out. The answer takes a look at all processes.
+#[derive(Default)]
+struct Patience(Option<(Instant, Duration)>);
+
+impl Patience {
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    fn get(&mut self, now: Instant, ask: impl FnOnce() -> Duration) -> Duration {
+        match self.0 {
+            Some((asked, patience)) if now.duration_since(asked) < Self::INTERVAL => patience,
+            _ => self.0.insert((now, ask())).1,
+        }
     }
 }
 
@@ -225,4 +242,22 @@ fn hold_name(addr: &ListenAddr) -> io::Result<UnixDatagram> {
 
 fn name(addr: &ListenAddr) -> String {
     format!("etcdproxy/{addr}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_the_names_is_asked_once_per_10_s() {
+        let (start, mut patience) = (Instant::now(), Patience::default());
+        let mut asked = Vec::new();
+        for tenths in 0..250 {
+            patience.get(start + Duration::from_millis(tenths * 100), || {
+                asked.push(tenths);
+                Duration::MAX
+            });
+        }
+        assert_eq!(asked, [0, 100, 200]);
+    }
 }

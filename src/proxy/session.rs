@@ -36,13 +36,18 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// When a setting cannot work, or nothing can be started.
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
-        Run::ExecEtcd => exec_etcd(settings, extra, env, events.as_ref()),
+        Run::ExecEtcd => exec_etcd(settings, extra, env, events),
         Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => run_supervised(settings, drain, extra, env, events),
     }
 }
 
-/// Leaves the signals as they are, unless somebody receives them already: after exec, they are etcd's.
-fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<&Events>) -> Result<()> {
+/// Leaves the signals as they are, unless somebody receives them already: after exec, they are etcd's. As process 1, it
+/// receives them, since the system ends that one only by signals that it receives. Exec restores the defaults.
+fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
+    let is_init = std::process::id() == 1;
+    let own = || is_init.then(|| Events::new(&FOR_LAUNCHERS)).transpose().context("cannot receive signals");
+    let events = events.map_or_else(own, |events| Ok(Some(events)))?;
+    let events = events.as_ref();
     let Some(settings) = &wait_for_name(settings, events) else { return Ok(()) };
     let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);
@@ -105,22 +110,29 @@ fn wait_for_name(settings: &Settings, events: Option<&Events>) -> Option<Setting
 /// # Errors
 /// [`ListenError::Unresolved`]
 pub(super) fn looked_up(settings: &Settings) -> Result<Settings, ListenError> {
-    let look_up = |addr: &ListenAddr| look_up(addr).map_err(|why| ListenError::Unresolved { addr: addr.clone(), why });
     let mut settings = settings.clone();
     if is_unknown_name(&settings.listen_addr) {
-        settings = settings.with_listen_addr(look_up(&settings.listen_addr)?);
+        settings = settings.with_listen_addr(looked_up_addr(&settings.listen_addr)?);
     }
     // etcd looks this one up itself.
     if settings.run != Run::ExecEtcd
         && let Some(addr) = settings.metrics_addr.take()
-        && let ListenAddr::Tcp(addr) = look_up(&addr.into())?
+        && let ListenAddr::Tcp(addr) = looked_up_addr(&addr.into())?
     {
         settings.metrics_addr = Some(addr);
     }
     Ok(settings)
 }
 
-fn is_unknown_name(addr: &ListenAddr) -> bool {
+/// The address, with those that its name has now.
+///
+/// # Errors
+/// [`ListenError::Unresolved`]
+pub(super) fn looked_up_addr(addr: &ListenAddr) -> Result<ListenAddr, ListenError> {
+    look_up(addr).map_err(|why| ListenError::Unresolved { addr: addr.clone(), why })
+}
+
+pub(super) fn is_unknown_name(addr: &ListenAddr) -> bool {
     matches!(addr, ListenAddr::Tcp(addr) if addr.addrs().next().is_none())
 }
 

@@ -11,11 +11,12 @@ use nix::sys::signal::Signal;
 
 use super::backend::Backend;
 use super::certificates::{self, Waited};
-use super::claim::{Attempt, Claim, may_be_free, try_claim};
+use super::claim::{Attempt, Claim, ListenError, may_be_free, try_claim};
 use super::preflight;
-use super::session::{Prepared, looked_up, preflight_mode};
+use super::session::{Prepared, is_unknown_name, looked_up, looked_up_addr, preflight_mode};
 use crate::net::etcd_health::{self, Waiting};
 use crate::os::env::Env;
+use crate::os::log::Throttle;
 use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{Events, FOR_COMMANDS};
 use crate::os::sys;
@@ -45,7 +46,9 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let file_limit = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let events = Events::new(&FOR_COMMANDS).context("cannot receive signals")?;
     let waiting = Waiting::new(wrap.timeout);
-    let attempt = try_claim(&wrap.addr)?;
+    // Once: later, a look-up would keep signals from the command.
+    let addr = looked_up_addr(&wrap.addr)?;
+    let attempt = try_claim(&addr)?;
     let settings = match (&attempt, wrap.sources) {
         (Attempt::Ours(_), Ok(sources)) => match certificates::wait(&sources, Some(waiting.left()), &events)? {
             Waited::Usable(settings) => Ok(*settings),
@@ -53,7 +56,11 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
         },
         (_, sources) => sources.and_then(|sources| sources.resolve()),
     };
-    let mut sidecar = Sidecar { addr: wrap.addr, settings, backend: None, claim: None, env };
+    let settings = settings.map(|settings| {
+        let is_unknown = is_unknown_name(&settings.listen_addr);
+        if is_unknown { settings.with_listen_addr(addr.clone()) } else { settings }
+    });
+    let mut sidecar = Sidecar { addr, settings, backend: None, claim: None, warnings: Throttle::default(), env };
     if let Attempt::Ours(claim) = attempt {
         let settings = looked_up(sidecar.settings.as_ref().map_err(Clone::clone)?)?;
         let preflight = preflight_mode(&settings);
@@ -89,16 +96,28 @@ struct Sidecar<'a> {
     settings: Result<Settings, settings::Error>,
     backend: Option<Box<dyn Backend>>,
     claim: Option<Claim>,
+    warnings: Throttle,
     env: &'a Env,
 }
 
 impl Sidecar<'_> {
     /// Makes sure that there is a proxy: ours, or another one as long as it runs.
     fn tend(&mut self) -> Result<Duration> {
-        let addr = &self.addr;
         if let Some(backend) = &mut self.backend {
             return Ok(backend.tend()?);
         }
+        match self.take_over() {
+            Err(err) if matches!(err.downcast_ref(), Some(ListenError::Unresolved { .. })) => {
+                self.warnings.warn(format_args!("{err}; trying again every second"));
+            }
+            taken => taken?,
+        }
+        Ok(LISTENING_INTERVAL)
+    }
+
+    /// Starts a proxy if the other one has ended.
+    fn take_over(&mut self) -> Result<()> {
+        let addr = &self.addr;
         if may_be_free(addr)
             && let Attempt::Ours(claim) = try_claim(addr)?
         {
@@ -108,7 +127,7 @@ impl Sidecar<'_> {
             self.claim = Some(claim);
             self.backend = Some(Prepared::new(&settings, &[], self.env, Preflight::Off)?.start(&settings)?);
         }
-        Ok(LISTENING_INTERVAL)
+        Ok(())
     }
 
     /// The command must not suffer from a fault of its proxy.

@@ -199,7 +199,10 @@ fn the_endpoint_of_the_own_socket_is_refused() {
 
 mod needs_root {
     use super::*;
-    use crate::support::{as_user, binary, command, unique_host};
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
+    use crate::support::{Lines, as_user, binary, child_of, command, unique_host};
 
     /// In a mount namespace of its own, where `/etc/hosts` is the test's.
     fn with_hosts(hosts: &Path, args: &[&str]) -> Command {
@@ -235,6 +238,26 @@ mod needs_root {
         let expected = "etcdproxy: error: elsewhere.internal:1 is not an address of this host: choose another with ";
         assert!(line.starts_with(expected), "{line}");
         eventually("the port is free", || TcpStream::connect(&one).is_err());
+    }
+
+    #[test]
+    #[ignore = "needs root: it starts a PID namespace"]
+    fn process_1_ends_by_sigterm_while_it_waits_to_become_etcd() {
+        let cluster = Cluster::start(1);
+        let addr = unique_addr();
+        let _first = Process::start(&mut run("tunnel", &cluster.endpoints(), &addr));
+        wait_ready(&addr);
+        for (addr, line) in
+            [(addr.as_str(), ": standing by\n"), ("nohost.invalid:2379", "; trying again every second\n")]
+        {
+            let mut init = command("unshare".as_ref(), ["--pid", "--fork", "--kill-child", "--mount-proc"]);
+            init.arg(binary()).args(["run", "--mode", "grpc-proxy", "--drain", "off", "--listen-addr", addr]);
+            let mut outer = Process::start(init.args(["--endpoints", &cluster.endpoints()]).stderr(Stdio::piped()));
+            Lines::of(&mut outer).wait_for(line);
+            let pid = child_of(outer.pid(), "etcdproxy").try_into().unwrap();
+            kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+            assert_eq!(outer.wait().code(), Some(0));
+        }
     }
 
     #[test]

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use crate::load;
 use crate::pki::{Authority, write};
 use crate::support::{
-    Cluster, Process, Tls, etcdproxy, eventually, fails_with, finish, is_ready, succeeds, wait_listening, wait_ready,
+    Cluster, Lines, Process, Tls, etcdproxy, eventually, fails_with, finish, is_ready, succeeds, wait_listening,
+    wait_ready,
 };
 
 const A: u16 = 1;
@@ -490,4 +491,45 @@ fn etcds_own_proxy_says_that_it_uses_one_address_of_a_name() {
     proxy.terminate();
     let log = proxy.stderr_text();
     assert!(log.contains("etcd.test:2379 has 3 addresses, of which etcd's grpc-proxy uses one at a time"), "{log}");
+}
+
+#[test]
+#[ignore = "needs root: run ./scripts/test.sh as root"]
+fn a_look_up_of_the_name_to_listen_on_does_not_keep_signals_waiting() {
+    let network = Network::new();
+    let _silent = ["127.0.0.54:53", "127.0.0.55:53"].map(|addr| UdpSocket::bind(addr).unwrap());
+    let servers = "nameserver 127.0.0.54\nnameserver 127.0.0.55\nsearch a.test b.test c.test\n";
+    std::fs::write(network.dir.path().join("resolv.conf"), servers).unwrap();
+    for mode in ["tunnel", "grpc-proxy"] {
+        let begin = Instant::now();
+        let args = ["run", "--mode", mode, "--endpoints", "127.0.0.1:1", "--listen-addr", "own:2379"];
+        let mut proxy = Process::start(etcdproxy(args).stderr(Stdio::piped()));
+        let mut log = Lines::of(&mut proxy);
+        log.wait_for("warning: cannot listen on own:2379: its name does not resolve");
+        proxy.terminate();
+        assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+#[ignore = "needs root: run ./scripts/test.sh as root"]
+fn exec_replaces_another_proxy_although_dns_has_failed_meanwhile() {
+    let network = Network::new();
+    let _cluster = Cluster::spread(&HOSTS[..1], PORT, None);
+    network.addresses("listen.test", &["127.0.0.1"]);
+    let mut first = tunnel(&format!("{}:{PORT}", HOSTS[0]));
+    wait_ready(LISTEN);
+    let endpoint = format!("{}:{PORT}", HOSTS[0]);
+    let args = ["exec", "--mode", "tunnel", "--endpoints", &endpoint, "--listen-addr", "listen.test:2379", "--"];
+    let mut exec =
+        Process::start(etcdproxy(args).args(["sh", "-c", "echo runs >&2; exec sleep 60"]).stderr(Stdio::piped()));
+    let mut log = Lines::of(&mut exec);
+    log.wait_for("runs\n");
+    network.set("listen.test", A, Reply::Error(SERVFAIL));
+    // It looks for the other proxy every second.
+    std::thread::sleep(Duration::from_millis(2500));
+    first.kill();
+    log.wait_for("the proxy at listen.test:2379 has ended: starting another\n");
+    wait_ready(LISTEN);
+    exec.terminate();
 }

@@ -237,6 +237,28 @@ async fn certificates_are_reread_when_their_files_change() {
     eventually("the certificates were read twice", || log().matches("the certificates were read again").count() >= 2);
 }
 
+/// A FIFO without a writer blocks its reader, as a hung mount does.
+#[test]
+fn sighup_while_a_certificate_cannot_be_read_stops_nothing() {
+    let site = Site::new();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = write(dir.path(), "ca.pem", &site.authority.pem);
+    let addr = free_addr(&site.host);
+    let mut command = tunnel(&site.cluster.endpoints(), &addr);
+    let [cert, key] = site.authority.client(Some("app")).write(dir.path(), "client");
+    command.arg("--cacert").arg(&ca).arg("--cert").arg(cert).arg("--key").arg(key);
+    let mut tunnel = Process::start(command.args(["--drain", "0s"]));
+    wait_ready(&addr);
+    std::fs::remove_file(&ca).unwrap();
+    nix::unistd::mkfifo(&ca, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for _ in 0..3 {
+        tunnel.signal(Signal::SIGHUP);
+        std::thread::sleep(Duration::from_millis(100));
+        wait_ready(&addr);
+    }
+    assert_eq!(tunnel.terminate().code(), Some(0));
+}
+
 /// Waits until the tunnel has no usable member, and returns the reason.
 fn reason_when_down(addr: &str) -> String {
     let mut reason = String::new();
