@@ -108,7 +108,7 @@ impl Dialer {
         }
     }
 
-    /// Reads the certificates again, even if their files look unchanged. Blocks while it reads.
+    /// Reads the certificates again, even if their files look unchanged. Does not wait for that.
     pub(crate) fn reload(&self) {
         if let Some(tls) = &self.tls {
             tls.reload();
