@@ -33,7 +33,7 @@ pub(crate) struct Options {
     pub mode: Option<Mode>,
     /// Whether to list the files that are written.
     pub debug: bool,
-    /// Problems that do not prevent a staging. One line each.
+    /// Problems that do not prevent staging. One line each.
     pub warnings: Vec<String>,
 }
 

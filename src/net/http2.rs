@@ -13,12 +13,12 @@ const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
 
 /// Length of a frame's header, in bytes.
 const HEADER: usize = 9;
-/// A client that does not say otherwise gets no longer payloads (section 4.2), in bytes.
+/// The longest payload that a client gets if it does not ask for longer ones (section 4.2), in bytes.
 const MAX_PAYLOAD: usize = 16 * 1024;
 /// The longest body and the longest block of headers that make sense, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 const MAX_BLOCK: usize = 16 * 1024;
-/// As many frames make an answer at most.
+/// The most frames that an answer may have.
 const MAX_FRAMES: u32 = 100;
 /// The length of the text that explains an error, in characters.
 const MAX_MESSAGE: usize = 200;

@@ -55,7 +55,7 @@ impl MemberConnection {
         if let Ok(answered) = timeout(half, self.http2.answer()).await {
             return answered.map(|(_, answer)| judge(&answer));
         }
-        // A hung member takes no more bytes at some time.
+        // At some point a hung member takes no more bytes.
         if let Ok(sent) = timeout(deadline.left(), self.http2.start(NOTHING, b"")).await {
             sent?;
         }

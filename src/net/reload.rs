@@ -31,7 +31,7 @@ pub(super) struct Configs {
 pub(super) struct ReloadingTls {
     settings: Tls,
     current: Mutex<Configs>,
-    /// Nobody holds this lock, or that of `current`, while he waits for a file.
+    /// Nobody holds this lock, or that of `current`, while waiting for a file.
     stamp: Mutex<Stamp>,
     /// A check of the files is under way.
     is_checking: AtomicBool,

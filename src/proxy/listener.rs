@@ -27,7 +27,7 @@ use crate::settings::{ListenAddr, TcpAddr};
 /// More than an application needs, and little enough for a small sidecar.
 const MAX_CLIENTS: usize = 4096;
 
-/// So many connections always fit besides clients: those whose purpose is not known yet.
+/// This many connections always fit besides clients: those whose purpose is not known yet.
 pub(super) const SPARE: usize = 32;
 
 /// Connections to the port for metrics.
@@ -216,7 +216,7 @@ impl Listener {
                         tune(stream);
                     }
                     serve(client);
-                    // Whoever has to leave the lobby for it closes his connection first.
+                    // Whoever has to leave the lobby for it closes its connection first.
                     tokio::task::yield_now().await;
                 }
                 Err(err) => {

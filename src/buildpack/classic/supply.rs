@@ -128,7 +128,7 @@ fn link(bin: &Path, name: &str) -> Result<(), WriteError> {
     atomic::link(&link, Path::new(LAUNCHER)).map_err(|err| WriteError::new(&link, &err, REMEDY, None))
 }
 
-/// Says what may be meant in another way.
+/// Prints the warnings about the options, and one about the Procfile.
 fn warn(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result<()> {
     for warning in &options.warnings {
         writeln!(out, "       WARNING: {warning}")?;

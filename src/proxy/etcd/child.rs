@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After a run of this length, the pause is the first one again.
 const LONG_RUN: Duration = Duration::from_secs(10);
 
-/// After a start because etcd did not find back to its members, the time to the next such start doubles from the first
+/// After a start because etcd did not reconnect to its members, the time to the next such start doubles from the first
 /// to the longest, until the cluster has answered.
 const FIRST_REVIVAL_PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_REVIVAL_PAUSE: Duration = Duration::from_mins(5);
@@ -68,7 +68,7 @@ pub(crate) struct EtcdChild {
     _metrics: Option<Port>,
 }
 
-/// When etcd may be started again because it did not find back to its members.
+/// When etcd may be started again because it did not reconnect to its members.
 struct Revival {
     not_before: Instant,
     pause: Duration,
@@ -156,7 +156,7 @@ impl EtcdChild {
         Ok(self.restart_later(&format!("etcd's proxy ended ({})", describe(status))))
     }
 
-    /// Starts etcd again if it does not find back to its members. No client loses anything: none is served.
+    /// Starts etcd again if it does not reconnect to its members. No client loses anything, because none is served.
     fn revive(&mut self) {
         let State::Running { etcd, watchdog: Some(watchdog), .. } = &mut self.state else { return };
         if watchdog.has_worked() {
@@ -197,7 +197,7 @@ impl Backend for EtcdChild {
                 if !*listening && sockets::seems_to_listen(etcd.child.id(), &self.addr) {
                     *listening = true;
                     self.status.set_listening();
-                    // Without a thread, etcd finds back by itself, only later.
+                    // Without a thread, etcd reconnects by itself, only later.
                     *watchdog = self.watched.as_ref().and_then(|it| Watchdog::start(it, &self.status).ok());
                     log::info!("etcd's proxy (pid {}) listens on {}", etcd.child.id(), self.addr);
                 }

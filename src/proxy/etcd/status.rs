@@ -33,7 +33,7 @@ pub(in crate::proxy) struct Status {
     health: Mutex<Result<(), String>>,
     /// Starts after it ended by itself.
     pub(super) ended: AtomicU64,
-    /// Starts because it did not find back to its members.
+    /// Starts because it did not reconnect to its members.
     pub(super) stuck: AtomicU64,
     /// Connections to the metrics port that made room for others.
     evicted: AtomicU64,

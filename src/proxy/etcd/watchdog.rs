@@ -1,4 +1,4 @@
-//! Notices when etcd's proxy does not find back to its members.
+//! Notices when etcd's proxy does not reconnect to its members.
 //!
 //! While a member is down, etcd waits longer and longer before it tries it again: up to two minutes (grpc-go's connection
 //! backoff), and no flag of etcd's proxy changes that. A new start begins with a short wait.
@@ -22,11 +22,11 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause between two questions to a proxy that may be stuck. It takes 1 s to answer.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
-/// So long a member has to serve, and the proxy has to fail, until the proxy is stuck.
+/// How long a member must serve while the proxy fails before the proxy counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a member may take to answer.
 const TIMEOUT: Duration = Duration::from_millis(1500);
-/// As many questions at once: etcd spreads them over the members, and one of these may be hung.
+/// The number of questions at once: etcd spreads them over the members, and one of these may be hung.
 const QUESTIONS: usize = 3;
 
 /// Watches one run of etcd's proxy. Dropping it ends the watch.
