@@ -85,7 +85,7 @@ impl Status {
         );
         let restarts = [("ended", &self.ended), ("stuck", &self.stuck)];
         let restarts = restarts.map(|(reason, counter)| (vec![("reason", reason.to_owned())], count(counter)));
-        let help = "How often etcd's proxy was started again: it had ended, or did not find back to its members";
+        let help = "How often etcd's proxy was started again: it had ended, or did not connect to its members again";
         sheet.counter("etcd_restarts", help, restarts);
         if let Some(clients) = sockets::clients(&self.addr, pid) {
             sheet.gauge("etcd_clients", "Clients that are connected now", one(clients as u64));
