@@ -14,6 +14,10 @@ const INTERVAL: Duration = Duration::from_millis(950);
 /// The pause before that, also when there is reason to probe at once.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// A member that has just failed is asked again soon: an election takes two seconds.
+const SOON_INTERVAL: Duration = Duration::from_millis(200);
+const SOON_PROBES: u32 = 8;
+
 /// A member nearby that does not answer for this long has failed its probe.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(750);
 /// The time for members that are far away, and to make a new connection; clients get as much.
@@ -46,7 +50,9 @@ pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, dialer: Arc<
     while !(probe.member.is_retired() && probe.member.open.load(Ordering::Relaxed) == 0) {
         probe.run_once().await;
         sleep(SHORTEST_INTERVAL).await;
-        let _ = timeout(INTERVAL, probe.member.wake.notified()).await;
+        let is_soon = (1..SOON_PROBES).contains(&probe.failures);
+        let interval = if is_soon { SOON_INTERVAL } else { INTERVAL };
+        let _ = timeout(interval, probe.member.wake.notified()).await;
     }
     probe.members.remove(&probe.member);
 }

@@ -17,7 +17,7 @@ use crate::settings::Endpoint;
 
 /// A member that answers with an error is asked again for this long before other members take its connections: an
 /// election is over by then.
-const PATIENCE: Duration = Duration::from_millis(2500);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// After a stall of all members, each may answer this much later than the first one.
 const RECOVERY: Duration = Duration::from_secs(2);
@@ -644,7 +644,7 @@ mod tests {
         for ms in [1700, 2700] {
             assert_eq!(three.report(0, ms, ill()), []);
         }
-        assert_eq!(three.report(0, 3500, ill()), [(0, Change::Cut(0))]);
+        assert_eq!(three.report(0, 2900, ill()), [(0, Change::Cut(0))]);
         assert_eq!(three.report(2, 3600, Err(DialError::Stuck(Duration::ZERO))), [(2, Change::WentDown)]);
         three.report(1, 3700, Ok(()));
         let stuck = three.report(2, 3900, Err(DialError::Stuck(Duration::ZERO)));
