@@ -33,7 +33,7 @@ pub(crate) use stream::Stream;
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let output = runtime.block_on(future);
-    // A thread that waits for the resolver must not hold the caller up.
+    // A thread that reads certificates from a hung mount must not hold the caller up.
     runtime.shutdown_background();
     Ok(output)
 }

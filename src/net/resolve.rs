@@ -55,6 +55,12 @@ impl Target {
         };
         Some(Self { endpoint: endpoint.clone(), addr })
     }
+
+    /// Whether both are addresses of one endpoint, one of IPv4 and one of IPv6: they can be the same member.
+    pub(crate) fn is_other_kind_of(&self, other: &Self) -> bool {
+        let is_v4 = |target: &Self| target.addr.map(|addr| addr.is_ipv4());
+        self.endpoint == other.endpoint && is_v4(self) != is_v4(other)
+    }
 }
 
 impl fmt::Display for Target {

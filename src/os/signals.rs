@@ -89,6 +89,15 @@ impl Events {
     }
 }
 
+/// Waits. Returns the ending signal that comes meanwhile; `None` also where nobody receives signals.
+pub(crate) fn pause(events: Option<&Events>, time: Duration) -> Option<Signal> {
+    let Some(events) = events else {
+        thread::sleep(time);
+        return None;
+    };
+    events.next(time).ending()
+}
+
 fn event(origin: &Origin) -> Option<Event> {
     let signal = Signal::try_from(origin.signal).ok()?;
     let to_all = origin.cause == Cause::Kernel;

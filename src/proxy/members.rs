@@ -423,11 +423,7 @@ impl Members {
 
     /// Whether its host has another address, of the other kind (IPv4, IPv6), that works.
     fn is_spare(&self, member: &Member) -> bool {
-        let is_v4 = |member: &Member| member.target.addr.map(|addr| addr.is_ipv4());
-        let serves = |other: &Arc<Member>| {
-            other.target.endpoint == member.target.endpoint && is_v4(other) != is_v4(member) && !other.is_down()
-        };
-        self.list().iter().any(serves)
+        self.list().iter().any(|other| other.target.is_other_kind_of(&member.target) && !other.is_down())
     }
 
     fn record(

@@ -10,9 +10,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
+use super::certificates::Waited;
 use crate::net::{self, Deadline, DialError, Dialer, Resolver, Step, Target};
 use crate::os::log::{warn_all, without_errno};
-use crate::os::signals::Events;
+use crate::os::signals::{Events, pause};
 use crate::settings::{Endpoint, Preflight, Settings};
 
 /// How often to look for a signal.
@@ -45,12 +46,8 @@ impl Subject {
         }
     }
 
-    /// Whether its address is of IPv4; `None` if it has none.
-    fn is_v4(&self) -> Option<bool> {
-        match self {
-            Self::Target(target) => target.addr.map(|addr| addr.is_ipv4()),
-            _ => None,
-        }
+    fn target(&self) -> Option<&Target> {
+        if let Self::Target(target) = self { Some(target) } else { None }
     }
 }
 
@@ -162,18 +159,13 @@ async fn try_all(settings: &Settings, dialer: Arc<Dialer>, deadline: Deadline, r
 }
 
 /// Finds the members by their SRV records for a proxy that cannot do that itself, however long it takes.
-/// Returns `None` when a signal comes first.
 ///
 /// # Errors
 /// When the first look-up fails and the preflight is strict.
-pub(super) fn discover(
-    settings: &Settings,
-    events: Option<&Events>,
-    mode: Preflight,
-) -> Result<Option<Settings>, Error> {
+pub(super) fn discover(settings: &Settings, events: Option<&Events>, mode: Preflight) -> Result<Waited, Error> {
     let Some(domain) = settings.discovery_srv.as_ref().filter(|_| !settings.run.mode().capabilities().follows_srv)
     else {
-        return Ok(Some(settings.clone()));
+        return Ok(Waited::Usable(Box::new(settings.clone())));
     };
     let resolver = Resolver::default();
     let mut is_logged = false;
@@ -181,7 +173,9 @@ pub(super) fn discover(
         let deadline = Deadline::after(TIMEOUT);
         let look_up = deadline.step(Step::Resolve, resolver.members(domain, settings.tls.is_configured()));
         let problem = match net::block_on(look_up)?.flatten() {
-            Ok(found) => return Ok(Some(Settings { endpoints: found.found, ..settings.clone() })),
+            Ok(found) => {
+                return Ok(Waited::Usable(Box::new(Settings { endpoints: found.found, ..settings.clone() })));
+            }
             Err(err) => format!("{domain}: {err}"),
         };
         if mode == Preflight::Strict {
@@ -191,10 +185,8 @@ pub(super) fn discover(
             log::warn!("{problem}; retrying");
             is_logged = true;
         }
-        match events {
-            None => thread::sleep(RETRY),
-            Some(events) if events.next(RETRY).ending().is_some() => return Ok(None),
-            Some(_) => {}
+        if let Some(signal) = pause(events, RETRY) {
+            return Ok(Waited::Interrupted(signal));
         }
     }
 }
@@ -292,10 +284,9 @@ fn judge(tried: &[Tried], mode: Preflight, setting: &str) -> Result<Judgement, E
 
 /// Whether another address of the other kind (IPv4, IPv6) of the same endpoint works.
 fn is_spare(subject: &Subject, tried: &[Tried]) -> bool {
-    let works = |(other, result): &Tried| {
-        result.is_ok() && other.endpoint() == subject.endpoint() && other.is_v4() != subject.is_v4()
-    };
-    tried.iter().any(works)
+    let Some(target) = subject.target() else { return false };
+    let is_other_kind = |other: &Subject| other.target().is_some_and(|other| other.is_other_kind_of(target));
+    tried.iter().any(|(other, result)| result.is_ok() && is_other_kind(other))
 }
 
 fn describe(subject: &Subject, problem: &DialError) -> String {

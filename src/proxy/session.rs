@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::admin::Port;
 use super::backend::Backend;
+use super::certificates::Waited;
 use super::claim::{Attempt, Claim, ListenError, StandBy, try_claim};
 use super::etcd::{EtcdChild, Launch, Output, Status, Supervision};
 use super::preflight::{self, Tried, Verdict};
@@ -19,7 +20,7 @@ use crate::net::local::look_up;
 use crate::os::env::Env;
 use crate::os::log::{Throttle, warn_all};
 use crate::os::process::exec;
-use crate::os::signals::{Events, FOR_LAUNCHERS};
+use crate::os::signals::{Events, FOR_LAUNCHERS, pause};
 use crate::release::{Executable, RELEASE, Store};
 use crate::settings::{ListenAddr, Preflight, Run, Settings};
 
@@ -52,7 +53,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<
     let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);
     let preflight = preflight_mode(settings);
-    let Some(settings) = preflight::discover(settings, events, preflight)? else { return Ok(()) };
+    let Waited::Usable(settings) = preflight::discover(settings, events, preflight)? else { return Ok(()) };
     let results = preflight::start(&settings, preflight)?;
     let (etcd, launch) = prepare_etcd(&settings, extra, env)?;
     let verdict = preflight::wait(&results, events, preflight, &settings.members_from)?;
@@ -81,7 +82,7 @@ fn run_supervised(
     let Some(settings) = &wait_for_name(settings, Some(&events)) else { return Ok(()) };
     let Some(_claim) = stand_by(&settings.listen_addr, Some(&events))? else { return Ok(()) };
     let preflight = preflight_mode(settings);
-    let Some(settings) = &preflight::discover(settings, Some(&events), preflight)? else { return Ok(()) };
+    let Waited::Usable(settings) = &preflight::discover(settings, Some(&events), preflight)? else { return Ok(()) };
     let mut prepared = Prepared::new(settings, extra, env, preflight)?;
     if prepared.wait(Some(&events))?.is_some() {
         return Ok(());
@@ -99,7 +100,7 @@ fn wait_for_name(settings: &Settings, events: Option<&Events>) -> Option<Setting
             Ok(settings) => return Some(settings),
             Err(err) => warnings.warn(format_args!("{err}; trying again every second")),
         }
-        if is_interrupted(events, LOOK_UP_INTERVAL) {
+        if pause(events, LOOK_UP_INTERVAL).is_some() {
             return None;
         }
     }
@@ -136,15 +137,6 @@ pub(super) fn is_unknown_name(addr: &ListenAddr) -> bool {
     matches!(addr, ListenAddr::Tcp(addr) if addr.addrs().next().is_none())
 }
 
-/// Waits. Returns whether an ending signal has come.
-fn is_interrupted(events: Option<&Events>, pause: Duration) -> bool {
-    let Some(events) = events else {
-        std::thread::sleep(pause);
-        return false;
-    };
-    events.next(pause).ending().is_some()
-}
-
 /// Waits until no other proxy serves the address. Returns `None` when a signal comes first.
 fn stand_by(addr: &ListenAddr, events: Option<&Events>) -> Result<Option<Claim>> {
     if let Attempt::Ours(claim) = try_claim(addr)? {
@@ -152,7 +144,7 @@ fn stand_by(addr: &ListenAddr, events: Option<&Events>) -> Result<Option<Claim>>
     }
     log::info!("another etcd proxy serves {addr}: standing by");
     let mut standing_by = StandBy::new(addr);
-    while !is_interrupted(events, STAND_BY_INTERVAL) {
+    while pause(events, STAND_BY_INTERVAL).is_none() {
         if let Attempt::Ours(claim) = standing_by.try_claim()? {
             return Ok(Some(claim));
         }

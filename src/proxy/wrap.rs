@@ -64,8 +64,9 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     if let Attempt::Ours(claim) = attempt {
         let settings = looked_up(sidecar.settings.as_ref().map_err(Clone::clone)?)?;
         let preflight = preflight_mode(&settings);
-        let Some(settings) = preflight::discover(&settings, Some(&events), preflight)? else {
-            return Ok(process::signal_code(Signal::SIGTERM));
+        let settings = match preflight::discover(&settings, Some(&events), preflight)? {
+            Waited::Usable(settings) => *settings,
+            Waited::Interrupted(signal) => return Ok(process::signal_code(signal)),
         };
         let mut prepared = Prepared::new(&settings, &[], env, preflight)?;
         if let Some(signal) = prepared.wait(Some(&events))? {

@@ -29,7 +29,7 @@ use crate::net::{Deadline, Dialer, Protocol, Resolver, Stream};
 use crate::os::log::Throttle;
 use crate::settings::{ListenAddr, Settings};
 
-/// The time for one member: to resolve its name, connect, and complete the TLS handshake.
+/// The time for one member: to connect, and to complete the TLS handshake.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After this time, the next member is tried as well; the first connection wins.
@@ -41,7 +41,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often to check whether a member is up.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Threads that may block: they resolve names and read certificates.
+/// Threads that may block: they read certificates.
 const BLOCKING_THREADS: usize = 4;
 
 /// Why the tunnel cannot run.
