@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::deadline::Deadline;
 use super::error::{DialError, Step};
@@ -44,6 +45,13 @@ const SETTINGS_TIMEOUT: Duration = Duration::from_millis(100);
 pub(crate) enum Protocol {
     Http1,
     Http2,
+}
+
+/// A new connection to a member.
+pub(crate) enum Connected {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 /// Connects to members.
@@ -127,14 +135,28 @@ impl Dialer {
         protocol: Protocol,
         deadline: Deadline,
     ) -> Result<Box<dyn Stream>, DialError> {
+        Ok(match self.connect_as(target, protocol, deadline).await? {
+            Connected::Tcp(stream) => Box::new(stream),
+            Connected::Tls(stream) => stream,
+            Connected::Unix(stream) => Box::new(stream),
+        })
+    }
+
+    /// As [`Self::connect`], for somebody who does the I/O without an event loop of tokio's.
+    pub(crate) async fn connect_as(
+        &self,
+        target: &Target,
+        protocol: Protocol,
+        deadline: Deadline,
+    ) -> Result<Connected, DialError> {
         let endpoint = &target.endpoint;
         let Some((host, _)) = endpoint.host_port() else {
             let connected = deadline.step(Step::Connect, UnixStream::connect(endpoint.socket_path())).await?;
-            return Ok(Box::new(connected.map_err(|err| DialError::from_io(&err))?));
+            return Ok(Connected::Unix(connected.map_err(|err| DialError::from_io(&err))?));
         };
         let stream = self.connect_tcp(target, deadline).await?;
         let Some(tls) = self.tls.as_ref().filter(|_| endpoint.scheme == Scheme::Https) else {
-            return Ok(Box::new(stream));
+            return Ok(Connected::Tcp(stream));
         };
         let config = match protocol {
             Protocol::Http1 => tls.current().http1,
@@ -145,7 +167,16 @@ impl Dialer {
         if protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(DialError::NotHttp2);
         }
-        Ok(Box::new(stream))
+        Ok(Connected::Tls(Box::new(stream)))
+    }
+
+    /// The name that calls give this member.
+    pub(crate) fn authority(&self, target: &Target) -> String {
+        match (&self.authority, target.endpoint.scheme) {
+            (Some(authority), _) => authority.clone(),
+            (None, Scheme::Unix) => "localhost".to_owned(),
+            (None, _) => target.endpoint.address(),
+        }
     }
 
     /// The name that the certificate of this host must have.
@@ -171,12 +202,7 @@ impl Dialer {
     ) -> Result<(MemberConnection, Result<(), DialError>), DialError> {
         let scheme = target.endpoint.scheme;
         let error = |err: io::Error| self.error(&err, scheme);
-        let authority = match (&self.authority, scheme) {
-            (Some(authority), _) => authority.clone(),
-            (None, Scheme::Unix) => "localhost".to_owned(),
-            (None, _) => target.endpoint.address(),
-        };
-        let mut connection = MemberConnection::new(stream, scheme, authority);
+        let mut connection = MemberConnection::new(stream, scheme, self.authority(target));
         let mut has_settings = false;
         // With TLS 1.3 a server judges the client's certificate only now. Data on its way to the server could make the
         // system discard that verdict.

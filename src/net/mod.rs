@@ -19,7 +19,7 @@ mod tls;
 use std::io;
 
 pub(crate) use deadline::Deadline;
-pub(crate) use dial::{Dialer, Protocol, tune};
+pub(crate) use dial::{Connected, Dialer, Protocol, tune};
 pub(crate) use error::{DialError, Step, is_refusal};
 use http1::get;
 pub(crate) use probe::MemberConnection;

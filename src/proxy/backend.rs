@@ -20,6 +20,9 @@ pub(crate) trait Backend {
     /// The number of connected clients; `None` where the system does not show it.
     fn clients(&self) -> Option<usize>;
 
+    /// Asks its clients to leave, if the protocol can say that.
+    fn drain(&mut self) {}
+
     /// Reads its certificates again. Returns false when it has no use for that: SIGHUP then ends it.
     fn reload(&mut self) -> bool;
 }

@@ -38,6 +38,8 @@ pub(super) struct Member {
     retired: AtomicBool,
     /// A change cuts the connections that watch it.
     cut: watch::Sender<()>,
+    /// It leads the others, as far as we know.
+    leads: AtomicBool,
     /// Wakes the next probe.
     pub wake: Notify,
     /// Open connections.
@@ -128,6 +130,7 @@ impl Member {
             trouble: Mutex::default(),
             alarms: Mutex::default(),
             retired: AtomicBool::new(false),
+            leads: AtomicBool::new(false),
             cut: watch::Sender::new(()),
             wake: Notify::new(),
             open: AtomicUsize::new(0),
@@ -162,6 +165,11 @@ impl Member {
     /// Whether new connections to it can be expected to work.
     pub(super) fn is_usable(&self) -> bool {
         self.is_up() && !self.is_in_trouble()
+    }
+
+    /// Whether it leads the others, as far as we know.
+    pub(super) fn is_leader(&self) -> bool {
+        self.leads.load(Ordering::Relaxed)
     }
 
     /// Whether no name leads to it any more.
@@ -271,6 +279,8 @@ pub(super) struct Members {
     unresolved: Mutex<BTreeMap<String, String>>,
     /// Grows with each connection, so that members of equal rank take turns.
     turn: AtomicUsize,
+    /// Something has changed in what we know about a member.
+    news: Notify,
     warnings: Throttle,
 }
 
@@ -298,6 +308,7 @@ impl Members {
             changed: watch::Sender::new(()),
             unresolved: Mutex::new(unresolved),
             turn: AtomicUsize::new(0),
+            news: Notify::new(),
             warnings: Throttle::default(),
         }
     }
@@ -310,6 +321,11 @@ impl Members {
     /// Changes when members come or go.
     pub(super) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Waits until something changes in what we know about a member.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
     }
 
     /// The addresses of `endpoint` are now `targets`. Returns the members that are new.
@@ -387,7 +403,11 @@ impl Members {
             self.warnings.warn(format_args!("{}: {err}", member.target));
             return;
         }
-        for (member, change) in self.record(member, asked, answer, Instant::now()) {
+        let changes = self.record(member, asked, answer, Instant::now());
+        if !changes.is_empty() {
+            self.news.notify_one();
+        }
+        for (member, change) in changes {
             let target = &member.target;
             match change {
                 Change::CameUp => log::info!("{target} is up"),

@@ -11,6 +11,7 @@ mod listener;
 mod members;
 mod metrics;
 mod names;
+mod native;
 mod preflight;
 mod session;
 mod supervisor;

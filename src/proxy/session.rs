@@ -38,7 +38,7 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
         Run::ExecEtcd => exec_etcd(settings, extra, env, events),
-        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } => run_supervised(settings, drain, extra, env, events),
+        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } | Run::Native { drain } => run_supervised(settings, drain, extra, env, events),
     }
 }
 
@@ -184,7 +184,7 @@ impl Prepared {
                 let (etcd, launch) = prepare_etcd(settings, extra, env)?;
                 Start::Etcd { etcd, launch }
             }
-            Run::Tunnel { .. } => Start::Tunnel,
+            Run::Tunnel { .. } | Run::Native { .. } => Start::Tunnel,
         };
         Ok(Self { start, preflight, results, members_from: settings.members_from.clone(), tried: Vec::new() })
     }

@@ -30,6 +30,7 @@ pub(crate) fn supervise(backend: &mut dyn Backend, drain: Duration, events: &Eve
         }
     }
     notify(NotifyState::Stopping);
+    backend.drain();
     if let Some(clients @ 1..) = backend.clients() {
         let drain = humantime::format_duration(drain);
         log::info!("draining for {drain} at most, until the last client disconnects; connected now: {clients}");

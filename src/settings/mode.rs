@@ -15,6 +15,8 @@ pub(crate) enum Mode {
     GrpcProxy,
     /// This program, byte for byte.
     Tunnel,
+    /// This program, call by call.
+    Native,
 }
 
 /// What a mode can do.
@@ -86,6 +88,17 @@ impl Mode {
                 unix_sockets: true,
                 min_memory: 8, // 4 when idle
             },
+            Self::Native => Capabilities {
+                runs_etcd: false,
+                namespaces: false,
+                http_proxies: false,
+                common_names: true,
+                server_names: true,
+                passwords: true,
+                follows_srv: true,
+                unix_sockets: true,
+                min_memory: 8, // 4 when idle
+            },
         }
     }
 
@@ -95,6 +108,7 @@ impl Mode {
             "auto" => Ok(None),
             "grpc-proxy" => Ok(Some(Self::GrpcProxy)),
             "tunnel" => Ok(Some(Self::Tunnel)),
+            "native" => Ok(Some(Self::Native)),
             other => Err(Setting::Mode.invalid(other)),
         }
     }
@@ -163,6 +177,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::GrpcProxy => "grpc-proxy",
             Self::Tunnel => "tunnel",
+            Self::Native => "native",
         })
     }
 }
@@ -176,6 +191,8 @@ pub(crate) enum Run {
     SuperviseEtcd { drain: Duration },
     /// Forward connections in this process.
     Tunnel { drain: Duration },
+    /// Forward calls in this process.
+    Native { drain: Duration },
 }
 
 /// 2 s less than Cloud Foundry gives a process between SIGTERM and SIGKILL.
@@ -188,6 +205,7 @@ impl Run {
         match mode {
             Mode::GrpcProxy => drain.flatten().map_or(Self::ExecEtcd, |drain| Self::SuperviseEtcd { drain }),
             Mode::Tunnel => Self::Tunnel { drain: drain.map_or(TUNNEL_DRAIN, Option::unwrap_or_default) },
+            Mode::Native => Self::Native { drain: drain.map_or(TUNNEL_DRAIN, Option::unwrap_or_default) },
         }
     }
 
@@ -195,6 +213,7 @@ impl Run {
         match self {
             Self::ExecEtcd | Self::SuperviseEtcd { .. } => Mode::GrpcProxy,
             Self::Tunnel { .. } => Mode::Tunnel,
+            Self::Native { .. } => Mode::Native,
         }
     }
 }

@@ -58,8 +58,8 @@ settings! {
         "Find the cluster's members by the SRV records of this domain, instead of --endpoints";
     ListenAddr: Some("--listen-addr"), "ETCDPROXY_LISTEN_ADDR", Kind::Text("HOST:PORT"), default Some("127.0.0.1:2379"),
         "Address that the application connects to; with the tunnel, also unix: and the path of a socket";
-    Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "tunnel"]), default Some("auto"),
-        "How to forward connections: auto, grpc-proxy (etcd's own proxy) or tunnel";
+    Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "tunnel", "native"]), default Some("auto"),
+        "How to forward connections: auto, grpc-proxy (etcd's own proxy), tunnel or native";
     Service: Some("--service"), "ETCDPROXY_SERVICE", Kind::Text("NAME"), default None,
         "Bound service to use, if several could be etcd";
     CaCert: Some("--cacert"), "ETCDPROXY_CACERT", Kind::File, default None,

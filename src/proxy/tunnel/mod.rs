@@ -6,6 +6,7 @@
 mod copy;
 
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -23,11 +24,12 @@ use super::listener::{Client, Limit, Listener, Lobby, SPARE, listen, listen_tcp}
 use super::members::{Counters, Member, Members};
 use super::metrics::Metrics;
 use super::names::Names;
+use super::native::{self, Native};
 use super::preflight::Tried;
 use super::{admin, listener};
 use crate::net::{Deadline, Dialer, Protocol, Resolver, Stream};
 use crate::os::log::Throttle;
-use crate::settings::{ListenAddr, Settings};
+use crate::settings::{ListenAddr, Run, Settings};
 
 /// The time for one member: to connect, and to complete the TLS handshake.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,6 +63,7 @@ pub(crate) struct Tunnel {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
+    native: Option<Native>,
 }
 
 /// What all connections share.
@@ -72,7 +75,9 @@ struct Shared {
     /// Connections that have not sent enough to tell what they are.
     lobby: Lobby,
     /// Clients of the cluster now.
-    clients: AtomicUsize,
+    clients: Arc<AtomicUsize>,
+    /// What carries calls; `None` when connections are forwarded byte for byte.
+    engine: Option<native::Handle>,
     metrics: Metrics,
     warnings: Warnings,
 }
@@ -102,16 +107,19 @@ impl Tunnel {
         let listeners = listen(&listen_addr)?;
         let all = listener::describe(&listeners);
         let metrics_listeners = metrics_addr.as_ref().map(listen_tcp).transpose()?.unwrap_or_default();
+        let engine = matches!(settings.run, Run::Native { .. }).then(Native::start).transpose()?;
         let shared = Arc::new(Shared {
             addr: listen_addr.clone(),
             members: Arc::new(Members::new(tried)),
             dialer: Arc::new(Dialer::new(settings).map_err(Error::Tls)?),
             limit,
             lobby: Lobby::default(),
-            clients: AtomicUsize::new(0),
+            clients: Arc::default(),
+            engine: engine.as_ref().map(|(native, _)| native.handle.clone()),
             metrics: Metrics::default(),
             warnings: Warnings::default(),
         });
+        let (native, notices) = engine.unzip();
         let (stop, mut stopped) = watch::channel(false);
         let tunnel = Arc::clone(&shared);
         drop(in_runtime);
@@ -125,13 +133,18 @@ impl Tunnel {
                 }
                 let (members, dialer) = (Arc::clone(&tunnel.members), Arc::clone(&tunnel.dialer));
                 let names = Arc::new(Names { members, dialer, resolver: Resolver::default() });
+                if let (Some(engine), Some(notices)) = (&tunnel.engine, notices) {
+                    let (members, dialer) = (Arc::clone(&tunnel.members), Arc::clone(&tunnel.dialer));
+                    tokio::spawn(native::steer(members, dialer, engine.clone(), notices));
+                }
                 tokio::spawn(names.follow(endpoints, discovery_srv, tls.is_configured()));
                 let _ = stopped.changed().await;
             });
             runtime.shutdown_background();
         })?;
-        log::info!("the tunnel (pid {}) listens on {listen_addr}{all}", std::process::id());
-        Ok(Self { shared, stop, thread: Some(thread) })
+        let what = if native.is_some() { "the proxy" } else { "the tunnel" };
+        log::info!("{what} (pid {}) listens on {listen_addr}{all}", std::process::id());
+        Ok(Self { shared, stop, thread: Some(thread), native })
     }
 }
 
@@ -148,6 +161,12 @@ impl Backend for Tunnel {
         Some(self.shared.clients.load(Ordering::Relaxed))
     }
 
+    fn drain(&mut self) {
+        if let Some(native) = &self.native {
+            native.handle.drain();
+        }
+    }
+
     fn reload(&mut self) -> bool {
         self.shared.dialer.reload();
         true
@@ -156,6 +175,7 @@ impl Backend for Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
+        drop(self.native.take());
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -164,16 +184,16 @@ impl Drop for Tunnel {
 }
 
 /// Counts one as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
+struct Counted<C: Deref<Target = AtomicUsize>>(C);
 
-impl<'a> Counted<'a> {
-    fn one(counter: &'a AtomicUsize) -> Self {
+impl<C: Deref<Target = AtomicUsize>> Counted<C> {
+    fn one(counter: C) -> Self {
         counter.fetch_add(1, Ordering::Relaxed);
         Self(counter)
     }
 }
 
-impl Drop for Counted<'_> {
+impl<C: Deref<Target = AtomicUsize>> Drop for Counted<C> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -191,11 +211,14 @@ impl Shared {
     async fn serve(&self, mut client: Client) {
         let Some((protocol, bytes)) = self.receive(&mut client).await else { return };
         let before = self.clients.load(Ordering::Relaxed);
-        let _counted = Counted::one(&self.clients);
+        let counted = Counted::one(Arc::clone(&self.clients));
         if before >= self.limit.clients {
             self.metrics.over_limit.fetch_add(1, Ordering::Relaxed);
             self.warnings.limit.warn(format_args!("a connection is refused: the tunnel serves {}", self.limit));
             return;
+        }
+        if let (Protocol::Http2, Some(engine)) = (protocol, &self.engine) {
+            return engine.serve(client, bytes, Box::new(counted));
         }
         // Boxed, so that its 2.7 kB are free again while the connection lives.
         let connected = timeout(CONNECT_TIMEOUT, Box::pin(self.connect(protocol))).await;

@@ -1,0 +1,723 @@
+//! Carries calls between clients and members: one thread, and nothing but I/O.
+//!
+//! It has no timers of its own and looks nothing up. [`super::pilot`] tells it which member serves new calls, and cuts
+//! the connections of a member that hangs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use etcdproxy_http2::{Code, Connection, Event, hpack};
+use mio::{Events, Poll, Token};
+use rustls::ClientConnection;
+use slotmap::{Key as _, KeyData, SlotMap};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::call::{Call, CallKey, End, KEPT, PeerKey};
+use super::head::{Answer, Heads, Request, status, timeout_text};
+use super::peer::{Received, Socket, Wire};
+use crate::proxy::members::Member;
+
+/// How many streams a client may have at the same time.
+const STREAMS: u32 = 4096;
+/// How many calls there may be.
+const CALLS: usize = 64 * 1024;
+
+/// How much is read at once, in bytes.
+const READ: usize = 64 * 1024;
+/// How often a connection is read in one turn, so that others get theirs.
+const READS: usize = 4;
+const EVENTS: usize = 256;
+
+/// How long a call waits for a member.
+const WAIT: Duration = Duration::from_secs(6);
+/// How often to look whether a call waits for too long.
+const TICK: Duration = Duration::from_millis(100);
+/// How often to give back what idle connections do not need.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The token of the waker.
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// What others tell the engine.
+pub(super) enum Command {
+    /// A client has connected, and has sent these bytes.
+    Client { socket: Socket, first: Vec<u8>, permit: Box<dyn Send> },
+    /// New calls go to this member. The connection is the pilot's `number`.
+    Use(Link),
+    /// The member of this connection hangs, or is gone.
+    Cut(u64),
+    /// Clients shall finish what they have begun, and open no new calls.
+    Drain,
+    /// The end.
+    Stop,
+}
+
+/// A connection to a member.
+pub(super) struct Link {
+    pub number: u64,
+    pub member: Arc<Member>,
+    pub socket: Socket,
+    pub tls: Option<ClientConnection>,
+    /// The member's name in each call.
+    pub authority: String,
+}
+
+/// What the engine tells the pilot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// This connection takes no new calls.
+    Lost(u64),
+}
+
+struct Peer {
+    wire: Wire,
+    side: Side,
+    /// It is in the list of those that may have something to send.
+    is_dirty: bool,
+    /// The end follows its last byte.
+    is_finished: bool,
+    /// It has sent or received something since the last sweep.
+    is_warm: bool,
+}
+
+enum Side {
+    Client { _permit: Box<dyn Send> },
+    Member(Upstream),
+}
+
+struct Upstream {
+    number: u64,
+    member: Arc<Member>,
+    /// Scheme and server name, for the head of each call.
+    name: Vec<u8>,
+}
+
+impl Upstream {
+    fn new(link: &Link) -> Self {
+        let Link { number, member, tls, authority, .. } = link;
+        let mut name = Vec::new();
+        hpack::encode(&mut name, b":scheme", if tls.is_some() { b"https" } else { b"http" });
+        hpack::encode(&mut name, b":authority", authority.as_bytes());
+        member.counters.connections.fetch_add(1, Ordering::Relaxed);
+        member.open.fetch_add(1, Ordering::Relaxed);
+        Self { number: *number, member: Arc::clone(member), name }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.member.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// See the module.
+pub(super) struct Engine {
+    poll: Poll,
+    commands: Receiver<Command>,
+    notices: UnboundedSender<Notice>,
+    peers: SlotMap<PeerKey, Peer>,
+    calls: SlotMap<CallKey, Call>,
+    /// Where new calls go.
+    current: Option<PeerKey>,
+    /// Calls that wait for a member.
+    waiting: VecDeque<CallKey>,
+    /// Peers with something to send.
+    dirty: Vec<PeerKey>,
+    /// Peers that may have sent more than was read, and whether that includes their end.
+    ready: Vec<(PeerKey, bool)>,
+    requests: Heads<Request>,
+    answers: Heads<Answer>,
+    /// Read into; used again and again.
+    buffer: Vec<u8>,
+    /// Header blocks are put together in it.
+    scratch: Vec<u8>,
+    start: Instant,
+    now: Instant,
+    /// When memory was given back, and whether something has happened since.
+    swept: Instant,
+    is_warm: bool,
+    /// When waiting calls were looked at.
+    ticked: Instant,
+    has_stopped: bool,
+}
+
+impl Engine {
+    pub(super) fn new(poll: Poll, commands: Receiver<Command>, notices: UnboundedSender<Notice>) -> Self {
+        let now = Instant::now();
+        Self {
+            poll,
+            commands,
+            notices,
+            peers: SlotMap::with_key(),
+            calls: SlotMap::with_key(),
+            current: None,
+            waiting: VecDeque::new(),
+            dirty: Vec::new(),
+            ready: Vec::new(),
+            requests: Heads::requests(),
+            answers: Heads::answers(),
+            buffer: vec![0; READ + Connection::LONGEST_FRAME],
+            scratch: Vec::new(),
+            start: now,
+            now,
+            swept: now,
+            is_warm: false,
+            ticked: now,
+            has_stopped: false,
+        }
+    }
+
+    /// Carries calls until it is told to stop.
+    ///
+    /// # Errors
+    /// When the system cannot wait for events.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.has_stopped {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(err) if err.kind() != io::ErrorKind::Interrupted => return Err(err),
+                _ => {}
+            }
+            self.now = Instant::now();
+            let mut again = std::mem::take(&mut self.ready);
+            for event in &events {
+                if event.token() == WAKER {
+                    self.obey();
+                    continue;
+                }
+                let key = PeerKey::from(KeyData::from_ffi(event.token().0 as u64));
+                if event.is_writable() {
+                    self.mark(key);
+                }
+                if event.is_readable() || event.is_error() {
+                    // An end may have come together with the last bytes, and does not announce itself again.
+                    again.push((key, event.is_read_closed() || event.is_error()));
+                }
+            }
+            for (key, until_end) in again {
+                self.read(key, until_end);
+            }
+            self.serve_waiting();
+            self.expire();
+            self.send();
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            Some(Duration::ZERO)
+        } else if !self.waiting.is_empty() {
+            Some(TICK)
+        } else {
+            self.is_warm.then_some(SWEEP)
+        }
+    }
+
+    fn obey(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Client { socket, first, permit } => {
+                    let wire = Wire::new(socket, None, Connection::server(STREAMS));
+                    let Some(key) = self.add(wire, Side::Client { _permit: permit }) else { continue };
+                    self.take(key, &first);
+                    self.read(key, false);
+                }
+                Command::Use(link) => self.use_link(link),
+                Command::Cut(number) => {
+                    let of_number = |peer: &Peer| matches!(&peer.side, Side::Member(up) if up.number == number);
+                    let found = self.peers.iter().find(|(_, peer)| of_number(peer)).map(|(key, _)| key);
+                    if let Some(key) = found {
+                        self.remove(key, "the member does not answer");
+                    }
+                }
+                Command::Drain => {
+                    let clients: Vec<_> = self.clients().collect();
+                    for key in clients {
+                        self.with(key, Connection::drain);
+                        self.finish_if_drained(key);
+                    }
+                }
+                Command::Stop => self.has_stopped = true,
+            }
+        }
+    }
+
+    /// Does something with a connection that may then have something to send. Nothing if it is gone.
+    fn with<T>(&mut self, key: PeerKey, action: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        let done = action(&mut self.peers.get_mut(key)?.wire.http2);
+        self.mark(key);
+        Some(done)
+    }
+
+    fn clients(&self) -> impl Iterator<Item = PeerKey> {
+        self.peers.iter().filter(|(_, peer)| matches!(peer.side, Side::Client { .. })).map(|(key, _)| key)
+    }
+
+    fn add(&mut self, wire: Wire, side: Side) -> Option<PeerKey> {
+        let key = self.peers.insert(Peer { wire, side, is_dirty: false, is_finished: false, is_warm: true });
+        let token = Token(usize::try_from(key.data().as_ffi()).unwrap_or_default());
+        if self.peers[key].wire.register(self.poll.registry(), token).is_err() {
+            self.peers.remove(key);
+            return None;
+        }
+        self.mark(key);
+        Some(key)
+    }
+
+    fn use_link(&mut self, link: Link) {
+        let upstream = Upstream::new(&link);
+        let Link { number, socket, tls, .. } = link;
+        let key = self.add(Wire::new(socket, tls, Connection::client()), Side::Member(upstream));
+        let Some(key) = key else {
+            let _ = self.notices.send(Notice::Lost(number));
+            return;
+        };
+        let last = self.current.replace(key);
+        if let Some(last) = last {
+            self.end_if_unused(last);
+        }
+        self.read(key, false);
+    }
+
+    fn mark(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            (self.is_warm, peer.is_warm) = (true, true);
+            if !peer.is_dirty {
+                peer.is_dirty = true;
+                self.dirty.push(key);
+            }
+        }
+    }
+
+    /// Reads what has come. `until_end`: the peer has closed its side, so the end is there too.
+    fn read(&mut self, key: PeerKey, until_end: bool) {
+        for _ in 0..READS {
+            let Some(peer) = self.peers.get_mut(key) else { return };
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let rest = peer.wire.rest.len();
+            buffer[..rest].copy_from_slice(&peer.wire.rest);
+            let received = peer.wire.receive(&mut buffer[rest..]);
+            let mut more = false;
+            match received {
+                Received::Bytes { count, more: is_more } => {
+                    if let Side::Member(upstream) = &peer.side {
+                        upstream.member.counters.received.fetch_add(count as u64, Ordering::Relaxed);
+                    }
+                    self.take(key, &buffer[..rest + count]);
+                    more = is_more || until_end;
+                }
+                Received::Nothing => {}
+                Received::End => self.remove(key, "the member has closed the connection"),
+            }
+            self.buffer = buffer;
+            if !more {
+                return;
+            }
+        }
+        self.ready.push((key, until_end));
+    }
+
+    /// Takes what a peer has sent.
+    fn take(&mut self, key: PeerKey, bytes: &[u8]) {
+        let mut input = bytes;
+        let second = u32::try_from(self.now.duration_since(self.start).as_secs()).unwrap_or(u32::MAX);
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.wire.http2.set_clock(second);
+        }
+        self.mark(key);
+        while let Some(peer) = self.peers.get_mut(key) {
+            match peer.wire.http2.next(&mut input) {
+                Ok(Some(event)) => {
+                    if self.event(key, event).is_err() {
+                        return self.break_off(key);
+                    }
+                }
+                Ok(None) => {
+                    peer.wire.rest.clear();
+                    if input.is_empty() {
+                        peer.wire.rest = Vec::new();
+                    }
+                    peer.wire.rest.extend_from_slice(input);
+                    let sent: Vec<_> = peer.wire.http2.sent().collect();
+                    self.release(&sent, key);
+                    return;
+                }
+                Err(err) => {
+                    log::debug!("a peer broke HTTP/2: {err}");
+                    return self.break_off(key);
+                }
+            }
+        }
+    }
+
+    /// The peer broke a rule, and its output says so.
+    fn break_off(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            let _ = peer.wire.send();
+        }
+        self.remove(key, "the member broke HTTP/2");
+    }
+
+    fn event(&mut self, key: PeerKey, event: Event<'_>) -> Result<(), etcdproxy_http2::Error> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+        let is_client = matches!(peer.side, Side::Client { .. });
+        let call = |tag: u64| CallKey::from(KeyData::from_ffi(tag));
+        match event {
+            Event::Opened { stream, block, end } => {
+                let request = self.requests.get(&mut peer.wire.http2, &block)?;
+                self.opened(End { peer: key, stream }, request, end);
+            }
+            Event::Headers { tag, block, end, .. } if is_client => {
+                // Trailers of a request: gRPC has none, so only the end counts.
+                if !peer.wire.http2.is_stateless() {
+                    peer.wire.http2.decode(&block)?;
+                }
+                self.request_data(call(tag), b"", end);
+            }
+            Event::Headers { tag, block, end, .. } => {
+                let answer = self.answers.get(&mut peer.wire.http2, &block)?;
+                self.answer_headers(call(tag), answer, end);
+            }
+            Event::Data { tag, bytes, end, .. } if is_client => self.request_data(call(tag), bytes, end),
+            Event::Data { tag, bytes, end, .. } => self.answer_data(call(tag), bytes, end),
+            Event::Reset { tag, .. } if is_client => self.canceled(call(tag)),
+            Event::Reset { tag, code, .. } => {
+                let is_seen = code != Code::REFUSED_STREAM;
+                self.lost_by_member(call(tag), is_seen, "the member has given up the call");
+            }
+            Event::GoAway { last, .. } => {
+                if !is_client {
+                    self.goes(key, last);
+                }
+            }
+        }
+        if is_client {
+            self.finish_if_drained(key);
+        } else {
+            self.end_if_unused(key);
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, client: End, request: Rc<Request>, end: bool) {
+        if let Some(status) = request.refused {
+            let mut block = Vec::new();
+            hpack::encode(&mut block, b":status", status.as_bytes());
+            return self.send_headers(client, &block, true);
+        }
+        if self.calls.len() >= CALLS {
+            self.with(client.peer, |http2| http2.reset(client.stream, Code::REFUSED_STREAM));
+            return;
+        }
+        let key = self.calls.insert(Call::new(client, request, end, self.now));
+        self.with(client.peer, |http2| http2.accept(client.stream, key.data().as_ffi()));
+        if end || !self.calls[key].is_unary {
+            self.dispatch(key);
+        }
+    }
+
+    fn send_headers(&mut self, to: End, block: &[u8], end: bool) {
+        self.with(to.peer, |http2| http2.send_headers(to.stream, block, end));
+    }
+
+    /// Sends data that came from `from`, which may send as much again when it has gone out.
+    fn send_data(&mut self, from: Option<End>, to: End, bytes: &[u8], end: bool) {
+        let sent = self.with(to.peer, |http2| http2.send_data(to.stream, bytes, end));
+        if let (Some(from), Some(sent @ 1..)) = (from, sent) {
+            self.with(from.peer, |http2| http2.release(from.stream, sent));
+        }
+    }
+
+    fn request_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.has_ended |= end;
+        let client = call.client;
+        if let Some(member) = call.member {
+            call.forget();
+            return self.send_data(Some(client), member, bytes, end);
+        }
+        call.body.extend_from_slice(bytes);
+        let is_long = call.body.len() > KEPT;
+        let must_go = call.is_unary && call.attempts == 0 && (end || is_long);
+        if !is_long {
+            // Beyond that, the client's window is the limit.
+            call.released += bytes.len();
+            self.with(client.peer, |http2| http2.release(client.stream, bytes.len()));
+        }
+        if must_go {
+            self.dispatch(key);
+        }
+    }
+
+    /// Sends a call to the current member, or lets it wait for one.
+    fn dispatch(&mut self, key: CallKey) {
+        if !self.try_dispatch(key) {
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// Sends a call to the current member. Returns false when there is none, or it takes no more calls.
+    fn try_dispatch(&mut self, key: CallKey) -> bool {
+        let Some(call) = self.calls.get_mut(key) else { return true };
+        call.attempts = call.attempts.max(1);
+        let Some(current) = self.current else { return false };
+        let Some(peer) = self.peers.get_mut(current) else { return false };
+        let Side::Member(upstream) = &peer.side else { return false };
+        let Some(stream) = peer.wire.http2.open(key.data().as_ffi()) else { return false };
+        let block = &mut self.scratch;
+        block.clear();
+        block.extend_from_slice(&call.request.first);
+        block.extend_from_slice(&upstream.name);
+        block.extend_from_slice(&call.request.rest);
+        if let Some(timeout) = &call.request.timeout {
+            // What it has waited for already does not come back.
+            let waited = self.now.duration_since(call.began);
+            match call.request.patience() {
+                Some(patience) if waited > Duration::from_millis(1) => {
+                    let left = timeout_text(patience.saturating_sub(waited));
+                    hpack::encode(block, b"grpc-timeout", left.as_bytes());
+                }
+                _ => hpack::encode(block, b"grpc-timeout", timeout),
+            }
+        }
+        call.member = Some(End { peer: current, stream });
+        let has_body = !call.body.is_empty();
+        peer.wire.http2.send_headers(stream, block, call.has_ended && !has_body);
+        let mut to_release = 0;
+        if has_body {
+            to_release = call.to_release(peer.wire.http2.send_data(stream, &call.body, call.has_ended));
+        }
+        if !call.is_unary || !call.has_ended || call.body.len() > KEPT {
+            call.forget();
+        }
+        let client = call.client;
+        if to_release > 0 {
+            self.with(client.peer, |http2| http2.release(client.stream, to_release));
+        }
+        self.mark(current);
+        true
+    }
+
+    fn answer_headers(&mut self, key: CallKey, answer: Rc<Answer>, end: bool) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if answer.is_interim {
+            return;
+        }
+        if call.is_unary && !end {
+            call.held = Some(answer);
+            return;
+        }
+        if end && is_passing(&answer) && call.can_be_repeated(true) {
+            call.begin_again();
+            return self.dispatch(key);
+        }
+        self.forward_held(key);
+        self.forward_headers(key, &answer, end);
+        if end {
+            self.calls.remove(key);
+        }
+    }
+
+    fn answer_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
+        self.forward_held(key);
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let (client, member) = (call.client, call.member);
+        self.send_data(member, client, bytes, end);
+        if end {
+            self.calls.remove(key);
+        }
+    }
+
+    fn forward_held(&mut self, key: CallKey) {
+        if let Some(held) = self.calls.get_mut(key).and_then(|call| call.held.take()) {
+            self.forward_headers(key, &held, false);
+        }
+    }
+
+    fn forward_headers(&mut self, key: CallKey, answer: &Answer, end: bool) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.is_answered = true;
+        call.forget();
+        let client = call.client;
+        self.send_headers(client, &answer.block, end);
+    }
+
+    /// The client gives the call up.
+    fn canceled(&mut self, key: CallKey) {
+        let Some(call) = self.calls.remove(key) else { return };
+        if let Some(member) = call.member {
+            self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
+            self.end_if_unused(member.peer);
+        }
+    }
+
+    /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
+    fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if call.can_be_repeated(is_seen) {
+            call.begin_again();
+            return self.dispatch(key);
+        }
+        self.fail(key, status::UNAVAILABLE, why);
+    }
+
+    /// Ends a call that no member answers.
+    fn fail(&mut self, key: CallKey, status: u32, why: &str) {
+        let Some(call) = self.calls.remove(key) else { return };
+        let answer = Answer::error(status, &format!("etcdproxy: {why}"), call.is_answered);
+        self.send_headers(call.client, &answer.block, true);
+        self.finish_if_drained(call.client.peer);
+    }
+
+    /// The member takes no new calls, and does not look at those after `last`.
+    fn goes(&mut self, key: PeerKey, last: u32) {
+        self.leave(key);
+        for (_, tag) in self.with(key, |http2| http2.take_streams(last)).unwrap_or_default() {
+            self.lost_by_member(CallKey::from(KeyData::from_ffi(tag)), false, "the member shuts down");
+        }
+    }
+
+    /// New calls go elsewhere.
+    fn leave(&mut self, key: PeerKey) {
+        if self.current == Some(key) {
+            self.current = None;
+            if let Some(Peer { side: Side::Member(upstream), .. }) = self.peers.get(key) {
+                let _ = self.notices.send(Notice::Lost(upstream.number));
+            }
+        }
+    }
+
+    /// A connection to a member that new calls do not use ends with its last call.
+    fn end_if_unused(&mut self, key: PeerKey) {
+        let is_unused = |peer: &Peer| matches!(peer.side, Side::Member(_)) && peer.wire.http2.streams() == 0;
+        if self.current != Some(key) && self.peers.get(key).is_some_and(is_unused) {
+            self.break_off(key);
+        }
+    }
+
+    fn finish_if_drained(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key)
+            && peer.wire.http2.is_drained()
+        {
+            peer.is_finished = true;
+            self.mark(key);
+        }
+    }
+
+    fn remove(&mut self, key: PeerKey, why: &str) {
+        if !self.peers.contains_key(key) {
+            return;
+        }
+        self.leave(key);
+        let Some(mut peer) = self.peers.remove(key) else { return };
+        peer.wire.deregister(self.poll.registry());
+        let calls: Vec<_> = peer.wire.http2.take_streams(0).into_iter().map(|(_, tag)| tag).collect();
+        for tag in calls {
+            let call = CallKey::from(KeyData::from_ffi(tag));
+            match &peer.side {
+                Side::Client { .. } => self.canceled(call),
+                Side::Member(_) => self.lost_by_member(call, true, why),
+            }
+        }
+    }
+
+    fn serve_waiting(&mut self) {
+        while self.current.is_some()
+            && let Some(key) = self.waiting.pop_front()
+        {
+            if !self.try_dispatch(key) {
+                return self.waiting.push_front(key);
+            }
+        }
+    }
+
+    /// Ends calls that have waited for a member for too long.
+    fn expire(&mut self) {
+        let now = self.now;
+        if self.waiting.is_empty() || now.duration_since(self.ticked) < TICK {
+            return;
+        }
+        self.ticked = now;
+        for key in std::mem::take(&mut self.waiting) {
+            let Some(call) = self.calls.get(key) else { continue };
+            if call.deadline().is_some_and(|deadline| deadline <= now) {
+                self.fail(key, status::DEADLINE_EXCEEDED, "no member can be reached");
+            } else if now.duration_since(call.began) >= WAIT {
+                self.fail(key, status::UNAVAILABLE, "no member can be reached");
+            } else {
+                self.waiting.push_back(key);
+            }
+        }
+    }
+
+    /// Writes what has gathered.
+    fn send(&mut self) {
+        while let Some(key) = self.dirty.pop() {
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            peer.is_dirty = false;
+            let is_open = loop {
+                let before = peer.wire.http2.output().len();
+                let Ok(is_all) = peer.wire.send() else { break false };
+                let left = peer.wire.http2.output().len();
+                if let Side::Member(upstream) = &peer.side {
+                    upstream.member.counters.sent.fetch_add((before - left) as u64, Ordering::Relaxed);
+                }
+                peer.wire.http2.pump();
+                if !is_all || peer.wire.http2.output().is_empty() {
+                    if is_all && peer.is_finished {
+                        peer.wire.shut_down();
+                    }
+                    break true;
+                }
+            };
+            let sent: Vec<_> = peer.wire.http2.sent().collect();
+            if is_open {
+                self.release(&sent, key);
+            } else {
+                self.remove(key, "the member has closed the connection");
+            }
+        }
+    }
+
+    /// Data that waited has gone out to `to`: the other side may send as much again.
+    fn release(&mut self, sent: &[(u64, usize)], to: PeerKey) {
+        for &(tag, bytes) in sent {
+            let Some(call) = self.calls.get_mut(CallKey::from(KeyData::from_ffi(tag))) else { continue };
+            let (from, bytes) = if call.client.peer == to {
+                (call.member, bytes)
+            } else {
+                (Some(call.client), call.to_release(bytes))
+            };
+            if let Some(from) = from {
+                self.with(from.peer, |http2| http2.release(from.stream, bytes));
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.now.duration_since(self.swept) < SWEEP {
+            return;
+        }
+        (self.swept, self.is_warm) = (self.now, false);
+        for peer in self.peers.values_mut() {
+            if std::mem::take(&mut peer.is_warm) {
+                // Look again when it has been idle for a while.
+                self.is_warm = true;
+            } else {
+                peer.wire.shrink();
+            }
+        }
+    }
+}
+
+/// Whether a read may succeed a moment later, on the same member or another.
+fn is_passing(answer: &Answer) -> bool {
+    answer.status == Some(status::UNAVAILABLE) && answer.message.ends_with(b"leader changed")
+}

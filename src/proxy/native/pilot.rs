@@ -1,0 +1,183 @@
+//! Chooses the member that serves new calls, and connects to it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConnection;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Handle;
+use super::engine::{Command, Link, Notice};
+use super::peer::Socket;
+use crate::net::{Connected, Deadline, DialError, Dialer, Protocol};
+use crate::proxy::members::{Member, Members};
+
+/// The time for one member: to connect, and to complete the TLS handshake.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After this time, the next member is tried as well; the first connection wins.
+const NEXT_MEMBER: Duration = Duration::from_millis(500);
+
+/// The pause after no member could be reached.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often to look whether another member is better.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A better member is not used before the last change is this long ago.
+const HASTE: Duration = Duration::from_secs(5);
+
+/// The connection that new calls use.
+struct Current {
+    number: u64,
+    member: Arc<Member>,
+    /// The generation of the certificates that it was made with.
+    generation: u32,
+    since: Instant,
+}
+
+/// Keeps the engine connected. Never ends.
+pub(super) async fn run(
+    members: Arc<Members>,
+    dialer: Arc<Dialer>,
+    engine: Handle,
+    mut notices: UnboundedReceiver<Notice>,
+) {
+    let mut pilot = Pilot { members, dialer, engine, current: None, number: 0 };
+    loop {
+        pilot.choose().await;
+        let Some(current) = &pilot.current else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let number = current.number;
+        let news = pilot.members.news();
+        tokio::select! {
+            notice = notices.recv() => match notice {
+                Some(Notice::Lost(lost)) if lost == number => pilot.current = None,
+                Some(_) => {}
+                None => return,
+            },
+            () = news => {}
+            () = sleep(INTERVAL) => {}
+        }
+    }
+}
+
+/// The socket, and TLS if it is spoken, without tokio.
+fn parts(connected: Connected) -> io::Result<(Socket, Option<ClientConnection>)> {
+    Ok(match connected {
+        Connected::Tcp(stream) => (stream.into_std()?.into(), None),
+        Connected::Unix(stream) => (stream.into_std()?.into(), None),
+        Connected::Tls(stream) => {
+            let (stream, tls) = stream.into_inner();
+            (stream.into_std()?.into(), Some(tls))
+        }
+    })
+}
+
+struct Pilot {
+    members: Arc<Members>,
+    dialer: Arc<Dialer>,
+    engine: Handle,
+    current: Option<Current>,
+    number: u64,
+}
+
+impl Pilot {
+    /// Connects to another member if there is reason to.
+    async fn choose(&mut self) {
+        self.dialer.refresh().await;
+        let order = self.members.order();
+        let only = match &self.current {
+            None => order,
+            Some(current) => match self.better(current, &order) {
+                Some(member) => vec![member],
+                None => return,
+            },
+        };
+        if let Some((member, asked, connected)) = self.connect(only).await {
+            self.take(member, asked, connected);
+        }
+    }
+
+    /// A member to use in place of the current one, or the same if its certificates are old.
+    fn better(&self, current: &Current, order: &[Arc<Member>]) -> Option<Arc<Member>> {
+        let first = order.first().filter(|first| first.is_usable())?;
+        if Arc::ptr_eq(first, &current.member) {
+            return (current.generation != self.dialer.generation()).then(|| Arc::clone(first));
+        }
+        let is_bad = current.member.is_down() || current.member.is_in_trouble() || current.member.is_retired();
+        let is_leader = first.is_leader() && !current.member.is_leader() && current.since.elapsed() > HASTE;
+        (is_bad || is_leader).then(|| Arc::clone(first))
+    }
+
+    fn take(&mut self, member: Arc<Member>, asked: Instant, connected: Result<Connected, DialError>) {
+        let connected = match connected {
+            Ok(connected) => connected,
+            Err(err) => {
+                member.counters.count_failure(&err);
+                return self.members.report_failed_connection(&member, asked, &err);
+            }
+        };
+        let Ok((socket, tls)) = parts(connected) else { return };
+        self.number += 1;
+        let (number, authority) = (self.number, self.dialer.authority(&member.target));
+        log::info!("calls go to {}", member.target);
+        let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
+        self.watch(&current);
+        let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority };
+        self.engine.send(Command::Use(link));
+        self.current = Some(current);
+    }
+
+    /// Cuts the connection when the member's connections are to be cut.
+    fn watch(&self, current: &Current) {
+        let (mut cut, engine, number) = (current.member.cut(), self.engine.clone(), current.number);
+        let member = Arc::downgrade(&current.member);
+        tokio::spawn(async move {
+            if cut.changed().await.is_ok() {
+                drop(member);
+                engine.send(Command::Cut(number));
+            }
+        });
+    }
+
+    /// Connects to the first member of these that can be reached.
+    async fn connect(
+        &self,
+        members: Vec<Arc<Member>>,
+    ) -> Option<(Arc<Member>, Instant, Result<Connected, DialError>)> {
+        let mut members = members.into_iter();
+        let mut attempts = JoinSet::new();
+        let mut last = None;
+        loop {
+            match members.next() {
+                Some(member) => {
+                    let dialer = Arc::clone(&self.dialer);
+                    attempts.spawn(async move {
+                        let asked = Instant::now();
+                        let deadline = Deadline::after(MEMBER_TIMEOUT);
+                        let connected = dialer.connect_as(&member.target, Protocol::Http2, deadline).await;
+                        (member, asked, connected)
+                    });
+                }
+                None if attempts.is_empty() => return last,
+                None => {}
+            }
+            let wait = if members.len() == 0 { MEMBER_TIMEOUT * 2 } else { NEXT_MEMBER };
+            let Ok(Some(Ok(tried))) = timeout(wait, attempts.join_next()).await else { continue };
+            match &tried.2 {
+                Ok(_) => return Some(tried),
+                Err(err) => {
+                    tried.0.counters.count_failure(err);
+                    self.members.report_failed_connection(&tried.0, tried.1, err);
+                    last = None;
+                }
+            }
+        }
+    }
+}
