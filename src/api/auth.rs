@@ -1,17 +1,15 @@
 //! Logging in: the messages of `Authenticate`, and what etcd says about tokens.
 
-use prost::encoding::string;
-
-use super::wire::{Value, fields};
+use super::wire::{Value, fields, put};
 
 /// The path of `Authenticate`.
 pub(crate) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 
 /// The message that asks for a token.
-pub(crate) fn request(name: &String, password: &String) -> Vec<u8> {
+pub(crate) fn request(name: &str, password: &str) -> Vec<u8> {
     let mut message = Vec::new();
-    string::encode(1, name, &mut message);
-    string::encode(2, password, &mut message);
+    put(1, [name.as_bytes(), b""], &mut message);
+    put(2, [password.as_bytes(), b""], &mut message);
     message
 }
 
@@ -78,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_messages_of_a_login() {
-        assert_eq!(request(&"app".to_owned(), &"pw".to_owned()), b"\x0a\x03app\x12\x02pw");
+        assert_eq!(request("app", "pw"), b"\x0a\x03app\x12\x02pw");
         assert_eq!(token(b"\x0a\x02\x08\x05\x12\x03a.7"), Some("a.7"));
         for none in [&b""[..], b"\x12\0", b"\x12\x03a\nb", b"\x12\x02\xff\xff", b"\x10\x01", b"\x12\x01a\x12"] {
             assert_eq!(token(none), None, "{none:?}");

@@ -143,12 +143,21 @@ impl Method {
         self.path.rsplit('.').next().unwrap_or(self.path)
     }
 
-    /// Whether a call with this message changes nothing. In doubt, it does.
+    /// Whether a call with this message may be sent to another member after one has got it, and no answer has come.
+    pub(crate) fn may_ask_another(&self, message: &[u8]) -> bool {
+        match self.repeat {
+            Always => true,
+            IfReadOnly => self.is_read_only(message),
+            SameMember | Never => false,
+        }
+    }
+
+    /// For the methods where that depends on the message, `Txn` and `Alarm`: whether it changes nothing. In doubt, it
+    /// does.
     pub(crate) fn is_read_only(&self, message: &[u8]) -> bool {
-        match (self.repeat, self.path) {
-            (Repeat::Always | Repeat::SameMember, _) => true,
-            (Repeat::IfReadOnly, "/etcdserverpb.KV/Txn") => txn_is_read_only(message, MAX_NESTED_TXNS),
-            (Repeat::IfReadOnly, "/etcdserverpb.Maintenance/Alarm") => alarm_is_read_only(message),
+        match self.path {
+            "/etcdserverpb.KV/Txn" => txn_is_read_only(message, MAX_NESTED_TXNS),
+            "/etcdserverpb.Maintenance/Alarm" => alarm_is_read_only(message),
             _ => false,
         }
     }
@@ -216,8 +225,11 @@ mod tests {
     #[test]
     fn what_needs_its_message_has_a_rule_for_it() {
         for method in METHODS.iter().filter(|method| method.repeat == Repeat::IfReadOnly) {
-            assert!(method.is_read_only(b""), "{}", method.path);
+            assert!(method.may_ask_another(b"") && !method.may_ask_another(b"\xff"), "{}", method.path);
         }
+        let asks_another = |path: &str| Method::find(path.as_bytes()).unwrap().may_ask_another(b"");
+        assert!(asks_another("/etcdserverpb.KV/Range") && asks_another("/etcdserverpb.Lease/LeaseKeepAlive"));
+        assert!(!asks_another("/etcdserverpb.KV/Put") && !asks_another("/etcdserverpb.Maintenance/Status"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ const MAX_DEPTH: u32 = 100;
 /// need as much memory as it likes.
 const MAX_GROWTH: usize = 4 << 20;
 
-/// The message is not protobuf, or its messages are too deep inside of each other.
+/// A message is not protobuf, or the messages in it are too deep inside of each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not valid protobuf")]
 pub(crate) struct Malformed;
@@ -34,11 +34,16 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The code of gRPC (<https://grpc.io/docs/guides/status-codes/>) for a request that cannot be rewritten:
-    /// `INVALID_ARGUMENT`. An answer that cannot be rewritten is `INTERNAL` (13), whatever the error.
-    pub(crate) const REQUEST_STATUS: u32 = 3;
-    /// See [`Self::REQUEST_STATUS`].
-    pub(crate) const ANSWER_STATUS: u32 = 13;
+    /// The code of gRPC (<https://grpc.io/docs/guides/status-codes/>) that the caller gets, with the error's text.
+    pub(crate) fn status(self) -> u32 {
+        const INVALID_ARGUMENT: u32 = 3;
+        const INTERNAL: u32 = 13;
+        match self {
+            Self::EmptyKey | Self::TooLarge => INVALID_ARGUMENT,
+            // As gRPC's own servers do.
+            Self::Malformed(_) | Self::Outside => INTERNAL,
+        }
+    }
 }
 
 /// A field of a message.
@@ -111,6 +116,14 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Adds a field of bytes, a string or a message, whose value is given in two parts.
+pub(crate) fn put(number: u32, [head, tail]: [&[u8]; 2], out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint((head.len() + tail.len()) as u64, out);
+    out.extend(head);
+    out.extend(tail);
+}
+
 /// Which fields of a message are rewritten: their numbers and rules. `K` says what such a field is.
 pub(crate) struct Schema<K: 'static>(pub &'static [(u32, Rule<K>)]);
 
@@ -170,7 +183,7 @@ impl<'a, K: Copy> Rewriter<'_, 'a, K> {
                 self.out.extend(field.raw);
                 continue;
             };
-            let is_first = seen & 1 << row == 0;
+            let is_first = seen & (1 << row) == 0;
             seen |= 1 << row;
             match &schema.0[row].1 {
                 Rule::Edit(what) | Rule::EditAlways(what) => {
@@ -185,7 +198,7 @@ impl<'a, K: Copy> Rewriter<'_, 'a, K> {
             }
         }
         for (row, (number, rule)) in schema.0.iter().enumerate() {
-            if let (Rule::EditAlways(what), 0) = (rule, seen & 1 << row) {
+            if let (Rule::EditAlways(what), 0) = (rule, seen & (1 << row)) {
                 self.edit(*number, Old { what: *what, bytes: &[], is_first: true })?;
             }
         }
@@ -194,14 +207,10 @@ impl<'a, K: Copy> Rewriter<'_, 'a, K> {
 
     fn edit(&mut self, number: u32, old: Old<'a, K>) -> Result<(), Error> {
         let Some([head, tail]) = (self.edit)(old)? else { return Ok(()) };
-        encode_key(number, WireType::LengthDelimited, &mut self.out);
-        let length = head.len() + tail.len();
-        if self.out.len() + length > self.limit {
+        if self.out.len() + head.len() + tail.len() > self.limit {
             return Err(Error::TooLarge);
         }
-        encode_varint(length as u64, &mut self.out);
-        self.out.extend(head);
-        self.out.extend(tail);
+        put(number, [head, tail], &mut self.out);
         Ok(())
     }
 
