@@ -684,6 +684,7 @@ impl Connection {
             }
         }
         self.has_settings = true;
+        self.spend()?;
         self.answer(SETTINGS, b"")?;
         self.pump();
         Ok(())

@@ -8,6 +8,7 @@ use super::deadline::Deadline;
 use super::error::{DialError, Step, is_refusal};
 use super::http2::{Answer, Call, Http2};
 use super::stream::Stream;
+use crate::api::status::{STATUS, Status};
 use crate::settings::Scheme;
 
 /// A linearizable read. Its request has the key (field 1) `etcdproxy` and `count_only` (field 9).
@@ -16,9 +17,6 @@ const READ_REQUEST: &[u8] = b"\x0a\x09etcdproxy\x48\x01";
 
 /// No etcd has this method. A gRPC server answers that at once, to anybody, and neither logs nor counts it.
 const NOTHING: &str = "/etcdserverpb.KV/AreYouThere";
-
-/// The member's view of itself. It needs no permission.
-const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 /// gRPC's status code for a method that the server does not have.
 const UNIMPLEMENTED: u32 = 12;
@@ -94,7 +92,11 @@ impl MemberConnection {
             }
         };
         let answer = timeout(deadline.left(), ask).await.ok()?.ok()?;
-        (answer.status == Some(0)).then(|| alarms(&answer.body))
+        if answer.status != Some(0) {
+            return None;
+        }
+        // The message comes after its flag and its length.
+        Some(Status::of(answer.body.get(5..)?).ok()?.alarms())
     }
 }
 
@@ -110,47 +112,8 @@ fn judge(answer: &Answer) -> Result<(), DialError> {
     }
 }
 
-/// The words after `alarm:` in a gRPC message with a `StatusResponse`, whose field 8 is a list of errors.
-fn alarms(body: &[u8]) -> Vec<String> {
-    const ERRORS: u64 = 8;
-    let mut found = Vec::new();
-    let mut message = body.get(5..).unwrap_or_default();
-    while let Some(tag) = varint(&mut message) {
-        let field = match tag & 7 {
-            0 => varint(&mut message).map(|_| &[][..]),
-            1 => message.split_off(..8),
-            2 => varint(&mut message).and_then(|length| message.split_off(..usize::try_from(length).ok()?)),
-            5 => message.split_off(..4),
-            _ => None,
-        };
-        let Some(field) = field else { break };
-        if tag >> 3 == ERRORS {
-            let text = String::from_utf8_lossy(field);
-            let words = text.split_whitespace().filter_map(|word| word.strip_prefix("alarm:"));
-            found.extend(words.filter(|word| word.chars().all(char::is_alphanumeric)).map(ToOwned::to_owned));
-        }
-    }
-    found.sort();
-    found.dedup();
-    found
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = *bytes.split_off_first()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn answer(status: u32, message: &str) -> Answer {
@@ -169,21 +132,5 @@ mod tests {
         assert_eq!(judge(&answer(14, "")), Err(DialError::Ill("gRPC status 14".to_owned())));
         assert_eq!(judge(&answer(12, "unknown service etcdserverpb.KV")), Err(DialError::NotGrpc));
         assert_eq!(judge(&Answer::default()), Err(DialError::NotGrpc));
-    }
-
-    #[test]
-    fn alarms_are_words() {
-        let errors = |text: &str| [&[0x42, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-        let body =
-            [&b"\0\0\0\0\x09\x0a\x02ab\x18\x80\x01"[..], &errors("memberID:7 alarm:NOSPACE "), &errors("x")].concat();
-        assert_eq!(alarms(&body), ["NOSPACE"]);
-        assert!(alarms(b"").is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn no_body_causes_a_panic(body: Vec<u8>) {
-            let _ = alarms(&body);
-        }
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best")]
 
+mod api_namespace;
 mod arm64;
 mod bindings;
 mod build;
@@ -35,6 +36,10 @@ mod tls;
 mod tunnel;
 mod unpack;
 mod wait;
+
+#[path = "../../src/api/mod.rs"]
+#[allow(dead_code, reason = "tests use a part of it")]
+mod api;
 
 #[path = "../../examples/client/load.rs"]
 #[allow(dead_code, reason = "shared with the example client")]

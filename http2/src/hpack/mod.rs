@@ -279,11 +279,11 @@ mod tests {
             assert_eq!(Decoder::default().decode(block, MAX), Err(Invalid), "{}", block.escape_ascii());
         }
         let mut decoder = Decoder::default();
-        let long = [&b"\x40\x01a\x7f\x81\x1e"[..], &[b'x'; 4096]].concat();
+        let long = [&b"\x40\x01a\x7f\x81\x1f"[..], &[b'x'; 4096]].concat();
         assert_eq!(decoder.decode(&long, 4096), Err(Invalid), "a bomb");
         assert_eq!(decoder.decode(&long, 4098).unwrap().len(), 1);
         assert_eq!(decoder.size, 0, "it is larger than the table");
-        assert_eq!(decoder.decode(&[&b"\x40\x01a\x7f\x81\x1d"[..], &[b'x'; 3968]].concat(), MAX).unwrap().len(), 1);
+        assert_eq!(decoder.decode(&[&b"\x40\x01a\x7f\x81\x1e"[..], &[b'x'; 3968]].concat(), MAX).unwrap().len(), 1);
         assert_eq!(decoder.decode(&[0xbe; 100], MAX), Err(Invalid), "a bomb of numbers");
     }
 
@@ -303,7 +303,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn no_block_causes_a_panic(blocks: Vec<Vec<u8>>) {
