@@ -334,6 +334,12 @@ impl Connection {
         now
     }
 
+    /// Whether data of this stream still waits.
+    #[must_use]
+    pub fn is_waiting(&self, id: u32) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.pending.is_some())
+    }
+
     /// Gives a stream up. One that is gone stays so.
     pub fn reset(&mut self, id: u32, code: Code) {
         if self.streams.remove(&id).is_some() {

@@ -293,7 +293,10 @@ fn floods_end_the_connection() {
         ("continuations", Box::new(|n| if n == 0 { frame(1, 0, 1, &post) } else { frame(9, 0, 1, b"") })),
         ("a long block", Box::new(|n| frame(if n == 0 { 1 } else { 9 }, 0, 1, &[0; 4000]))),
         ("more streams than allowed", Box::new(|n| frame(1, 4, 2 * n + 1, &post))),
-        ("data beyond the window", Box::new(|n| if n == 0 { frame(1, 4, 1, &post) } else { frame(0, 0, 1, &[0; 16_000]) })),
+        (
+            "data beyond the window",
+            Box::new(|n| if n == 0 { frame(1, 4, 1, &post) } else { frame(0, 0, 1, &[0; 16_000]) }),
+        ),
     ];
     for (what, flood) in floods {
         let mut server = server();

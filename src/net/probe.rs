@@ -8,7 +8,7 @@ use super::deadline::Deadline;
 use super::error::{DialError, Step, is_refusal};
 use super::http2::{Answer, Call, Http2};
 use super::stream::Stream;
-use crate::api::status::{STATUS, Status};
+use crate::api::status::{Header, STATUS, Status};
 use crate::settings::Scheme;
 
 /// A linearizable read. Its request has the key (field 1) `etcdproxy` and `count_only` (field 9).
@@ -25,11 +25,13 @@ const UNIMPLEMENTED: u32 = 12;
 pub(crate) struct MemberConnection {
     http2: Http2<Box<dyn Stream>>,
     read: Option<Call>,
+    /// The term of the last answer.
+    term: u64,
 }
 
 impl MemberConnection {
     pub(super) fn new(stream: Box<dyn Stream>, scheme: Scheme, authority: String) -> Self {
-        Self { http2: Http2::new(stream, scheme, authority), read: None }
+        Self { http2: Http2::new(stream, scheme, authority), read: None, term: 0 }
     }
 
     pub(super) async fn read_settings(&mut self) -> io::Result<()> {
@@ -51,7 +53,7 @@ impl MemberConnection {
     pub(super) async fn answer(&mut self, deadline: Deadline) -> io::Result<Result<(), DialError>> {
         let half = deadline.left() / 2;
         if let Ok(answered) = timeout(half, self.http2.answer()).await {
-            return answered.map(|(_, answer)| judge(&answer));
+            return answered.map(|(_, answer)| self.judge(&answer));
         }
         // At some point a hung member takes no more bytes.
         if let Ok(sent) = timeout(deadline.left(), self.http2.start(NOTHING, b"")).await {
@@ -60,11 +62,17 @@ impl MemberConnection {
         let mut lives = false;
         while let Ok(answered) = timeout(deadline.left(), self.http2.answer()).await {
             match answered? {
-                (call, answer) if Some(call) == self.read => return Ok(judge(&answer)),
+                (call, answer) if Some(call) == self.read => return Ok(self.judge(&answer)),
                 _ => lives = true,
             }
         }
         Ok(Err(if lives { DialError::Stuck(deadline.timeout()) } else { deadline.missed(Step::Answer) }))
+    }
+
+    fn judge(&mut self, answer: &Answer) -> Result<(), DialError> {
+        let header = answer.body.get(5..).and_then(|message| Header::of(message).ok());
+        self.term = header.map_or(0, |header| header.raft_term);
+        judge(answer)
     }
 
     /// Asks again on a connection that has been used before.
@@ -79,8 +87,13 @@ impl MemberConnection {
         self.answer(deadline).await
     }
 
-    /// The alarms that the member knows, such as `NOSPACE`; `None` when it does not say.
-    pub(crate) async fn alarms(&mut self, deadline: Deadline) -> Option<Vec<String>> {
+    /// The term of the last answer; 0 when it did not say.
+    pub(crate) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// What the member says about itself; `None` when it does not say.
+    pub(crate) async fn status(&mut self, deadline: Deadline) -> Option<Status> {
         let ask = async {
             self.http2.cancel().await?;
             let status = self.http2.start(STATUS, b"").await?;
@@ -96,7 +109,7 @@ impl MemberConnection {
             return None;
         }
         // The message comes after its flag and its length.
-        Some(Status::of(answer.body.get(5..)?).ok()?.alarms())
+        Status::of(answer.body.get(5..)?).ok()
     }
 }
 

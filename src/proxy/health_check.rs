@@ -44,6 +44,7 @@ pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, dialer: Arc<
         generation: 0,
         round_trip: Duration::ZERO,
         failures: 0,
+        term: 0,
         renew_at: Instant::now(),
         pause: FIRST_PAUSE,
     };
@@ -71,6 +72,8 @@ struct Probe {
     round_trip: Duration,
     /// How many probes have failed in a row.
     failures: u32,
+    /// The term in which the member was last asked who leads.
+    term: u64,
     /// When to make a new connection at the earliest, and the next pause before that.
     renew_at: Instant,
     pause: Duration,
@@ -91,7 +94,7 @@ impl Probe {
         }
         self.failures = 0;
         self.round_trip = asked.elapsed();
-        if self.age == 0 {
+        if self.age == 0 || self.kept.as_ref().is_some_and(|kept| kept.term() != self.term) {
             self.connection_is_new().await;
         } else if self.must_renew() {
             self.renew(asked).await;
@@ -195,9 +198,11 @@ impl Probe {
         self.member.accepts_connections();
         (self.renew_at, self.pause) = (Instant::now(), FIRST_PAUSE);
         if let Some(kept) = &mut self.kept
-            && let Some(alarms) = kept.alarms(Deadline::after(SHORT_TIMEOUT)).await
+            && let Some(status) = kept.status(Deadline::after(SHORT_TIMEOUT)).await
         {
-            self.member.report_alarms(alarms);
+            self.term = kept.term();
+            self.member.report_alarms(status.alarms());
+            self.members.report_leader(&self.member, status.is_leader());
         }
     }
 }

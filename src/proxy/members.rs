@@ -427,6 +427,16 @@ impl Members {
         }
     }
 
+    /// Records whether a member says that it leads.
+    pub(super) fn report_leader(&self, member: &Arc<Member>, leads: bool) {
+        if leads {
+            self.list().iter().for_each(|other| other.leads.store(false, Ordering::Relaxed));
+        }
+        if member.leads.swap(leads, Ordering::Relaxed) != leads {
+            self.news.notify_one();
+        }
+    }
+
     /// Records why a client's connection, or a probe's new one, could not be made.
     pub(super) fn report_failed_connection(&self, member: &Member, asked: Instant, err: &DialError) {
         if matches!(err, DialError::Local(_)) {
@@ -508,6 +518,13 @@ impl Members {
             (member.rank(), member.open.load(Ordering::Relaxed), (n + count - turn % count) % count)
         });
         order.into_iter().map(|(_, member)| member).collect()
+    }
+
+    /// The members in the order in which they are to be used for calls: the leader is the first of those that are up.
+    pub(super) fn order_for_calls(&self) -> Vec<Arc<Member>> {
+        let mut order = self.order();
+        order.sort_by_key(|member| (member.rank(), !member.is_leader()));
+        order
     }
 }
 

@@ -38,7 +38,9 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
         Run::ExecEtcd => exec_etcd(settings, extra, env, events),
-        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } | Run::Native { drain } => run_supervised(settings, drain, extra, env, events),
+        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } | Run::Native { drain } => {
+            run_supervised(settings, drain, extra, env, events)
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod error;
 mod etcd_flags;
 mod etcdctl;
 mod host_port;
+mod login;
 mod mode;
 mod pem;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub(crate) use endpoint::{Endpoint, Scheme};
 pub(crate) use error::Error;
 pub(crate) use etcd_flags::check_etcd_flags;
 pub(crate) use etcdctl::{ETCDCTL_ENDPOINTS, etcdctl_endpoints};
+pub(crate) use login::{Login, Prefer};
 pub(crate) use mode::{Mode, Run};
 pub(crate) use pem::Pem;
 pub(crate) use resolve::{Preflight, Settings};

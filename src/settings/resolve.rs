@@ -10,6 +10,7 @@ use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
 use super::host_port;
+use super::login::{Login, Prefer};
 use super::mode::{Demands, Mode, NO_ETCD, Run};
 use super::pem::{Content, Pem};
 use super::sources::{Origin, Sources, Value};
@@ -32,8 +33,16 @@ pub(crate) struct Settings {
     /// Name of the service binding that is used.
     pub binding: Option<String>,
     pub tls: Tls,
-    /// Prefix that etcd's proxy puts before every key.
+    /// Prefix that the proxy puts before every key.
     pub namespace: Option<String>,
+    /// Calls that see or change more than the namespace are allowed.
+    pub namespace_admin: bool,
+    /// The user that calls without a token act as.
+    pub login: Option<Login>,
+    /// Which member serves calls.
+    pub prefer: Prefer,
+    /// Lists of members show the members' own client URLs.
+    pub keeps_member_urls: bool,
     /// Where Prometheus metrics are served besides the listen address.
     pub metrics_addr: Option<TcpAddr>,
     pub preflight: Preflight,
@@ -128,6 +137,10 @@ impl Sources {
             binding: self.bound.as_ref().map(|bound| bound.name.clone()),
             tls,
             namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
+            namespace_admin: false,
+            login: None,
+            prefer: Prefer::Leader,
+            keeps_member_urls: false,
             metrics_addr,
             listen_addr,
             preflight: self.preflight()?,

@@ -6,6 +6,8 @@ use std::time::Instant;
 use slotmap::new_key_type;
 
 use super::head::{Answer, Request};
+use super::translate::Translation;
+use crate::api::methods::Shape;
 
 new_key_type! {
     /// A connection of the engine.
@@ -18,7 +20,10 @@ new_key_type! {
 pub(super) const KEPT: usize = 64 * 1024;
 
 /// How often a call is sent at most.
-pub(super) const MAX_ATTEMPTS: u8 = 4;
+const MAX_ATTEMPTS: u8 = 4;
+
+/// The prefix of a message: a flag for compression, and its length.
+const PREFIX: usize = 5;
 
 /// One end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,55 +33,70 @@ pub(super) struct End {
 }
 
 /// A call.
-#[derive(Debug)]
 pub(super) struct Call {
     pub client: End,
     /// `None` before it is sent, and between two attempts.
     pub member: Option<End>,
     pub request: Rc<Request>,
-    /// One message in, one message out.
-    pub is_unary: bool,
-    /// A read, which may be sent again.
-    pub is_read: bool,
+    pub shape: Shape,
     /// What the client has sent, as long as it may have to be sent, or sent again.
     pub body: Vec<u8>,
     /// `body` is everything that the client has sent so far.
-    pub is_kept: bool,
+    is_kept: bool,
     /// The client has sent everything.
     pub has_ended: bool,
-    /// Bytes of `body` that the client may already send again.
-    pub released: usize,
+    /// Changes the messages on their way.
+    pub translation: Option<Box<Translation>>,
+    /// Bytes that the client, and the member, has sent and may not yet send again.
+    pub owed_to_client: usize,
+    pub owed_to_member: usize,
     /// The headers of the answer, which wait for its first message.
     pub held: Option<Rc<Answer>>,
     /// Something of the answer has gone to the client.
     pub is_answered: bool,
-    pub attempts: u8,
+    attempts: u8,
+    /// Which of our tokens it was sent with; 0 for none.
+    pub token: u32,
     pub began: Instant,
 }
 
 impl Call {
     pub(super) fn new(client: End, request: Rc<Request>, has_ended: bool, now: Instant) -> Self {
-        let method = Method::of(&request.path);
         Self {
             client,
             member: None,
+            // A method that we do not know may be anything.
+            shape: request.method.map_or(Shape::Streams, |method| method.shape),
             request,
-            is_unary: method != Method::Stream,
-            is_read: method == Method::Read,
             body: Vec::new(),
             is_kept: true,
             has_ended,
-            released: 0,
+            translation: None,
+            owed_to_client: 0,
+            owed_to_member: 0,
             held: None,
             is_answered: false,
             attempts: 0,
+            token: 0,
             began: now,
         }
     }
 
-    /// Whether it can be sent to another member. `is_seen`: a member may have begun to carry it out.
-    pub(super) fn can_be_repeated(&self, is_seen: bool) -> bool {
-        !self.is_answered && self.is_kept && self.attempts < MAX_ATTEMPTS && (!is_seen || self.is_read)
+    /// Whether it must be sent now. A request that is one message goes when it is complete, or too long to be kept.
+    pub(super) fn must_go(&self) -> bool {
+        self.attempts == 0 && (self.shape == Shape::Streams || self.has_ended || self.body.len() > KEPT)
+    }
+
+    /// It goes to a member for the first time, or waits for one.
+    pub(super) fn goes(&mut self) {
+        self.attempts = self.attempts.max(1);
+    }
+
+    /// The body is needed only as long as it may be sent again.
+    pub(super) fn sent(&mut self) {
+        if self.shape == Shape::Streams || !self.has_ended || self.body.len() > KEPT {
+            self.forget();
+        }
     }
 
     /// The body is not needed any more.
@@ -85,41 +105,32 @@ impl Call {
         self.body = Vec::new();
     }
 
+    /// Whether it may be sent once more. `has_refused`: no member has carried it out.
+    pub(super) fn can_be_repeated(&self, has_refused: bool) -> bool {
+        let is_possible = !self.is_answered && self.is_kept && self.attempts < MAX_ATTEMPTS;
+        is_possible && (has_refused || self.may_ask_another())
+    }
+
+    fn may_ask_another(&self) -> bool {
+        match (self.request.method, self.body.get(PREFIX..)) {
+            (Some(method), Some(message)) => !self.request.is_compressed && method.may_ask_another(message),
+            _ => false,
+        }
+    }
+
     /// It goes to a member once more.
     pub(super) fn begin_again(&mut self) {
         self.member = None;
         self.held = None;
+        self.owed_to_member = 0;
         self.attempts += 1;
-        // The client sent all of it long ago.
-        self.released = self.body.len();
-    }
-
-    /// How many bytes its client may send again when `sent` have gone out to a member.
-    pub(super) fn to_release(&mut self, sent: usize) -> usize {
-        let known = self.released.min(sent);
-        self.released -= known;
-        sent - known
+        if let Some(translation) = &mut self.translation {
+            translation.forget_answer();
+        }
     }
 
     /// When its client gives up.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.began.checked_add(self.request.patience()?)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Method {
-    Read,
-    Other,
-    Stream,
-}
-
-impl Method {
-    fn of(path: &[u8]) -> Self {
-        match path {
-            b"/etcdserverpb.KV/Range" => Self::Read,
-            path if path.starts_with(b"/etcdserverpb.KV/") => Self::Other,
-            _ => Self::Stream,
-        }
     }
 }

@@ -20,6 +20,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::call::{Call, CallKey, End, KEPT, PeerKey};
 use super::head::{Answer, Heads, Request, status, timeout_text};
 use super::peer::{Received, Socket, Wire};
+use super::translate::{Refused, Rules, Translation};
+use crate::api::auth::Refusal;
+use crate::api::methods::Shape;
 use crate::proxy::members::Member;
 
 /// How many streams a client may have at the same time.
@@ -51,6 +54,8 @@ pub(super) enum Command {
     Use(Link),
     /// The member of this connection hangs, or is gone.
     Cut(u64),
+    /// The token for calls without one; `None` when the cluster wants none, or why nobody can log in.
+    Token(Result<Option<String>, String>),
     /// Clients shall finish what they have begun, and open no new calls.
     Drain,
     /// The end.
@@ -72,6 +77,8 @@ pub(super) struct Link {
 pub(super) enum Notice {
     /// This connection takes no new calls.
     Lost(u64),
+    /// The token is missing, or no longer valid.
+    NeedsToken,
 }
 
 struct Peer {
@@ -115,6 +122,18 @@ impl Drop for Upstream {
     }
 }
 
+/// Our token.
+struct Login {
+    /// Calls without a token get ours.
+    logs_in: bool,
+    /// Its header field; empty when the cluster wants no token. `None` while there is none.
+    token: Option<Vec<u8>>,
+    /// Counts tokens.
+    number: u32,
+    /// The pilot has been asked for one.
+    is_asked: bool,
+}
+
 /// See the module.
 pub(super) struct Engine {
     poll: Poll,
@@ -124,8 +143,11 @@ pub(super) struct Engine {
     calls: SlotMap<CallKey, Call>,
     /// Where new calls go.
     current: Option<PeerKey>,
-    /// Calls that wait for a member.
+    /// Calls that wait for a member or a token, and whether one of them may go.
     waiting: VecDeque<CallKey>,
+    may_go: bool,
+    login: Login,
+    rules: Rc<Rules>,
     /// Peers with something to send.
     dirty: Vec<PeerKey>,
     /// Peers that may have sent more than was read, and whether that includes their end.
@@ -147,7 +169,13 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(poll: Poll, commands: Receiver<Command>, notices: UnboundedSender<Notice>) -> Self {
+    pub(super) fn new(
+        poll: Poll,
+        commands: Receiver<Command>,
+        notices: UnboundedSender<Notice>,
+        rules: Rules,
+        logs_in: bool,
+    ) -> Self {
         let now = Instant::now();
         Self {
             poll,
@@ -157,6 +185,9 @@ impl Engine {
             calls: SlotMap::with_key(),
             current: None,
             waiting: VecDeque::new(),
+            may_go: false,
+            login: Login { logs_in, token: None, number: 0, is_asked: false },
+            rules: Rc::new(rules),
             dirty: Vec::new(),
             ready: Vec::new(),
             requests: Heads::requests(),
@@ -237,6 +268,7 @@ impl Engine {
                         self.remove(key, "the member does not answer");
                     }
                 }
+                Command::Token(token) => self.take_token(token),
                 Command::Drain => {
                     let clients: Vec<_> = self.clients().collect();
                     for key in clients {
@@ -279,6 +311,7 @@ impl Engine {
             let _ = self.notices.send(Notice::Lost(number));
             return;
         };
+        self.may_go = true;
         let last = self.current.replace(key);
         if let Some(last) = last {
             self.end_if_unused(last);
@@ -416,9 +449,14 @@ impl Engine {
             self.with(client.peer, |http2| http2.reset(client.stream, Code::REFUSED_STREAM));
             return;
         }
+        let translation = Translation::of(&self.rules, &request);
         let key = self.calls.insert(Call::new(client, request, end, self.now));
         self.with(client.peer, |http2| http2.accept(client.stream, key.data().as_ffi()));
-        if end || !self.calls[key].is_unary {
+        match translation {
+            Ok(translation) => self.calls[key].translation = translation,
+            Err(refused) => return self.refuse(key, refused),
+        }
+        if self.calls[key].must_go() {
             self.dispatch(key);
         }
     }
@@ -427,46 +465,78 @@ impl Engine {
         self.with(to.peer, |http2| http2.send_headers(to.stream, block, end));
     }
 
-    /// Sends data that came from `from`, which may send as much again when it has gone out.
-    fn send_data(&mut self, from: Option<End>, to: End, bytes: &[u8], end: bool) {
-        let sent = self.with(to.peer, |http2| http2.send_data(to.stream, bytes, end));
-        if let (Some(from), Some(sent @ 1..)) = (from, sent) {
-            self.with(from.peer, |http2| http2.release(from.stream, sent));
-        }
-    }
-
     fn request_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
         let Some(call) = self.calls.get_mut(key) else { return };
         call.has_ended |= end;
-        let client = call.client;
+        call.owed_to_client += bytes.len();
+        let translated = match &mut call.translation {
+            Some(translation) => match translation.request(bytes) {
+                Ok(bytes) => Some(bytes),
+                Err(refused) => return self.refuse(key, refused),
+            },
+            None => None,
+        };
+        let bytes = translated.as_deref().unwrap_or(bytes);
         if let Some(member) = call.member {
             call.forget();
-            return self.send_data(Some(client), member, bytes, end);
+            let sent = self.with(member.peer, |http2| http2.send_data(member.stream, bytes, end));
+            return self.sent_to_member(key, sent.unwrap_or_default());
         }
         call.body.extend_from_slice(bytes);
-        let is_long = call.body.len() > KEPT;
-        let must_go = call.is_unary && call.attempts == 0 && (end || is_long);
-        if !is_long {
-            // Beyond that, the client's window is the limit.
-            call.released += bytes.len();
-            self.with(client.peer, |http2| http2.release(client.stream, bytes.len()));
+        let must_go = call.must_go();
+        // Beyond that, the client's window is the limit.
+        if call.body.len() <= KEPT {
+            let (client, owed) = (call.client, std::mem::take(&mut call.owed_to_client));
+            self.with(client.peer, |http2| http2.release(client.stream, owed));
         }
         if must_go {
             self.dispatch(key);
         }
     }
 
-    /// Sends a call to the current member, or lets it wait for one.
+    /// Some of the request has gone out: its client may send more.
+    fn sent_to_member(&mut self, key: CallKey, bytes: usize) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(member) = call.member else { return };
+        let is_waiting = self.peers.get(member.peer).is_some_and(|peer| peer.wire.http2.is_waiting(member.stream));
+        // What was changed on the way may have another length: all is settled when nothing waits.
+        let released = if is_waiting { bytes.min(call.owed_to_client) } else { call.owed_to_client };
+        call.owed_to_client -= released;
+        let client = call.client;
+        if released > 0 {
+            self.with(client.peer, |http2| http2.release(client.stream, released));
+        }
+    }
+
+    /// Some of the answer has gone out: the member may send more.
+    fn sent_to_client(&mut self, key: CallKey, bytes: usize) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let client = call.client;
+        let is_waiting = self.peers.get(client.peer).is_some_and(|peer| peer.wire.http2.is_waiting(client.stream));
+        let released = if is_waiting { bytes.min(call.owed_to_member) } else { call.owed_to_member };
+        call.owed_to_member -= released;
+        if let Some(member) = call.member.filter(|_| released > 0) {
+            self.with(member.peer, |http2| http2.release(member.stream, released));
+        }
+    }
+
+    /// Sends a call to the current member, or lets it wait.
     fn dispatch(&mut self, key: CallKey) {
         if !self.try_dispatch(key) {
             self.waiting.push_back(key);
         }
     }
 
-    /// Sends a call to the current member. Returns false when there is none, or it takes no more calls.
+    /// Sends a call to the current member. Returns false when there is none, it takes no more calls, or a token is
+    /// missing.
     fn try_dispatch(&mut self, key: CallKey) -> bool {
         let Some(call) = self.calls.get_mut(key) else { return true };
-        call.attempts = call.attempts.max(1);
+        call.goes();
+        let needs_token = self.login.logs_in && !call.request.has_token;
+        if needs_token && self.login.token.is_none() {
+            self.ask_for_token();
+            return false;
+        }
         let Some(current) = self.current else { return false };
         let Some(peer) = self.peers.get_mut(current) else { return false };
         let Side::Member(upstream) = &peer.side else { return false };
@@ -487,19 +557,19 @@ impl Engine {
                 _ => hpack::encode(block, b"grpc-timeout", timeout),
             }
         }
+        if let Some(token) = self.login.token.as_ref().filter(|_| needs_token) {
+            block.extend_from_slice(token);
+            call.token = self.login.number;
+        }
         call.member = Some(End { peer: current, stream });
         let has_body = !call.body.is_empty();
         peer.wire.http2.send_headers(stream, block, call.has_ended && !has_body);
-        let mut to_release = 0;
         if has_body {
-            to_release = call.to_release(peer.wire.http2.send_data(stream, &call.body, call.has_ended));
-        }
-        if !call.is_unary || !call.has_ended || call.body.len() > KEPT {
-            call.forget();
-        }
-        let client = call.client;
-        if to_release > 0 {
-            self.with(client.peer, |http2| http2.release(client.stream, to_release));
+            let sent = peer.wire.http2.send_data(stream, &call.body, call.has_ended);
+            call.sent();
+            self.sent_to_member(key, sent);
+        } else {
+            call.sent();
         }
         self.mark(current);
         true
@@ -510,13 +580,12 @@ impl Engine {
         if answer.is_interim {
             return;
         }
-        if call.is_unary && !end {
+        if call.shape == Shape::Unary && !end {
             call.held = Some(answer);
             return;
         }
-        if end && is_passing(&answer) && call.can_be_repeated(true) {
-            call.begin_again();
-            return self.dispatch(key);
+        if end && !call.is_answered && answer.status.is_some_and(|status| status != 0) && self.repeats(key, &answer) {
+            return;
         }
         self.forward_held(key);
         self.forward_headers(key, &answer, end);
@@ -525,11 +594,69 @@ impl Engine {
         }
     }
 
+    /// Sends a call again that a member has answered with an error, if that can help.
+    fn repeats(&mut self, key: CallKey, answer: &Answer) -> bool {
+        let Some(call) = self.calls.get_mut(key) else { return false };
+        let refusal = answer.status.zip(str::from_utf8(&answer.message).ok());
+        let refusal = refusal.and_then(|(status, message)| Refusal::recognise(status, message));
+        if call.token > 0 && refusal.is_some_and(Refusal::asks_for_a_new_token) && call.can_be_repeated(true) {
+            if call.token == self.login.number {
+                self.login.token = None;
+            }
+        } else if !(is_passing(answer) && call.can_be_repeated(false)) {
+            return false;
+        }
+        call.begin_again();
+        self.dispatch(key);
+        true
+    }
+
+    fn ask_for_token(&mut self) {
+        if !std::mem::replace(&mut self.login.is_asked, true) {
+            let _ = self.notices.send(Notice::NeedsToken);
+        }
+    }
+
+    fn take_token(&mut self, token: Result<Option<String>, String>) {
+        self.login.is_asked = false;
+        match token {
+            Ok(token) => {
+                let mut field = Vec::new();
+                if let Some(token) = token {
+                    hpack::encode(&mut field, b"token", token.as_bytes());
+                }
+                self.login.token = Some(field);
+                self.login.number += 1;
+                self.may_go = true;
+            }
+            Err(why) => {
+                for key in std::mem::take(&mut self.waiting) {
+                    let Some(call) = self.calls.get(key) else { continue };
+                    if call.request.has_token {
+                        self.waiting.push_back(key);
+                    } else {
+                        self.fail(key, status::UNAUTHENTICATED, &why);
+                    }
+                }
+            }
+        }
+    }
+
     fn answer_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
         self.forward_held(key);
         let Some(call) = self.calls.get_mut(key) else { return };
-        let (client, member) = (call.client, call.member);
-        self.send_data(member, client, bytes, end);
+        call.owed_to_member += bytes.len();
+        let translated = match &mut call.translation {
+            Some(translation) => match translation.answer(bytes) {
+                Ok(bytes) => Some(bytes),
+                Err(refused) => return self.refuse(key, refused),
+            },
+            None => None,
+        };
+        let bytes = translated.as_deref().unwrap_or(bytes);
+        let client = call.client;
+        let sent = self.with(client.peer, |http2| http2.send_data(client.stream, bytes, end));
+        self.sent_to_client(key, sent.unwrap_or_default());
         if end {
             self.calls.remove(key);
         }
@@ -561,11 +688,20 @@ impl Engine {
     /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
     fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if call.can_be_repeated(is_seen) {
+        if call.can_be_repeated(!is_seen) {
             call.begin_again();
             return self.dispatch(key);
         }
         self.fail(key, status::UNAVAILABLE, why);
+    }
+
+    /// Ends a call that must not go on.
+    fn refuse(&mut self, key: CallKey, (status, why): Refused) {
+        if let Some(member) = self.calls.get(key).and_then(|call| call.member) {
+            self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
+            self.end_if_unused(member.peer);
+        }
+        self.fail(key, status, why);
     }
 
     /// Ends a call that no member answers.
@@ -597,7 +733,10 @@ impl Engine {
     /// A connection to a member that new calls do not use ends with its last call.
     fn end_if_unused(&mut self, key: PeerKey) {
         let is_unused = |peer: &Peer| matches!(peer.side, Side::Member(_)) && peer.wire.http2.streams() == 0;
-        if self.current != Some(key) && self.peers.get(key).is_some_and(is_unused) {
+        if self.current == Some(key) {
+            // A call has ended, so another one may go.
+            self.may_go |= !self.waiting.is_empty();
+        } else if self.peers.get(key).is_some_and(is_unused) {
             self.break_off(key);
         }
     }
@@ -629,11 +768,9 @@ impl Engine {
     }
 
     fn serve_waiting(&mut self) {
-        while self.current.is_some()
-            && let Some(key) = self.waiting.pop_front()
-        {
-            if !self.try_dispatch(key) {
-                return self.waiting.push_front(key);
+        if std::mem::take(&mut self.may_go) {
+            for key in std::mem::take(&mut self.waiting) {
+                self.dispatch(key);
             }
         }
     }
@@ -689,14 +826,12 @@ impl Engine {
     /// Data that waited has gone out to `to`: the other side may send as much again.
     fn release(&mut self, sent: &[(u64, usize)], to: PeerKey) {
         for &(tag, bytes) in sent {
-            let Some(call) = self.calls.get_mut(CallKey::from(KeyData::from_ffi(tag))) else { continue };
-            let (from, bytes) = if call.client.peer == to {
-                (call.member, bytes)
+            let key = CallKey::from(KeyData::from_ffi(tag));
+            let Some(call) = self.calls.get(key) else { continue };
+            if call.client.peer == to {
+                self.sent_to_client(key, bytes);
             } else {
-                (Some(call.client), call.to_release(bytes))
-            };
-            if let Some(from) = from {
-                self.with(from.peer, |http2| http2.release(from.stream, bytes));
+                self.sent_to_member(key, bytes);
             }
         }
     }

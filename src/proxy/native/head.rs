@@ -7,22 +7,25 @@ use etcdproxy_http2::{Connection, Error, hpack};
 use hpack::Field;
 use rustc_hash::FxHashMap;
 
+use crate::api::methods::Method;
+
 /// More than a cluster's clients use at the same time, in blocks.
 const REMEMBERED: usize = 256;
 
 /// gRPC's status codes.
 pub(super) mod status {
-    pub(crate) const OK: u32 = 0;
+    pub(crate) const INVALID_ARGUMENT: u32 = 3;
     pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
+    pub(crate) const PERMISSION_DENIED: u32 = 7;
     pub(crate) const INTERNAL: u32 = 13;
     pub(crate) const UNAVAILABLE: u32 = 14;
+    pub(crate) const UNAUTHENTICATED: u32 = 16;
 }
 
 /// The head of a request.
-#[derive(Debug)]
 pub(super) struct Request {
-    /// The path, which names the method.
-    pub path: Vec<u8>,
+    /// The method; `None` when etcd has none with this path.
+    pub method: Option<&'static Method>,
     /// For a member: the method and the path.
     pub first: Vec<u8>,
     /// For a member: everything else but the server's name, the deadline and our token.
@@ -31,6 +34,8 @@ pub(super) struct Request {
     pub timeout: Option<Vec<u8>>,
     /// It brings a token of its own.
     pub has_token: bool,
+    /// Its messages may be compressed, so nobody can read them.
+    pub is_compressed: bool,
     /// Why it is not forwarded: the status of HTTP.
     pub refused: Option<&'static str>,
 }
@@ -53,8 +58,17 @@ impl Request {
             Some(b"POST") => Some("415"),
             _ => Some("405"),
         };
+        let is_compressed = value(b"grpc-encoding").is_some_and(|encoding| encoding != b"identity");
         let timeout = value(b"grpc-timeout").map(<[u8]>::to_vec);
-        Self { path, first, rest, timeout, has_token: value(b"token").is_some(), refused }
+        Self {
+            method: Method::find(&path),
+            first,
+            rest,
+            timeout,
+            has_token: value(b"token").is_some(),
+            is_compressed,
+            refused,
+        }
     }
 
     /// How long the client waits.

@@ -9,6 +9,7 @@ mod engine;
 mod head;
 mod peer;
 mod pilot;
+mod translate;
 
 use std::io;
 use std::sync::Arc;
@@ -20,10 +21,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use engine::{Command, Engine, Notice, WAKER};
 use peer::Socket;
+use translate::Rules;
 
 use super::listener::Client;
 use super::members::Members;
+use crate::api::namespace::Namespace;
 use crate::net::Dialer;
+use crate::settings::Settings;
 
 /// Tells the engine what to do.
 #[derive(Clone)]
@@ -64,13 +68,14 @@ pub(super) struct Native {
 
 impl Native {
     /// Starts the engine. [`pilot`] must be run with what this returns.
-    pub(super) fn start() -> io::Result<(Self, Notices)> {
+    pub(super) fn start(settings: &Settings) -> io::Result<(Self, Notices)> {
+        let rules = Rules { namespace: settings.namespace.as_deref().map(Namespace::new), ..Rules::default() };
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (commands, orders) = mpsc::channel();
         let (notices, noticed) = unbounded_channel();
         let thread = thread::Builder::new().name("calls".to_owned()).spawn(move || {
-            if let Err(err) = Engine::new(poll, orders, notices).run() {
+            if let Err(err) = Engine::new(poll, orders, notices, rules, false).run() {
                 log::error!("cannot wait for events: {err}");
                 std::process::abort();
             }

@@ -58,6 +58,7 @@ pub(super) async fn run(
         tokio::select! {
             notice = notices.recv() => match notice {
                 Some(Notice::Lost(lost)) if lost == number => pilot.current = None,
+                Some(Notice::NeedsToken) => {}
                 Some(_) => {}
                 None => return,
             },
@@ -91,7 +92,7 @@ impl Pilot {
     /// Connects to another member if there is reason to.
     async fn choose(&mut self) {
         self.dialer.refresh().await;
-        let order = self.members.order();
+        let order = self.members.order_for_calls();
         let only = match &self.current {
             None => order,
             Some(current) => match self.better(current, &order) {
@@ -147,10 +148,7 @@ impl Pilot {
     }
 
     /// Connects to the first member of these that can be reached.
-    async fn connect(
-        &self,
-        members: Vec<Arc<Member>>,
-    ) -> Option<(Arc<Member>, Instant, Result<Connected, DialError>)> {
+    async fn connect(&self, members: Vec<Arc<Member>>) -> Option<(Arc<Member>, Instant, Result<Connected, DialError>)> {
         let mut members = members.into_iter();
         let mut attempts = JoinSet::new();
         let mut last = None;

@@ -107,7 +107,7 @@ impl Tunnel {
         let listeners = listen(&listen_addr)?;
         let all = listener::describe(&listeners);
         let metrics_listeners = metrics_addr.as_ref().map(listen_tcp).transpose()?.unwrap_or_default();
-        let engine = matches!(settings.run, Run::Native { .. }).then(Native::start).transpose()?;
+        let engine = matches!(settings.run, Run::Native { .. }).then(|| Native::start(settings)).transpose()?;
         let shared = Arc::new(Shared {
             addr: listen_addr.clone(),
             members: Arc::new(Members::new(tried)),

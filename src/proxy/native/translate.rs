@@ -1,0 +1,181 @@
+//! Changes messages on their way: the keys of a namespace, and the addresses in lists of members.
+
+use std::rc::Rc;
+
+use crate::api::member_list::replace_client_urls;
+use crate::api::methods::{Method, Namespaced};
+use crate::api::namespace::{Key, Namespace};
+use crate::api::wire::{Error, Schema};
+
+use super::head::{Request, status};
+
+/// The longest message that is changed, in bytes. etcd's own limit for requests is 1.5 MB.
+const LONGEST: usize = 64 * 1024 * 1024;
+
+/// The prefix of a message: a flag for compression, and its length.
+const PREFIX: usize = 5;
+
+/// What is changed for all calls.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    pub namespace: Option<Namespace>,
+    /// Calls that see or change more than the namespace are allowed.
+    pub is_admin: bool,
+    /// What lists of members say instead of the members' own client URLs.
+    pub member_url: Option<String>,
+}
+
+/// Why a call is not forwarded, or not any further: gRPC's status, and a message for the client.
+pub(super) type Refused = (u32, &'static str);
+
+const MALFORMED: Refused = (status::INVALID_ARGUMENT, "a message of the request is not what etcd's API says");
+const UNREADABLE: Refused = (status::INTERNAL, "the member's answer cannot be read");
+
+/// What is changed in the messages of one call.
+pub(super) struct Translation {
+    rules: Rc<Rules>,
+    keys: Option<(&'static Schema<Key>, &'static Schema<Key>)>,
+    /// What each message of the request must pass before it goes on.
+    must_only_read: Option<&'static Method>,
+    lists_members: bool,
+    /// Beginnings of messages.
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Translation {
+    /// `None` when nothing is changed.
+    ///
+    /// # Errors
+    /// When the call is not allowed.
+    pub(super) fn of(rules: &Rc<Rules>, request: &Request) -> Result<Option<Box<Self>>, Refused> {
+        let lists_members = rules.member_url.is_some() && request.method.is_some_and(Method::lists_members);
+        let (mut keys, mut must_only_read) = (None, None);
+        if rules.namespace.is_some() {
+            match request.method.map(|method| (method, method.namespaced)) {
+                Some((_, Namespaced::Pass)) => {}
+                Some((_, Namespaced::Rewrite { request, answer })) => keys = Some((request, answer)),
+                Some((method, Namespaced::PassIfReadOnly)) if !rules.is_admin => must_only_read = Some(method),
+                Some((_, Namespaced::PassIfReadOnly)) => {}
+                Some((_, Namespaced::Refuse)) | None if rules.is_admin => {}
+                Some((_, Namespaced::Refuse)) => {
+                    return Err((status::PERMISSION_DENIED, "this call reaches beyond the namespace"));
+                }
+                None => {
+                    return Err((status::PERMISSION_DENIED, "this method is not known, so it may leave the namespace"));
+                }
+            }
+        }
+        if keys.is_none() && must_only_read.is_none() && !lists_members {
+            return Ok(None);
+        }
+        if request.is_compressed {
+            return Err((
+                status::INVALID_ARGUMENT,
+                "compressed messages cannot be changed: send them without compression",
+            ));
+        }
+        let rules = Rc::clone(rules);
+        Ok(Some(Box::new(Self { rules, keys, must_only_read, lists_members, request: Vec::new(), answer: Vec::new() })))
+    }
+
+    /// What the member gets for these bytes of the request.
+    pub(super) fn request(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refused> {
+        let (rules, keys, must_only_read) = (&self.rules, self.keys, self.must_only_read);
+        messages(&mut self.request, bytes, MALFORMED, |message| {
+            if must_only_read.is_some_and(|method| !method.is_read_only(message)) {
+                return Err((status::PERMISSION_DENIED, "this call reaches beyond the namespace"));
+            }
+            match (&rules.namespace, keys) {
+                (Some(namespace), Some((schema, _))) => {
+                    namespace.put_on(schema, message).map(Some).map_err(|err| match err {
+                        Error::EmptyKey => (status::INVALID_ARGUMENT, "etcdserver: key is not provided"),
+                        _ => MALFORMED,
+                    })
+                }
+                _ => Ok(None),
+            }
+        })
+    }
+
+    /// What the client gets for these bytes of the answer.
+    pub(super) fn answer(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refused> {
+        let (rules, keys, lists_members) = (&self.rules, self.keys, self.lists_members);
+        messages(&mut self.answer, bytes, UNREADABLE, |message| {
+            let changed = match (&rules.namespace, keys, &rules.member_url) {
+                (Some(namespace), Some((_, schema)), _) => namespace.take_off(schema, message),
+                (_, _, Some(url)) if lists_members => replace_client_urls(message, url),
+                _ => return Ok(None),
+            };
+            changed.map(Some).map_err(|_| UNREADABLE)
+        })
+    }
+
+    /// The answer will come from another member.
+    pub(super) fn forget_answer(&mut self) {
+        self.answer = Vec::new();
+    }
+}
+
+/// Changes the messages that are complete with these bytes; the beginning of the next one stays in `rest`.
+fn messages(
+    rest: &mut Vec<u8>,
+    bytes: &[u8],
+    bad: Refused,
+    mut change: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, Refused>,
+) -> Result<Vec<u8>, Refused> {
+    rest.extend_from_slice(bytes);
+    let mut left = &rest[..];
+    let mut out = Vec::new();
+    while let Some((&[flag, a, b, c, d], after)) = left.split_first_chunk::<PREFIX>() {
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        if length > LONGEST || flag != 0 {
+            return Err(bad);
+        }
+        let Some(message) = after.get(..length) else { break };
+        left = &after[length..];
+        let changed = change(message)?;
+        let message = changed.as_deref().unwrap_or(message);
+        out.push(0);
+        out.extend(u32::try_from(message.len()).map_err(|_| bad)?.to_be_bytes());
+        out.extend_from_slice(message);
+    }
+    let used = rest.len() - left.len();
+    rest.drain(..used);
+    if rest.is_empty() {
+        *rest = Vec::new();
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However the bytes of messages are split, the same messages come out.
+        #[test]
+        fn messages_are_found_in_any_pieces(all: Vec<Vec<u8>>, piece in 1..40_usize) {
+            let bytes: Vec<u8> = all
+                .iter()
+                .flat_map(|message| [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat())
+                .collect();
+            let (mut rest, mut out, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+            for piece in bytes.chunks(piece) {
+                let changed = messages(&mut rest, piece, MALFORMED, |message| {
+                    seen.push(message.to_vec());
+                    Ok(None)
+                });
+                out.extend(changed.unwrap());
+            }
+            prop_assert_eq!((out, seen, rest.len()), (bytes, all, 0));
+        }
+
+        #[test]
+        fn no_bytes_cause_a_panic(bytes: Vec<u8>) {
+            let _ = messages(&mut Vec::new(), &bytes, MALFORMED, |_| Ok(None));
+        }
+    }
+}
