@@ -22,7 +22,7 @@ pub(crate) use deadline::Deadline;
 pub(crate) use dial::{Connected, Dialer, Protocol, tune};
 pub(crate) use error::{DialError, Step, is_refusal};
 use http1::get;
-pub(crate) use probe::MemberConnection;
+pub(crate) use probe::{LoginError, MemberConnection};
 pub(crate) use resolve::{Found, Resolver, Target};
 pub(crate) use stream::Stream;
 

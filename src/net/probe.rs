@@ -8,6 +8,7 @@ use super::deadline::Deadline;
 use super::error::{DialError, Step, is_refusal};
 use super::http2::{Answer, Call, Http2};
 use super::stream::Stream;
+use crate::api::auth::{self, AUTHENTICATE, Refusal};
 use crate::api::status::{Header, STATUS, Status};
 use crate::settings::Scheme;
 
@@ -94,22 +95,58 @@ impl MemberConnection {
 
     /// What the member says about itself; `None` when it does not say.
     pub(crate) async fn status(&mut self, deadline: Deadline) -> Option<Status> {
-        let ask = async {
-            self.http2.cancel().await?;
-            let status = self.http2.start(STATUS, b"").await?;
-            loop {
-                let (call, answer) = self.http2.answer().await?;
-                if call == status {
-                    return io::Result::Ok(answer);
-                }
-            }
-        };
-        let answer = timeout(deadline.left(), ask).await.ok()?.ok()?;
+        let answer = timeout(deadline.left(), self.call(STATUS, b"")).await.ok()?.ok()?;
         if answer.status != Some(0) {
             return None;
         }
         // The message comes after its flag and its length.
         Status::of(answer.body.get(5..)?).ok()
+    }
+}
+
+/// Why nobody can log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LoginError {
+    /// The cluster does not accept the user name and the password.
+    Refused,
+    /// The member did not answer, or with something else.
+    Failed(String),
+}
+
+impl MemberConnection {
+    /// A token for the user; `None` when the cluster has no users.
+    pub(crate) async fn log_in(
+        &mut self,
+        username: &str,
+        password: &str,
+        deadline: Deadline,
+    ) -> Result<Option<String>, LoginError> {
+        let answer = match timeout(deadline.left(), self.call(AUTHENTICATE, &auth::request(username, password))).await {
+            Ok(answer) => answer.map_err(|err| LoginError::Failed(err.to_string()))?,
+            Err(_) => return Err(LoginError::Failed(deadline.missed(Step::Answer).to_string())),
+        };
+        let status = answer.status.unwrap_or_default();
+        match (status, Refusal::recognise(status, &answer.message)) {
+            (0, _) => match answer.body.get(5..).and_then(auth::token) {
+                Some(token) => Ok(Some(token.to_owned())),
+                None => Err(LoginError::Failed("the answer has no token".to_owned())),
+            },
+            (_, Some(Refusal::NotEnabled)) => Ok(None),
+            (_, Some(Refusal::LoginFailed | Refusal::NoUser)) => Err(LoginError::Refused),
+            _ => Err(LoginError::Failed(answer.message)),
+        }
+    }
+
+    /// The answer to one call. Answers to earlier ones are lost.
+    async fn call(&mut self, path: &str, message: &[u8]) -> io::Result<Answer> {
+        self.http2.cancel().await?;
+        let call = self.http2.start(path, message).await?;
+        loop {
+            let (answered, answer) = self.http2.answer().await?;
+            if answered == call {
+                return Ok(answer);
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod call;
 mod engine;
 mod head;
+mod login;
 mod peer;
 mod pilot;
 mod translate;
@@ -27,7 +28,7 @@ use super::listener::Client;
 use super::members::Members;
 use crate::api::namespace::Namespace;
 use crate::net::Dialer;
-use crate::settings::Settings;
+use crate::settings::{ListenAddr, Settings};
 
 /// Tells the engine what to do.
 #[derive(Clone)]
@@ -69,13 +70,18 @@ pub(super) struct Native {
 impl Native {
     /// Starts the engine. [`pilot`] must be run with what this returns.
     pub(super) fn start(settings: &Settings) -> io::Result<(Self, Notices)> {
-        let rules = Rules { namespace: settings.namespace.as_deref().map(Namespace::new), ..Rules::default() };
+        let rules = Rules {
+            namespace: settings.namespace.as_deref().map(Namespace::new),
+            is_admin: settings.namespace_admin,
+            member_url: (!settings.keeps_member_urls).then(|| client_url(&settings.listen_addr)),
+        };
+        let logs_in = settings.login.is_some();
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (commands, orders) = mpsc::channel();
         let (notices, noticed) = unbounded_channel();
         let thread = thread::Builder::new().name("calls".to_owned()).spawn(move || {
-            if let Err(err) = Engine::new(poll, orders, notices, rules, false).run() {
+            if let Err(err) = Engine::new(poll, orders, notices, rules, logs_in).run() {
                 log::error!("cannot wait for events: {err}");
                 std::process::abort();
             }
@@ -96,7 +102,21 @@ impl Drop for Native {
 /// What the engine says.
 pub(super) struct Notices(UnboundedReceiver<Notice>);
 
-/// Keeps the engine connected to a member. Never ends.
-pub(super) async fn steer(members: Arc<Members>, dialer: Arc<Dialer>, engine: Handle, notices: Notices) {
-    pilot::run(members, dialer, engine, notices.0).await;
+/// Keeps the engine connected to a member, and logged in. Never ends.
+pub(super) async fn steer(
+    members: Arc<Members>,
+    dialer: Arc<Dialer>,
+    engine: Handle,
+    notices: Notices,
+    settings: Settings,
+) {
+    pilot::run(members, dialer, engine, notices.0, &settings).await;
+}
+
+/// The proxy's own address, as a client URL of a member.
+fn client_url(addr: &ListenAddr) -> String {
+    match addr {
+        ListenAddr::Tcp(addr) => format!("http://{addr}"),
+        ListenAddr::Unix(path) => format!("unix://{}", path.display()),
+    }
 }

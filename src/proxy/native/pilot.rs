@@ -11,9 +11,12 @@ use tokio::time::{sleep, timeout};
 
 use super::Handle;
 use super::engine::{Command, Link, Notice};
+use super::login::Clerk;
 use super::peer::Socket;
 use crate::net::{Connected, Deadline, DialError, Dialer, Protocol};
+use crate::os::log::Throttle;
 use crate::proxy::members::{Member, Members};
+use crate::settings::{Prefer, Settings};
 
 /// The time for one member: to connect, and to complete the TLS handshake.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,25 +48,28 @@ pub(super) async fn run(
     dialer: Arc<Dialer>,
     engine: Handle,
     mut notices: UnboundedReceiver<Notice>,
+    settings: &Settings,
 ) {
-    let mut pilot = Pilot { members, dialer, engine, current: None, number: 0 };
+    let clerk = settings.login.clone().map(|login| {
+        let (members, dialer, engine) = (Arc::clone(&members), Arc::clone(&dialer), engine.clone());
+        Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default() })
+    });
+    let mut pilot = Pilot { members, dialer, engine, prefer: settings.prefer, current: None, number: 0 };
     loop {
         pilot.choose().await;
-        let Some(current) = &pilot.current else {
-            sleep(PAUSE).await;
-            continue;
-        };
-        let number = current.number;
-        let news = pilot.members.news();
+        let interval = if pilot.current.is_some() { INTERVAL } else { PAUSE };
         tokio::select! {
-            notice = notices.recv() => match notice {
-                Some(Notice::Lost(lost)) if lost == number => pilot.current = None,
-                Some(Notice::NeedsToken) => {}
-                Some(_) => {}
-                None => return,
+            notice = notices.recv() => match (notice, &clerk) {
+                (Some(Notice::Lost(lost)), _) => pilot.lost(lost),
+                (Some(Notice::NeedsToken), Some(clerk)) => {
+                    let clerk = Arc::clone(clerk);
+                    tokio::spawn(async move { clerk.get_token().await });
+                }
+                (Some(Notice::NeedsToken), None) => {}
+                (None, _) => return,
             },
-            () = news => {}
-            () = sleep(INTERVAL) => {}
+            () = pilot.members.news() => {}
+            () = sleep(interval) => {}
         }
     }
 }
@@ -84,15 +90,23 @@ struct Pilot {
     members: Arc<Members>,
     dialer: Arc<Dialer>,
     engine: Handle,
+    prefer: Prefer,
     current: Option<Current>,
     number: u64,
 }
 
 impl Pilot {
+    fn lost(&mut self, number: u64) {
+        self.current.take_if(|current| current.number == number);
+    }
+
     /// Connects to another member if there is reason to.
     async fn choose(&mut self) {
         self.dialer.refresh().await;
-        let order = self.members.order_for_calls();
+        let order = match self.prefer {
+            Prefer::Leader => self.members.order_for_calls(),
+            Prefer::Spread | Prefer::Nearest => self.members.order(),
+        };
         let only = match &self.current {
             None => order,
             Some(current) => match self.better(current, &order) {
@@ -112,7 +126,10 @@ impl Pilot {
             return (current.generation != self.dialer.generation()).then(|| Arc::clone(first));
         }
         let is_bad = current.member.is_down() || current.member.is_in_trouble() || current.member.is_retired();
-        let is_leader = first.is_leader() && !current.member.is_leader() && current.since.elapsed() > HASTE;
+        let is_leader = self.prefer == Prefer::Leader
+            && first.is_leader()
+            && !current.member.is_leader()
+            && current.since.elapsed() > HASTE;
         (is_bad || is_leader).then(|| Arc::clone(first))
     }
 

@@ -121,7 +121,7 @@ impl Tunnel {
         });
         let (native, notices) = engine.unzip();
         let (stop, mut stopped) = watch::channel(false);
-        let tunnel = Arc::clone(&shared);
+        let (tunnel, settings) = (Arc::clone(&shared), settings.clone());
         drop(in_runtime);
         let thread = thread::Builder::new().name("tunnel".to_owned()).spawn(move || {
             runtime.block_on(async {
@@ -135,7 +135,7 @@ impl Tunnel {
                 let names = Arc::new(Names { members, dialer, resolver: Resolver::default() });
                 if let (Some(engine), Some(notices)) = (&tunnel.engine, notices) {
                     let (members, dialer) = (Arc::clone(&tunnel.members), Arc::clone(&tunnel.dialer));
-                    tokio::spawn(native::steer(members, dialer, engine.clone(), notices));
+                    tokio::spawn(native::steer(members, dialer, engine.clone(), notices, settings));
                 }
                 tokio::spawn(names.follow(endpoints, discovery_srv, tls.is_configured()));
                 let _ = stopped.changed().await;
