@@ -18,9 +18,9 @@ pub(crate) fn request(name: &str, password: &str) -> Vec<u8> {
 pub(crate) fn token(answer: &[u8]) -> Option<&str> {
     let mut token = None;
     for field in fields(answer) {
-        match field.ok()? {
-            field if field.number == 2 => token = Some(field.value),
-            _ => {}
+        let field = field.ok()?;
+        if field.number == 2 {
+            token = Some(field.value);
         }
     }
     let Some(Value::Bytes(token)) = token else { return None };

@@ -115,10 +115,9 @@ impl Namespace {
         let inside = old.bytes.strip_prefix(&*self.prefix).map(|key| [NONE, key]);
         match old.what {
             Key::Named if old.bytes.is_empty() => Err(Error::EmptyKey),
-            Key::Named | Key::MayBeEmpty => Ok(Some([&self.prefix, old.bytes])),
             Key::RangeEnd if old.bytes.is_empty() => Ok(Some([NONE, NONE])),
             Key::RangeEnd if old.bytes == b"\0" => Ok(Some([&self.end, NONE])),
-            Key::RangeEnd => Ok(Some([&self.prefix, old.bytes])),
+            Key::Named | Key::MayBeEmpty | Key::RangeEnd => Ok(Some([&self.prefix, old.bytes])),
             Key::Answered => inside.map(Some).ok_or(Error::Outside),
             Key::Listed => Ok(inside),
         }

@@ -20,9 +20,8 @@ impl Header {
     pub(crate) fn of(answer: &[u8]) -> Result<Self, Malformed> {
         let mut header = Self::default();
         for field in fields(answer) {
-            match field?.number_and_value() {
-                (1, Value::Bytes(message)) => header.read(message)?,
-                _ => {}
+            if let (1, Value::Bytes(message)) = field?.number_and_value() {
+                header.read(message)?;
             }
         }
         Ok(header)

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best")]
 
-mod api_namespace;
+mod api_calls;
 mod arm64;
 mod bindings;
 mod build;

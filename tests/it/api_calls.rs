@@ -1,4 +1,4 @@
-//! The messages of a namespace, sent to a real etcd: it must do what etcd's own proxy does with its `--namespace`.
+//! What `src/api/` knows of etcd's API, tried with a real etcd.
 
 use std::process::Stdio;
 
@@ -11,10 +11,13 @@ use tonic::codegen::tokio_stream::{StreamExt as _, once, pending};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use crate::api::methods::{Method, Namespaced};
+use crate::api::auth::{self, AUTHENTICATE, Refusal};
+use crate::api::member_list::replace_client_urls;
+use crate::api::methods::{METHODS, Method, Namespaced};
 use crate::api::namespace::Namespace;
-use crate::api::wire::{Error, Rule, Schema, rewrite};
-use crate::support::{Cluster, Process, etcdproxy, unique_addr, wait_ready};
+use crate::api::status::{self, Header};
+use crate::api::wire::{Error, Field, Rule, Schema, Value, fields, rewrite};
+use crate::support::{Cluster, Process, enable_auth, etcdproxy, unique_addr, wait_ready};
 
 const PREFIX: &str = "ns/";
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -108,6 +111,70 @@ fn put(key: &str, value: &str) -> Vec<u8> {
 async fn put_neighbours(member: &mut Grpc<Channel>) {
     for key in ["a", "ns", "ns.", "ns0", "z"] {
         call(member, PUT, put(key, "outside")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn etcd_has_every_method() {
+    let cluster = Cluster::start(1);
+    let member = &mut connect(cluster.client_addr(0)).await;
+    for method in &METHODS {
+        // Not protobuf, so nothing is carried out.
+        let refused = call(member, method.path, vec![0xff]).await.unwrap_err();
+        assert_ne!(refused.code(), Code::Unimplemented, "{}", method.path);
+    }
+    let unknown = call(member, "/etcdserverpb.KV/Unknown", vec![0xff]).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn what_a_member_says_of_itself() {
+    let cluster = Cluster::start(1);
+    let member = &mut connect(cluster.client_addr(0)).await;
+    let put = Header::of(&call(member, PUT, put("a", "1")).await.unwrap()).unwrap();
+    assert_eq!(put.revision, 2);
+    let status = status::Status::of(&call(member, status::STATUS, Vec::new()).await.unwrap()).unwrap();
+    assert!(status.is_leader() && !status.is_learner && status.alarms().is_empty(), "{status:?}");
+    assert_eq!((status.header, status.raft_term), (put, put.raft_term));
+
+    let list = call(member, "/etcdserverpb.Cluster/MemberList", Vec::new()).await.unwrap();
+    let has = |list: &[u8], text: &str| list.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(has(&list, cluster.client_addr(0)) && has(&list, "m1"));
+    let replaced = replace_client_urls(&list, "http://localhost:2379").unwrap();
+    assert!(!has(&replaced, cluster.client_addr(0)) && has(&replaced, "m1") && has(&replaced, "localhost:2379"));
+    assert_eq!(replace_client_urls(&replaced, &cluster.endpoints()).unwrap(), list);
+
+    // An alarm that a person has set.
+    let no_space = [number(1, 1), number(3, 1)].concat();
+    call(member, "/etcdserverpb.Maintenance/Alarm", no_space).await.unwrap();
+    let status = status::Status::of(&call(member, status::STATUS, Vec::new()).await.unwrap()).unwrap();
+    assert_eq!(status.alarms(), ["NOSPACE"]);
+}
+
+#[tokio::test]
+async fn logging_in() {
+    let cluster = Cluster::start(1);
+    let client = etcd_client::Client::connect([cluster.endpoints()], None).await.unwrap();
+    enable_auth(&client, &[("root", "r"), ("app", "secret")]).await;
+    let member = &mut connect(cluster.client_addr(0)).await;
+    let refusal = |refused: Status| Refusal::recognise(refused.code() as u32, refused.message()).unwrap();
+
+    let anonymous = call(member, PUT, put("app/a", "1")).await.unwrap_err();
+    assert_eq!(refusal(anonymous), Refusal::NoUser);
+    let wrong = call(member, AUTHENTICATE, auth::request("app", "wrong")).await.unwrap_err();
+    assert_eq!(refusal(wrong), Refusal::LoginFailed);
+    let answer = call(member, AUTHENTICATE, auth::request("app", "secret")).await.unwrap();
+    let token = auth::token(&answer).unwrap();
+    for (token, key, expected) in [
+        (token, "app/a", None),
+        (token, "a", Some(Refusal::PermissionDenied)),
+        ("bad.1", "app/a", Some(Refusal::InvalidToken)),
+    ] {
+        let mut request = Request::new(put(key, "1"));
+        request.metadata_mut().insert("token", token.parse().unwrap());
+        member.ready().await.unwrap();
+        let answer = member.unary(request, PathAndQuery::from_static(PUT), Raw).await;
+        assert_eq!(answer.err().map(refusal), expected, "{key}");
     }
 }
 
@@ -220,7 +287,7 @@ async fn locks_elections_leases_and_watches_stay_inside() {
 /// All keys of the store.
 async fn keys(member: &mut Grpc<Channel>) -> Vec<String> {
     let answer = call(member, RANGE, [range("\0", "\0"), number(8, 1)].concat()).await.unwrap();
-    let pairs = crate::api::wire::fields(&answer).map(Result::unwrap).filter(|field| field.number == 2);
+    let pairs = fields(&answer).map(Result::unwrap).filter(|field| field.number == 2);
     pairs.map(|pair| String::from_utf8(contents(pair).remove(0)).unwrap()).collect()
 }
 
@@ -231,18 +298,18 @@ fn only_field(message: &[u8]) -> Vec<u8> {
     found.remove(0)
 }
 
-fn contents(field: crate::api::wire::Field<'_>) -> Vec<Vec<u8>> {
+fn contents(field: Field<'_>) -> Vec<Vec<u8>> {
     match field.value {
-        crate::api::wire::Value::Bytes(message) => values(message),
+        Value::Bytes(message) => values(message),
         other => panic!("{other:?}"),
     }
 }
 
 /// The values of a message's fields that are bytes.
 fn values(message: &[u8]) -> Vec<Vec<u8>> {
-    let bytes = |field: crate::api::wire::Field<'_>| match field.value {
-        crate::api::wire::Value::Bytes(bytes) => Some(bytes.to_vec()),
+    let bytes = |field: Field<'_>| match field.value {
+        Value::Bytes(bytes) => Some(bytes.to_vec()),
         _ => None,
     };
-    crate::api::wire::fields(message).map(Result::unwrap).filter_map(bytes).collect()
+    fields(message).map(Result::unwrap).filter_map(bytes).collect()
 }
