@@ -3,7 +3,6 @@
 //! `argv[0]` or the sub-command picks a role: called as `etcd`, `etcdctl` or `etcdutl` (a link of that name)
 //! it becomes that program; called by any other name it is the command line of `etcdproxy`.
 
-#[allow(dead_code, reason = "the native mode, which uses it, comes next")]
 mod api;
 mod buildpack;
 mod commands;

@@ -130,6 +130,8 @@ pub struct Connection {
     received: u32,
     /// Streams with data that their own window takes.
     queue: VecDeque<u32>,
+    /// Bytes of all streams that wait.
+    held: usize,
     /// Tags of streams, and how many bytes of them went out from what was pending.
     sent: Vec<(u64, usize)>,
     /// Frames that the peer may still send at no cost, and when that was known.
@@ -191,6 +193,7 @@ impl Connection {
             send_window: INITIAL_WINDOW.into(),
             received: 0,
             queue: VecDeque::new(),
+            held: 0,
             sent: Vec::new(),
             credit: BURST,
             second: 0,
@@ -330,8 +333,15 @@ impl Connection {
         }
         let Some(stream) = self.streams.get_mut(&id) else { return bytes.len() };
         stream.pending.get_or_insert_default().push(&bytes[now..]);
+        self.held += bytes.len() - now;
         self.enqueue(id);
         now
+    }
+
+    /// How many bytes of data wait, on all streams.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Whether data of this stream still waits.
@@ -342,7 +352,7 @@ impl Connection {
 
     /// Gives a stream up. One that is gone stays so.
     pub fn reset(&mut self, id: u32, code: Code) {
-        if self.streams.remove(&id).is_some() {
+        if self.remove(id).is_some() {
             frame::write(&mut self.out, RESET, 0, id, &code.0.to_be_bytes());
         }
     }
@@ -384,8 +394,15 @@ impl Connection {
 
     /// Takes the streams after `last` out: their ids and tags.
     pub fn take_streams(&mut self, last: u32) -> Vec<(u32, u64)> {
-        let taken = self.streams.extract_if(|id, _| *id > last);
-        taken.map(|(id, stream)| (id, stream.tag)).filter(|(_, tag)| *tag != UNTAGGED).collect()
+        let ids: Vec<u32> = self.streams.keys().copied().filter(|id| *id > last).collect();
+        let taken = ids.into_iter().filter_map(|id| Some((id, self.remove(id)?.tag)));
+        taken.filter(|(_, tag)| *tag != UNTAGGED).collect()
+    }
+
+    fn remove(&mut self, id: u32) -> Option<Stream> {
+        let stream = self.streams.remove(&id)?;
+        self.held -= stream.pending.as_ref().map_or(0, |pending| pending.left());
+        Some(stream)
     }
 
     /// Sends data that waits, as far as the windows and the output take it.
@@ -412,6 +429,7 @@ impl Connection {
         }
         let range = pending.sent..pending.sent + now;
         pending.sent += now;
+        self.held -= now;
         if is_last {
             let ends_with_data = ends && pending.trailers.is_none();
             if now > 0 || ends_with_data {
@@ -477,7 +495,7 @@ impl Connection {
     /// Our end has been sent. A server that has answered wants no more of the request (section 8.1).
     fn sent_end(&mut self, id: u32) {
         match self.streams.get(&id) {
-            Some(stream) if stream.receive_closed => drop(self.streams.remove(&id)),
+            Some(stream) if stream.receive_closed => drop(self.remove(id)),
             Some(_) if self.role == Role::Server => self.reset(id, Code::NO_ERROR),
             _ => {}
         }
@@ -489,7 +507,7 @@ impl Connection {
         stream.receive_closed = true;
         let is_sent = stream.send_closed && stream.pending.is_none();
         if is_sent {
-            self.streams.remove(&id);
+            self.remove(id);
         } else if self.role == Role::Client {
             self.reset(id, Code::CANCEL);
         }
@@ -659,7 +677,7 @@ impl Connection {
         let code = Code(u32::from_be_bytes(*sized(payload)?));
         self.must_not_be_idle(frame.stream)?;
         self.spend()?;
-        let Some(stream) = self.streams.remove(&frame.stream) else { return Ok(None) };
+        let Some(stream) = self.remove(frame.stream) else { return Ok(None) };
         let event = Event::Reset { stream: frame.stream, tag: stream.tag, code };
         Ok((stream.tag != UNTAGGED).then_some(event))
     }

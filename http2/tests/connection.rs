@@ -410,6 +410,7 @@ proptest! {
                 }
             }
         }
+        prop_assert_eq!((client.connection.held(), server.connection.held()), (0, 0));
         for ((from_client, stream), bytes) in said {
             let heard = if from_client { &server.heard } else { &client.heard };
             let heard = heard.get(&stream).map(|heard| &heard.bytes[..]).unwrap_or_default();

@@ -85,7 +85,7 @@ pub(crate) static METHODS: [Method; 52] = [
     method("/etcdserverpb.Auth/UserList", Unary, Always, Refuse),
     method("/etcdserverpb.Auth/UserRevokeRole", Unary, Never, Refuse),
     method("/etcdserverpb.Cluster/MemberAdd", Unary, Never, Refuse),
-    method("/etcdserverpb.Cluster/MemberList", Unary, Always, Refuse),
+    method("/etcdserverpb.Cluster/MemberList", Unary, Always, Pass),
     method("/etcdserverpb.Cluster/MemberPromote", Unary, Never, Refuse),
     method("/etcdserverpb.Cluster/MemberRemove", Unary, Never, Refuse),
     method("/etcdserverpb.Cluster/MemberUpdate", Unary, Never, Refuse),

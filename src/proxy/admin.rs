@@ -138,6 +138,12 @@ pub(super) async fn answer(client: impl AsyncRead + AsyncWrite + Unpin, page: Pa
     send(client, &response, head).await;
 }
 
+/// Answers a request that is not forwarded, and closes the connection.
+pub(super) async fn refuse(client: impl AsyncRead + AsyncWrite + Unpin, status: &'static str, why: &str) {
+    let response = Response { status, content_type: "text/plain; charset=utf-8", body: why.to_owned() };
+    send(client, &response, false).await;
+}
+
 /// In the form of etcd's proxy.
 fn health(health: Result<String, String>) -> Response {
     let (status, health, reason) = match health {

@@ -123,7 +123,7 @@ fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
     let cluster = Cluster::start(1);
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
     let mut supply = staging.supply("0");
-    supply.env("BP_ETCDPROXY_MODE", "tunnel").env("BP_ETCDPROXY_SIDECAR", "true").env("BP_ETCDPROXY_MEMORY", "16");
+    supply.env("BP_ETCDPROXY_MODE", "native").env("BP_ETCDPROXY_SIDECAR", "true").env("BP_ETCDPROXY_MEMORY", "16");
     let (code, stdout, _) = finish(&mut supply);
     assert_eq!((code, stdout.lines().nth(1)), (0, Some("-----> Supplying the tunnel, which needs no etcd")));
     assert!(
@@ -135,7 +135,7 @@ fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
     assert!(!staging.text("deps/0/config.yml").contains("etcd_version"));
     assert!(staging.text("deps/0/launch.yml").contains(" --mode tunnel --memory 16"));
     let addr = unique_addr();
-    let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
+    let args = ["run", "--mode", "native", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
     let _tunnel = Process::start(staging.launcher(&args).stderr(Stdio::null()));
     wait_ready(&addr);
 }
@@ -144,7 +144,7 @@ fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
 fn in_a_droplet_without_etcd_auto_is_the_tunnel_and_what_needs_etcd_says_so() {
     let staging = Staging::new();
     let cluster = Cluster::start(1);
-    assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_MODE", "tunnel")).0, 0);
+    assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_MODE", "native")).0, 0);
     let (endpoints, addr) = (cluster.endpoints(), unique_addr());
     let why = "etcdproxy: mode tunnel: this launcher has no etcd\n";
 

@@ -454,7 +454,7 @@ fn ours(mode: &str, endpoint: &str, files: &[(&str, PathBuf)]) -> Result<String,
 #[track_caller]
 fn check(name: &str, expected: Outcome, dir: &Path, endpoint: &str, files: &[(&str, PathBuf)]) {
     let etcd = etcd_connects(dir, endpoint, files);
-    let tunnel = ours("tunnel", endpoint, files);
+    let tunnel = ours("native", endpoint, files);
     let found = format!("etcd: {etcd}, ours: {tunnel:?}");
     match expected {
         Connects => assert!(etcd && tunnel.is_ok(), "{name}: {found}"),

@@ -154,7 +154,7 @@ fn probes_name_the_server_as_the_application_does() {
     let listener = TcpListener::bind((unique_host(), 0)).unwrap();
     let endpoint = listener.local_addr().unwrap().to_string();
     let addr = unique_addr();
-    for (mode, authority) in [("tunnel", &addr), ("grpc-proxy", &endpoint)] {
+    for (mode, authority) in [("native", &addr), ("grpc-proxy", &endpoint)] {
         let args = ["run", "--mode", mode, "--endpoints", &endpoint, "--listen-addr", &addr];
         let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
         let (mut client, _) = listener.accept().unwrap();

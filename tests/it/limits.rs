@@ -87,7 +87,7 @@ fn proxy(mode: &str, cluster: &Cluster, flags: &[&str]) -> (Process, String) {
 async fn etcds_proxy_has_the_limits_of_the_document_and_the_tunnel_has_not() {
     let cluster = Cluster::start_with(&["--max-request-bytes=10000000"]);
     let (_proxy, through_proxy) = proxy("grpc-proxy", &cluster, &[]);
-    let (_tunnel, through_tunnel) = proxy("tunnel", &cluster, &[]);
+    let (_tunnel, through_tunnel) = proxy("native", &cluster, &[]);
     let (direct, proxied, tunnelled) =
         tokio::join!(seen(cluster.client_addr(0)), seen(&through_proxy), seen(&through_tunnel));
     for (n, (row, expected)) in ROWS.into_iter().enumerate() {

@@ -32,13 +32,13 @@ fn localhost() -> (String, String) {
 fn the_tunnel_listens_on_all_loopback_addresses_of_localhost() {
     let cluster = Cluster::start(1);
     let (addr, port) = localhost();
-    let tunnel = Process::start(&mut run("tunnel", &cluster.endpoints(), &addr));
+    let tunnel = Process::start(&mut run("native", &cluster.endpoints(), &addr));
     wait_ready(&addr);
     let each = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
     for one in &each {
         assert!(http(one, "GET", "/version").contains("etcdserver"));
         assert!(is_ready(one));
-        let mut second = Process::start(&mut run("tunnel", &cluster.endpoints(), one));
+        let mut second = Process::start(&mut run("native", &cluster.endpoints(), one));
         let mut lines = BufReader::new(second.stderr()).lines().map_while(Result::ok);
         assert_eq!(lines.next(), Some(format!("etcdproxy: another etcd proxy serves {one}: standing by")));
         let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", one, "--listen-addr", &addr]));
@@ -52,7 +52,7 @@ fn the_tunnel_listens_on_all_loopback_addresses_of_localhost() {
 fn a_program_on_one_address_of_localhost_is_named() {
     let (addr, port) = localhost();
     let other = TcpListener::bind(format!("[::1]:{port}")).unwrap();
-    let args = ["run", "--mode", "tunnel", "--endpoints", "h:1", "--listen-addr", &addr];
+    let args = ["run", "--mode", "native", "--endpoints", "h:1", "--listen-addr", &addr];
     let asked = std::thread::spawn(move || drop(other.incoming().flatten().take(3).collect::<Vec<TcpStream>>()));
     let line = fails_with(78, &mut etcdproxy(args));
     assert!(line.starts_with(&format!("etcdproxy: error: [::1]:{port} is in use by ")), "{line}");
@@ -78,7 +78,7 @@ fn etcd_listens_on_one_address_of_localhost_and_a_line_says_which() {
 
 #[test]
 fn a_name_without_an_address_is_waited_for() {
-    for mode in ["grpc-proxy", "tunnel"] {
+    for mode in ["grpc-proxy", "native"] {
         let mut proxy = Process::start(&mut run(mode, "127.0.0.1:1", "nohost.invalid:2379"));
         let mut lines = BufReader::new(proxy.stderr()).lines().map_while(Result::ok);
         let line = lines.next().unwrap();
@@ -150,9 +150,9 @@ fn a_socket_that_somebody_serves_is_left_to_him_and_a_dead_one_is_replaced() {
     let cluster = Cluster::start(1);
     let (_dir, addr) = socket();
     drop(UnixListener::bind(file_of(&addr)).unwrap());
-    let mut first = Process::start(&mut run("tunnel", &cluster.endpoints(), &addr));
+    let mut first = Process::start(&mut run("native", &cluster.endpoints(), &addr));
     wait_ready(&addr);
-    let mut second = Process::start(&mut run("tunnel", &cluster.endpoints(), &addr));
+    let mut second = Process::start(&mut run("native", &cluster.endpoints(), &addr));
     let mut lines = BufReader::new(second.stderr()).lines().map_while(Result::ok);
     assert_eq!(lines.next(), Some(format!("etcdproxy: another etcd proxy serves {addr}: standing by")));
     first.kill();
@@ -163,7 +163,7 @@ fn a_socket_that_somebody_serves_is_left_to_him_and_a_dead_one_is_replaced() {
 #[test]
 fn a_file_or_socket_of_another_program_is_an_error_and_stays() {
     let (_dir, addr) = socket();
-    let error = || fails_with(78, run("tunnel", "127.0.0.1:1", &addr).args(["--preflight", "off"]));
+    let error = || fails_with(78, run("native", "127.0.0.1:1", &addr).args(["--preflight", "off"]));
     fs::write(file_of(&addr), "data").unwrap();
     let line = format!(
         "etcdproxy: error: cannot listen on {addr}: this file is not a socket: move it away, or choose another path"
@@ -176,7 +176,7 @@ fn a_file_or_socket_of_another_program_is_an_error_and_stays() {
     let line = error();
     assert!(line.starts_with(&format!("etcdproxy: error: {addr} is in use by ")), "{line}");
     closes.join().unwrap();
-    let line = fails_with(78, run("tunnel", "127.0.0.1:1", "unix:///no/such/dir/s").args(["--preflight", "off"]));
+    let line = fails_with(78, run("native", "127.0.0.1:1", "unix:///no/such/dir/s").args(["--preflight", "off"]));
     assert!(line.contains("cannot listen on unix:///no/such/dir/s: No such file or directory"), "{line}");
 }
 
@@ -223,7 +223,7 @@ mod needs_root {
         fs::write(&hosts, format!("{ip} etcd.internal\n{two} etcd.internal\n192.0.2.1 elsewhere.internal\n")).unwrap();
         let addr = format!("etcd.internal:{port}");
         let endpoints = cluster.endpoints();
-        let run = ["run", "--mode", "tunnel", "--endpoints", &endpoints, "--listen-addr"];
+        let run = ["run", "--mode", "native", "--endpoints", &endpoints, "--listen-addr"];
         let metrics = format!("etcd.internal:{}", unique_addr().rsplit_once(':').unwrap().1);
         let mut command = with_hosts(&hosts, &[&run[..], &[&addr, "--metrics-addr", &metrics]].concat());
         let tunnel = Process::start(command.stderr(Stdio::piped()));
@@ -245,7 +245,7 @@ mod needs_root {
     fn process_1_ends_by_sigterm_while_it_waits_to_become_etcd() {
         let cluster = Cluster::start(1);
         let addr = unique_addr();
-        let _first = Process::start(&mut run("tunnel", &cluster.endpoints(), &addr));
+        let _first = Process::start(&mut run("native", &cluster.endpoints(), &addr));
         wait_ready(&addr);
         for (addr, line) in
             [(addr.as_str(), ": standing by\n"), ("nohost.invalid:2379", "; trying again every second\n")]
@@ -269,12 +269,12 @@ mod needs_root {
         let silent = TcpListener::bind((unique_host(), 0)).unwrap();
         let mut squatter = as_user(65534, &binary());
         let endpoint = silent.local_addr().unwrap().to_string();
-        squatter.args(["run", "--mode", "tunnel", "--endpoints", &endpoint, "--listen-addr", &addr]);
+        squatter.args(["run", "--mode", "native", "--endpoints", &endpoint, "--listen-addr", &addr]);
         let squatter = Process::start(squatter.stderr(Stdio::null()));
         let name = format!("@etcdproxy/{addr}");
         eventually("it holds the name", || fs::read_to_string("/proc/net/unix").unwrap().contains(&name));
         squatter.signal(Signal::SIGSTOP);
-        let mut proxy = Process::start(&mut run("tunnel", &cluster.endpoints(), &addr));
+        let mut proxy = Process::start(&mut run("native", &cluster.endpoints(), &addr));
         let mut lines = BufReader::new(proxy.stderr()).lines().map_while(Result::ok);
         assert_eq!(lines.next(), Some(format!("etcdproxy: another etcd proxy serves {addr}: standing by")));
         let line = format!("another user's program reserves {addr}, but nothing has listened there for 1");

@@ -189,7 +189,7 @@ fn run(args: &[&str]) -> Command {
 }
 
 fn tunnel(endpoints: &str) -> Process {
-    Process::start(&mut run(&["--mode", "tunnel", "--endpoints", endpoints]))
+    Process::start(&mut run(&["--mode", "native", "--endpoints", endpoints]))
 }
 
 /// Runs `test` in an event loop of this thread's namespaces.
@@ -332,7 +332,7 @@ fn an_error_for_one_kind_of_address_does_not_hide_the_other() {
         Reply::Addresses(vec!["::1".parse().unwrap()]),
     ] {
         network.set("etcd.test", AAAA, reply);
-        for mode in ["tunnel", "grpc-proxy"] {
+        for mode in ["native", "grpc-proxy"] {
             let args = ["--mode", mode, "--preflight", "strict", "--endpoints", "etcd.test:2379"];
             let mut proxy = Process::start(&mut run(&args));
             wait_ready(LISTEN);
@@ -434,7 +434,7 @@ fn the_file_of_hosts_comes_before_dns_and_its_search_list() {
         write(network.dir.path(), "resolv.conf", &format!("nameserver 127.0.0.53\n{options}"));
         for name in ["etcd1", "etcd.internal.example"] {
             let endpoint = format!("{name}:2379");
-            let args = ["--mode", "tunnel", "--preflight", "strict", "--endpoints", &endpoint];
+            let args = ["--mode", "native", "--preflight", "strict", "--endpoints", &endpoint];
             let _tunnel = Process::start(&mut run(&args));
             wait_ready(LISTEN);
         }
@@ -500,7 +500,7 @@ fn a_look_up_of_the_name_to_listen_on_does_not_keep_signals_waiting() {
     let _silent = ["127.0.0.54:53", "127.0.0.55:53"].map(|addr| UdpSocket::bind(addr).unwrap());
     let servers = "nameserver 127.0.0.54\nnameserver 127.0.0.55\nsearch a.test b.test c.test\n";
     std::fs::write(network.dir.path().join("resolv.conf"), servers).unwrap();
-    for mode in ["tunnel", "grpc-proxy"] {
+    for mode in ["native", "grpc-proxy"] {
         let begin = Instant::now();
         let args = ["run", "--mode", mode, "--endpoints", "127.0.0.1:1", "--listen-addr", "own:2379"];
         let mut proxy = Process::start(etcdproxy(args).stderr(Stdio::piped()));
@@ -520,7 +520,7 @@ fn exec_replaces_another_proxy_although_dns_has_failed_meanwhile() {
     let mut first = tunnel(&format!("{}:{PORT}", HOSTS[0]));
     wait_ready(LISTEN);
     let endpoint = format!("{}:{PORT}", HOSTS[0]);
-    let args = ["exec", "--mode", "tunnel", "--endpoints", &endpoint, "--listen-addr", "listen.test:2379", "--"];
+    let args = ["exec", "--mode", "native", "--endpoints", &endpoint, "--listen-addr", "listen.test:2379", "--"];
     let mut exec =
         Process::start(etcdproxy(args).args(["sh", "-c", "echo runs >&2; exec sleep 60"]).stderr(Stdio::piped()));
     let mut log = Lines::of(&mut exec);

@@ -56,7 +56,7 @@ fn a_key_and_a_password_exist_only_in_memory() {
 
     // Whatever the proxy writes, it writes below this directory.
     let scratch = tempfile::tempdir().unwrap();
-    for (mode, supervised) in [("grpc-proxy", false), ("grpc-proxy", true), ("tunnel", true)] {
+    for (mode, supervised) in [("grpc-proxy", false), ("grpc-proxy", true), ("native", true)] {
         let addr = free_addr(&host);
         let mut run = etcdproxy(["run", "--mode", mode, "--listen-addr", &addr]);
         run.env("VCAP_SERVICES", &services).env("TMPDIR", scratch.path()).env("HOME", scratch.path());

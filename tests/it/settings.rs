@@ -72,7 +72,7 @@ fn a_misspelled_variable_is_warned_of() {
 
 #[test]
 fn the_tunnel_refuses_an_http_proxy_that_it_would_not_use() {
-    let mut run = etcdproxy(["run", "--mode", "tunnel", "--endpoints", "h:1"]);
+    let mut run = etcdproxy(["run", "--mode", "native", "--endpoints", "h:1"]);
     run.env("ETCDPROXY_USE_HTTP_PROXY", "yes").env("HTTPS_PROXY", "http://u:s3cret@127.0.0.1:1");
     let line = fails_with(78, &mut run);
     let problem = "ETCDPROXY_USE_HTTP_PROXY: the tunnel connects to the members itself, not through HTTPS_PROXY: ";

@@ -138,7 +138,7 @@ async fn client_certificates_of_version_1_work_too() {
     let site = Site::new();
     let cluster = site.cluster(true);
     let other = site.authority.client(None);
-    for (name, mode) in [(None, "grpc-proxy"), (Some("app"), "tunnel")] {
+    for (name, mode) in [(None, "grpc-proxy"), (Some("app"), "native")] {
         let client = site.authority.client_of_version_1(name);
         let run = || {
             let mut command = bare();
@@ -215,7 +215,7 @@ fn a_certificate_that_expires_soon_is_a_warning() {
 
 /// The proxy as `exec` of etcd, supervised, and as a tunnel.
 const RUNS: [&[&str]; 3] =
-    [&["--mode", "grpc-proxy"], &["--mode", "grpc-proxy", "--drain", "0s"], &["--mode", "tunnel", "--drain", "0s"]];
+    [&["--mode", "grpc-proxy"], &["--mode", "grpc-proxy", "--drain", "0s"], &["--mode", "native", "--drain", "0s"]];
 
 #[test]
 fn files_that_are_not_there_yet_are_waited_for() {
@@ -304,7 +304,7 @@ fn a_renewal_while_the_proxy_stands_by_is_noticed() {
     let (dir, addr) = (tempfile::tempdir().unwrap(), free_addr(&site.host));
     let old = write(dir.path(), "ca.pem", &Authority::new("old").pem);
     let start = |ca: &std::path::Path| {
-        let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
+        let args = ["run", "--mode", "native", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
         Process::start(etcdproxy(args).arg("--cacert").arg(ca).stderr(Stdio::piped()))
     };
     let first = start(&write(dir.path(), "right.pem", &site.authority.pem));
@@ -334,7 +334,7 @@ async fn a_server_name_is_checked_instead_of_the_endpoints_host() {
     let credentials = json!({"uri": &endpoint, "tls": {"ca": authority.pem, "server_name": "etcd.example"}});
     serves(with_binding(credentials), "a binding").await;
     assert_eq!(
-        problem_with(&endpoint, with("other.example").env("ETCDPROXY_MODE", "tunnel")),
+        problem_with(&endpoint, with("other.example").env("ETCDPROXY_MODE", "native")),
         "its certificate is for etcd.example, not for other.example: write one of these names in the endpoint, or \
          give it with --server-name"
     );
@@ -438,7 +438,7 @@ fn a_member_can_listen_on_a_unix_socket() {
     command.args(["--advertise-client-urls", &format!("http://{client}")]);
     let _member = Process::start(command.args(["--listen-peer-urls", &format!("http://{peer}")]));
     wait_ready(&client);
-    for mode in ["grpc-proxy", "tunnel"] {
+    for mode in ["grpc-proxy", "native"] {
         let args = ["run", "--mode", mode, "--preflight", "strict", "--endpoints", &socket, "--listen-addr", &addr];
         let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
         wait_ready(&addr);

@@ -19,7 +19,7 @@ use crate::support::{
 
 /// The command that starts a tunnel.
 pub(crate) fn tunnel(endpoints: &str, addr: &str) -> Command {
-    let mut command = etcdproxy(["run", "--mode", "tunnel", "--endpoints", endpoints, "--listen-addr", addr]);
+    let mut command = etcdproxy(["run", "--mode", "native", "--endpoints", endpoints, "--listen-addr", addr]);
     command.stderr(Stdio::piped());
     command
 }

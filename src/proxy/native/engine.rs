@@ -30,6 +30,9 @@ const STREAMS: u32 = 4096;
 /// How many calls there may be.
 const CALLS: usize = 64 * 1024;
 
+/// How many bytes may wait for slow readers.
+const HELD: usize = 32 * 1024 * 1024;
+
 /// How much is read at once, in bytes.
 const READ: usize = 64 * 1024;
 /// How often a connection is read in one turn, so that others get theirs.
@@ -56,6 +59,8 @@ pub(super) enum Command {
     Cut(u64),
     /// The token for calls without one; `None` when the cluster wants none, or why nobody can log in.
     Token(Result<Option<String>, String>),
+    /// Somebody needs a token for a request that the engine does not carry.
+    NeedToken,
     /// Clients shall finish what they have begun, and open no new calls.
     Drain,
     /// The end.
@@ -154,8 +159,11 @@ pub(super) struct Engine {
     ready: Vec<(PeerKey, bool)>,
     requests: Heads<Request>,
     answers: Heads<Answer>,
+    /// Bytes that wait for windows and slow readers.
+    held: usize,
     /// Read into; used again and again.
     buffer: Vec<u8>,
+    cipher: Vec<u8>,
     /// Header blocks are put together in it.
     scratch: Vec<u8>,
     start: Instant,
@@ -192,7 +200,9 @@ impl Engine {
             ready: Vec::new(),
             requests: Heads::requests(),
             answers: Heads::answers(),
-            buffer: vec![0; READ + Connection::LONGEST_FRAME],
+            buffer: vec![0; READ + 2 * Connection::LONGEST_FRAME],
+            held: 0,
+            cipher: vec![0; READ],
             scratch: Vec::new(),
             start: now,
             now,
@@ -269,6 +279,7 @@ impl Engine {
                     }
                 }
                 Command::Token(token) => self.take_token(token),
+                Command::NeedToken => self.ask_for_token(),
                 Command::Drain => {
                     let clients: Vec<_> = self.clients().collect();
                     for key in clients {
@@ -283,7 +294,10 @@ impl Engine {
 
     /// Does something with a connection that may then have something to send. Nothing if it is gone.
     fn with<T>(&mut self, key: PeerKey, action: impl FnOnce(&mut Connection) -> T) -> Option<T> {
-        let done = action(&mut self.peers.get_mut(key)?.wire.http2);
+        let http2 = &mut self.peers.get_mut(key)?.wire.http2;
+        let before = http2.held();
+        let done = action(http2);
+        self.held = (self.held + http2.held()).saturating_sub(before);
         self.mark(key);
         Some(done)
     }
@@ -336,7 +350,7 @@ impl Engine {
             let mut buffer = std::mem::take(&mut self.buffer);
             let rest = peer.wire.rest.len();
             buffer[..rest].copy_from_slice(&peer.wire.rest);
-            let received = peer.wire.receive(&mut buffer[rest..]);
+            let received = peer.wire.receive(&mut buffer[rest..], &mut self.cipher);
             let mut more = false;
             match received {
                 Received::Bytes { count, more: is_more } => {
@@ -366,7 +380,10 @@ impl Engine {
         }
         self.mark(key);
         while let Some(peer) = self.peers.get_mut(key) {
-            match peer.wire.http2.next(&mut input) {
+            let before = peer.wire.http2.held();
+            let next = peer.wire.http2.next(&mut input);
+            self.held = (self.held + peer.wire.http2.held()).saturating_sub(before);
+            match next {
                 Ok(Some(event)) => {
                     if self.event(key, event).is_err() {
                         return self.break_off(key);
@@ -565,7 +582,9 @@ impl Engine {
         let has_body = !call.body.is_empty();
         peer.wire.http2.send_headers(stream, block, call.has_ended && !has_body);
         if has_body {
+            let before = peer.wire.http2.held();
             let sent = peer.wire.http2.send_data(stream, &call.body, call.has_ended);
+            self.held = (self.held + peer.wire.http2.held()).saturating_sub(before);
             call.sent();
             self.sent_to_member(key, sent);
         } else {
@@ -656,6 +675,11 @@ impl Engine {
         let bytes = translated.as_deref().unwrap_or(bytes);
         let client = call.client;
         let sent = self.with(client.peer, |http2| http2.send_data(client.stream, bytes, end));
+        if self.held > HELD && sent.is_some_and(|sent| sent < bytes.len()) {
+            // gRPC's code for that is RESOURCE_EXHAUSTED.
+            self.with(client.peer, |http2| http2.reset(client.stream, Code::ENHANCE_YOUR_CALM));
+            return self.canceled(key);
+        }
         self.sent_to_client(key, sent.unwrap_or_default());
         if end {
             self.calls.remove(key);
@@ -757,6 +781,7 @@ impl Engine {
         self.leave(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
         peer.wire.deregister(self.poll.registry());
+        self.held = self.held.saturating_sub(peer.wire.http2.held());
         let calls: Vec<_> = peer.wire.http2.take_streams(0).into_iter().map(|(_, tag)| tag).collect();
         for tag in calls {
             let call = CallKey::from(KeyData::from_ffi(tag));
@@ -806,7 +831,9 @@ impl Engine {
                 if let Side::Member(upstream) = &peer.side {
                     upstream.member.counters.sent.fetch_add((before - left) as u64, Ordering::Relaxed);
                 }
+                let before = peer.wire.http2.held();
                 peer.wire.http2.pump();
+                self.held = (self.held + peer.wire.http2.held()).saturating_sub(before);
                 if !is_all || peer.wire.http2.output().is_empty() {
                     if is_all && peer.is_finished {
                         peer.wire.shut_down();

@@ -42,6 +42,9 @@ impl Clerk {
             }
         };
         let is_refused = token.is_err();
+        if let Ok(token) = &token {
+            self.engine.token.send_replace(Some(token.clone().unwrap_or_default()));
+        }
         self.engine.send(Command::Token(token));
         if is_refused {
             sleep(REFUSED_PAUSE).await;

@@ -6,6 +6,7 @@
 
 mod call;
 mod engine;
+pub(super) mod gateway;
 mod head;
 mod login;
 mod peer;
@@ -19,6 +20,7 @@ use std::thread::{self, JoinHandle};
 
 use mio::{Poll, Waker};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
 use engine::{Command, Engine, Notice, WAKER};
 use peer::Socket;
@@ -35,6 +37,8 @@ use crate::settings::{ListenAddr, Settings};
 pub(super) struct Handle {
     commands: Sender<Command>,
     waker: Arc<Waker>,
+    /// The last token, for requests that the engine does not carry.
+    token: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Handle {
@@ -53,6 +57,17 @@ impl Handle {
         if let Ok(socket) = socket {
             self.send(Command::Client { socket, first, permit });
         }
+    }
+
+    /// The last token, for requests that the engine does not carry; empty when the cluster wants none. Asks for one if
+    /// there is none, or if it is `bad`.
+    pub(super) async fn token(&self, bad: Option<&str>) -> Option<String> {
+        let is_good = |token: &Option<String>| token.as_deref().is_some_and(|token| Some(token) != bad);
+        let mut tokens = self.token.subscribe();
+        if !is_good(&tokens.borrow()) {
+            self.send(Command::NeedToken);
+        }
+        tokens.wait_for(is_good).await.ok()?.clone()
     }
 
     /// Asks the clients to leave.
@@ -86,7 +101,7 @@ impl Native {
                 std::process::abort();
             }
         })?;
-        Ok((Self { handle: Handle { commands, waker }, thread: Some(thread) }, Notices(noticed)))
+        Ok((Self { handle: Handle { commands, waker, token: Arc::default() }, thread: Some(thread) }, Notices(noticed)))
     }
 }
 

@@ -99,35 +99,11 @@ impl Wire {
         let _ = self.socket.source().deregister(registry);
     }
 
-    /// Reads into `buffer`, which is not empty.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        let Some(tls) = &mut self.tls else {
-            return match retry(|| self.socket.read(buffer)) {
-                Ok(0) => Received::End,
-                // A read that does not fill the buffer has emptied the socket (epoll(7)).
-                Ok(count) => Received::Bytes { count, more: count == buffer.len() },
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
-                Err(_) => Received::End,
-            };
-        };
-        loop {
-            match tls.reader().read(buffer) {
-                Ok(0) => return Received::End,
-                Ok(count) => return Received::Bytes { count, more: true },
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Received::End,
-            }
-            match retry(|| tls.read_tls(&mut self.socket)) {
-                Ok(0) => return Received::End,
-                Ok(_) => {}
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Received::Nothing,
-                Err(_) => return Received::End,
-            }
-            if tls.process_new_packets().is_err() {
-                // The alert tells the peer why.
-                let _ = tls.write_tls(&mut self.socket);
-                return Received::End;
-            }
+    /// Reads into `buffer`, which is at least as long as `cipher`. What is encrypted goes through `cipher`.
+    pub(super) fn receive(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> Received {
+        match &mut self.tls {
+            None => read(&mut self.socket, buffer),
+            Some(tls) => receive_tls(tls, &mut self.socket, buffer, cipher),
         }
     }
 
@@ -162,6 +138,62 @@ impl Wire {
             *out = Vec::new();
         }
     }
+}
+
+fn read(socket: &mut Socket, buffer: &mut [u8]) -> Received {
+    match retry(|| socket.read(buffer)) {
+        Ok(0) => Received::End,
+        // A read that does not fill the buffer has emptied the socket (epoll(7)).
+        Ok(count) => Received::Bytes { count, more: count == buffer.len() },
+        Err(err) if err.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+        Err(_) => Received::End,
+    }
+}
+
+/// One read of the socket for many records: rustls itself reads 4 kB at once.
+fn receive_tls(tls: &mut ClientConnection, socket: &mut Socket, buffer: &mut [u8], cipher: &mut [u8]) -> Received {
+    // The handshake may have brought some already.
+    match decrypted(tls, buffer) {
+        Ok(0) => {}
+        Ok(count) => return Received::Bytes { count, more: true },
+        Err(_) => return Received::End,
+    }
+    let (encrypted, more) = match read(socket, cipher) {
+        Received::Bytes { count, more } => (&cipher[..count], more),
+        other => return other,
+    };
+    let (mut left, mut count) = (encrypted, 0);
+    while !left.is_empty() {
+        if tls.read_tls(&mut left).is_err() || tls.process_new_packets().is_err() {
+            // The alert tells the peer why.
+            let _ = tls.write_tls(socket);
+            return Received::End;
+        }
+        match decrypted(tls, &mut buffer[count..]) {
+            Ok(more) => count += more,
+            Err(_) if count == 0 => return Received::End,
+            Err(_) => break,
+        }
+    }
+    Received::Bytes { count, more }
+}
+
+/// Takes what TLS has decrypted; 0 when there is nothing now.
+///
+/// # Errors
+/// At the end of the connection.
+fn decrypted(tls: &mut ClientConnection, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match tls.reader().read(&mut buffer[count..]) {
+            Ok(0) if count == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(count)
 }
 
 /// Writes until the socket takes no more; what was written goes out of `bytes`.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,6 +24,7 @@ use super::listener::{Client, Limit, Listener, Lobby, SPARE, listen, listen_tcp}
 use super::members::{Counters, Member, Members};
 use super::metrics::Metrics;
 use super::names::Names;
+use super::native::gateway::{Head, with_token};
 use super::native::{self, Native};
 use super::preflight::Tried;
 use super::{admin, listener};
@@ -78,6 +79,9 @@ struct Shared {
     clients: Arc<AtomicUsize>,
     /// What carries calls; `None` when connections are forwarded byte for byte.
     engine: Option<native::Handle>,
+    has_namespace: bool,
+    /// Calls without a token get one.
+    logs_in: bool,
     metrics: Metrics,
     warnings: Warnings,
 }
@@ -115,6 +119,8 @@ impl Tunnel {
             limit,
             lobby: Lobby::default(),
             clients: Arc::default(),
+            has_namespace: settings.namespace.is_some(),
+            logs_in: settings.login.is_some(),
             engine: engine.as_ref().map(|(native, _)| native.handle.clone()),
             metrics: Metrics::default(),
             warnings: Warnings::default(),
@@ -220,6 +226,12 @@ impl Shared {
         if let (Protocol::Http2, Some(engine)) = (protocol, &self.engine) {
             return engine.serve(client, bytes, Box::new(counted));
         }
+        let bytes = if self.engine.is_some() {
+            let Some(bytes) = self.gate(&mut client, bytes).await else { return };
+            bytes
+        } else {
+            bytes
+        };
         // Boxed, so that its 2.7 kB are free again while the connection lives.
         let connected = timeout(CONNECT_TIMEOUT, Box::pin(self.connect(protocol))).await;
         if let Ok(Some((member, stream))) = connected {
@@ -252,6 +264,28 @@ impl Shared {
             None
         };
         guest.stay(work).await?
+    }
+
+    /// What goes to the member for these first bytes of HTTP/1.1; `None` when the request is not forwarded.
+    async fn gate(&self, client: &mut Client, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+        if self.has_namespace {
+            let why = "etcd's JSON gateway would reach beyond the namespace: use gRPC\n";
+            admin::refuse(client, "403 Forbidden", why).await;
+            return None;
+        }
+        let Some(engine) = self.engine.as_ref().filter(|_| self.logs_in) else { return Some(bytes) };
+        let token = timeout(CONNECT_TIMEOUT, engine.token(None)).await.ok()??;
+        if token.is_empty() {
+            return Some(bytes);
+        }
+        loop {
+            match with_token(&bytes, &token) {
+                Head::Changed(changed) => return Some(changed),
+                Head::Unchanged => return Some(bytes),
+                Head::Incomplete if client.read_buf(&mut bytes).await.ok()? == 0 => return None,
+                Head::Incomplete => {}
+            }
+        }
     }
 
     /// Connects to the first member, in their order, that can be reached. The next one is tried when an attempt fails
