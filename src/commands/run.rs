@@ -21,7 +21,10 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
         let settings = sources.resolve()?;
         check_etcd_flags(&args.extra, settings.run.mode())?;
         print(&settings, &args.extra, env, out)?;
-    } else if let Some((settings, events)) = proxy::await_settings(&sources)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    log::write_in_background();
+    if let Some((settings, events)) = proxy::await_settings(&sources)? {
         check_etcd_flags(&args.extra, settings.run.mode())?;
         proxy::run(&settings, &args.extra, env, events)?;
     }

@@ -9,6 +9,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage, OtherError};
 
 use super::chain::{Owner, Refusal};
+use crate::os::clock::rfc3339;
 use crate::os::log::without_errno;
 
 /// Why a member cannot be used. `Display` gives the sentence for people, [`kind`](Self::kind) the label for metrics.
@@ -158,8 +159,8 @@ impl DialError {
     }
 }
 
-fn date(time: UnixTime) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
+fn date(time: UnixTime) -> String {
+    rfc3339(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
 }
 
 impl std::error::Error for DialError {}

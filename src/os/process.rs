@@ -40,6 +40,7 @@ fn remedy(err: &io::Error) -> &'static str {
 
 /// Replaces this process with `command`, whose `argv[0]` is `name`. The pid stays the same. Returns only on failure.
 pub(crate) fn exec(mut command: Command, name: &str) -> ExecError {
+    log::logger().flush();
     let cause = command.arg0(name).exec();
     ExecError::new(command.get_program(), cause)
 }
@@ -47,6 +48,7 @@ pub(crate) fn exec(mut command: Command, name: &str) -> ExecError {
 /// Replaces this process with the user's command, looked up on `PATH`. Returns only on failure.
 pub(crate) fn exec_command(command: &[OsString]) -> ExecError {
     let (program, args) = command.split_first().map_or((OsString::new(), &[][..]), |(p, args)| (p.clone(), args));
+    log::logger().flush();
     let cause = Command::new(&program).args(args).exec();
     ExecError::new(program, cause)
 }

@@ -22,6 +22,7 @@ mod failover;
 mod install;
 mod limits;
 mod listen;
+mod log;
 mod names;
 mod pki;
 mod run;

@@ -304,13 +304,13 @@ pub(crate) fn free_addrs(host: &str, count: usize) -> Vec<String> {
 }
 
 /// A server that sends the same bytes on each connection, then closes it. Returns its address.
-pub(crate) fn server(host: &str, answer: &'static str) -> String {
+pub(crate) fn server(host: &str, answer: impl AsRef<[u8]> + Send + 'static) -> String {
     let listener = TcpListener::bind((host, 0)).unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
             let _ = client.read(&mut [0; 1024]);
-            let _ = client.write_all(answer.as_bytes());
+            let _ = client.write_all(answer.as_ref());
         }
     });
     addr
