@@ -1,5 +1,6 @@
 //! The operating system: environment, processes, signals, log lines. `sys` holds the only unsafe code.
 
+pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod env;
 pub(crate) mod log;

@@ -196,6 +196,7 @@ impl Backend for EtcdChild {
                 }
                 if !*listening && sockets::seems_to_listen(etcd.child.id(), &self.addr) {
                     *listening = true;
+                    process::hide_memory();
                     self.status.set_listening();
                     // Without a thread, etcd reconnects by itself, only later.
                     *watchdog = self.watched.as_ref().and_then(|it| Watchdog::start(it, &self.status).ok());
@@ -273,6 +274,7 @@ impl State {
         // A terminal's Ctrl-C goes to the launcher, which drains.
         command.process_group(0);
         sys::die_with_parent(&mut command);
+        sys::without_core_dump(&mut command);
         let mut child = command.spawn()?;
         let outputs: [Option<(Box<dyn Read + Send>, To)>; 2] = [
             child.stdout.take().map(|output| (Box::new(output) as _, To::Stdout)),
