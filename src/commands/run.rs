@@ -26,7 +26,7 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
     }
     log::write_in_background();
     never_dump();
-    if let Some((settings, events)) = proxy::await_settings(&sources)? {
+    if let Some((settings, events)) = proxy::await_settings(sources)? {
         check_etcd_flags(&args.extra, settings.run.mode())?;
         proxy::run(&settings, &args.extra, env, events)?;
     }

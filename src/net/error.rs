@@ -260,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn what_this_process_lacks_is_no_fault_of_the_member() {
+        let kind = |errno| DialError::from_io(&io::Error::from_raw_os_error(errno as i32)).kind();
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL, Errno::EAGAIN]
+        {
+            assert_eq!(kind(errno), "local", "{errno}");
+        }
+        for (errno, expected) in [
+            (Errno::ECONNREFUSED, "refused"),
+            (Errno::EHOSTUNREACH, "unreachable"),
+            (Errno::ENETUNREACH, "unreachable"),
+            (Errno::ECONNRESET, "unreachable"),
+        ] {
+            assert_eq!(kind(errno), expected, "{errno}");
+        }
+    }
+
+    #[test]
     fn a_time_out_names_the_step_and_the_time() {
         let error = |step| DialError::TimedOut(step, Duration::from_millis(1500));
         assert_eq!(error(Step::Resolve).to_string(), "its name does not resolve within 1.5 s: check this host's DNS");

@@ -11,8 +11,8 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::json;
 
 use super::clock::rfc3339_micros;
-pub(crate) use super::queue::To;
 use super::queue::Queue;
+pub(crate) use super::queue::To;
 
 /// The longest text of one line, in bytes. What another program says may be longer.
 const MAX_TEXT: usize = 8 * 1024;

@@ -45,7 +45,9 @@ impl Bound {
     fn clients(self) -> usize {
         let clients = match self {
             Self::Files(files) => files.saturating_sub(OTHER_FILES) / 2,
-            Self::Memory(mb) | Self::Cgroup(mb) => mb.saturating_mul(MB).saturating_sub(OTHER_MEMORY) / MEMORY_PER_CLIENT,
+            Self::Memory(mb) | Self::Cgroup(mb) => {
+                mb.saturating_mul(MB).saturating_sub(OTHER_MEMORY) / MEMORY_PER_CLIENT
+            }
         };
         usize::try_from(clients).unwrap_or(usize::MAX)
     }

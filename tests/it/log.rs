@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -62,10 +63,13 @@ fn a_reader_of_the_log_who_does_not_read_stops_nothing() {
         let addr = unique_addr();
         let (mut process, reader) = start_with_stuck_reader(&mut run(mode, &cluster.endpoints(), &addr));
         wait_ready(&addr);
-        let log = std::thread::spawn(move || read_rest(reader));
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&log);
+        std::thread::spawn(move || {
+            reader.bytes().map_while(Result::ok).for_each(|byte| read.lock().unwrap().push(byte));
+        });
+        eventually(message, || String::from_utf8_lossy(&log.lock().unwrap()).contains(message));
         assert_eq!(process.terminate().code(), Some(0), "{mode}");
-        let log = log.join().unwrap();
-        assert!(log.contains(message), "{mode}: {log}");
     }
 }
 
@@ -94,7 +98,8 @@ fn what_etcd_writes_is_read_even_if_nobody_reads_the_log_and_what_is_too_much_is
         assert_eq!(process.terminate().code(), Some(0));
         let log = log.join().unwrap();
         assert!(log.len() < 600_000, "{format}: {} bytes waited", log.len());
-        let is_report = |line: &&str| line.starts_with("etcdproxy: warning: ") && line.contains(" lines of the log were");
+        let is_report =
+            |line: &&str| line.starts_with("etcdproxy: warning: ") && line.contains(" lines of the log were");
         assert!(log.lines().any(|line| is_report(&line)), "{format}: {}", &log[..log.len().min(2000)]);
         assert!(log.contains("goroutine "), "{format}");
     }
@@ -119,20 +124,15 @@ fn hostile_member() -> String {
     let literal = |name: &str, value: &str| {
         let length = |text: &str| {
             // RFC 7541, 5.1: an integer with a prefix of 7 bits.
-            let mut bytes = vec![text.len().min(127) as u8];
-            let mut rest = text.len().saturating_sub(127);
-            if text.len() >= 127 {
-                while rest >= 128 {
-                    bytes.push((rest % 128) as u8 | 128);
-                    rest /= 128;
-                }
-                bytes.push(rest as u8);
+            let byte = |number: usize| u8::try_from(number).unwrap();
+            match text.len().checked_sub(127) {
+                None => vec![byte(text.len())],
+                Some(rest) => vec![127, byte(rest % 128) | 128, byte(rest / 128)],
             }
-            bytes
         };
         [&[0][..], &length(name), name.as_bytes(), &length(value), value.as_bytes()].concat()
     };
-    let message = format!("%1b[31mred%0Aetcdproxy: forged line{}", "x".repeat(LENGTH));
+    let message = format!("\u{1b}[31mred\netcdproxy: forged line{}", "x".repeat(LENGTH));
     let block = [
         vec![0x88],
         literal("content-type", "application/grpc"),
@@ -141,7 +141,7 @@ fn hostile_member() -> String {
     ]
     .concat();
     let mut answer = b"\0\0\0\x04\0\0\0\0\0".to_vec();
-    answer.extend_from_slice(&(block.len() as u32).to_be_bytes()[1..]);
+    answer.extend_from_slice(&u32::try_from(block.len()).unwrap().to_be_bytes()[1..]);
     answer.extend_from_slice(&[1, 5, 0, 0, 0, 1]);
     answer.extend_from_slice(&block);
     server(&unique_host(), answer)
@@ -159,7 +159,8 @@ fn what_a_member_says_cannot_forge_a_line_or_reach_the_terminal() {
         assert!(!is_ready(&addr));
         assert_eq!(process.terminate().code(), Some(0));
         let log = process.stderr_text();
-        let escape = if format == "text" { r"\u{1b}[31mred\netcdproxy: forged" } else { r"\\u{1b}[31mred\\netcdproxy: forged" };
+        let escape =
+            if format == "text" { r"\u{1b}[31mred\netcdproxy: forged" } else { r"\\u{1b}[31mred\\netcdproxy: forged" };
         assert!(log.contains(escape), "{log}");
         assert!(log.chars().all(|c| c == '\n' || !c.is_control()), "{log:?}");
         assert!(log.lines().all(|line| !line.starts_with("etcdproxy: forged")), "{log}");

@@ -25,6 +25,7 @@ mod listen;
 mod log;
 mod names;
 mod pki;
+mod resources;
 mod run;
 mod sbom;
 mod secrets;

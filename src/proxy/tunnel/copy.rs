@@ -75,10 +75,7 @@ pub(super) async fn copy_both(
 }
 
 /// The rest of a connection of which one side has ended.
-async fn unless_silent(
-    mut rest: impl Future<Output = io::Result<()>> + Unpin,
-    moved: &AtomicU64,
-) -> io::Result<()> {
+async fn unless_silent(mut rest: impl Future<Output = io::Result<()>> + Unpin, moved: &AtomicU64) -> io::Result<()> {
     loop {
         let before = moved.load(Ordering::Relaxed);
         match timeout(SILENCE, &mut rest).await {
@@ -92,11 +89,7 @@ async fn unless_silent(
 /// Copies until `from` ends, and passes the end on. Adds the number of bytes to each of `counts`.
 ///
 /// It reads nothing before it has written what it read last: a slow reader slows its writer down.
-async fn copy(
-    from: &mut impl Source,
-    to: &mut (impl AsyncWrite + Unpin),
-    counts: [&AtomicU64; 2],
-) -> io::Result<()> {
+async fn copy(from: &mut impl Source, to: &mut (impl AsyncWrite + Unpin), counts: [&AtomicU64; 2]) -> io::Result<()> {
     let mut buffer = vec![0; SMALL];
     loop {
         let read = from.read(&mut buffer).await?;
