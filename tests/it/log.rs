@@ -1,7 +1,7 @@
 //! The log: a reader who does not read, and texts of other programs.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -66,7 +66,7 @@ fn a_reader_of_the_log_who_does_not_read_stops_nothing() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let read = Arc::clone(&log);
         std::thread::spawn(move || {
-            reader.bytes().map_while(Result::ok).for_each(|byte| read.lock().unwrap().push(byte));
+            BufReader::new(reader).bytes().map_while(Result::ok).for_each(|byte| read.lock().unwrap().push(byte));
         });
         eventually(message, || String::from_utf8_lossy(&log.lock().unwrap()).contains(message));
         assert_eq!(process.terminate().code(), Some(0), "{mode}");
