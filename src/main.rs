@@ -30,14 +30,16 @@ fn main() -> ExitCode {
     os::log::init();
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();
-    match run(called_as, args.collect(), &Env::of_process()) {
+    let code = match run(called_as, args.collect(), &Env::of_process()) {
         Ok(code) => code,
         Err(err) if reader_has_gone(&err) => ExitCode::SUCCESS,
         Err(err) => {
             log::error!("{}", os::log::with_causes(&*err));
             exit_code::of(&err)
         }
-    }
+    };
+    log::logger().flush();
+    code
 }
 
 fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> {

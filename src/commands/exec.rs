@@ -14,6 +14,7 @@ use crate::settings::Sources;
 pub(crate) fn run(args: cli::Exec, env: &Env) -> Result<ExitCode> {
     let sources = Sources::new(args.settings.0, env).with_etcd(Store::new(env).has("etcd"));
     log::set_format(sources.log_format()?);
+    log::write_in_background();
     let addr = sources.listen_addr()?;
     let sources = sources.with_binding(env);
     wrap(Wrap { addr, sources, timeout: args.timeout, command: args.command }, env)

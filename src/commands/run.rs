@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use super::cli;
 use crate::os::env::Env;
 use crate::os::log;
+use crate::os::process::never_dump;
 use crate::proxy::{self, Launch};
 use crate::release::{RELEASE, Store};
 use crate::settings::{Run, Settings, Sources, check_etcd_flags};
@@ -21,7 +22,11 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
         let settings = sources.resolve()?;
         check_etcd_flags(&args.extra, settings.run.mode())?;
         print(&settings, &args.extra, env, out)?;
-    } else if let Some((settings, events)) = proxy::await_settings(&sources)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    log::write_in_background();
+    never_dump();
+    if let Some((settings, events)) = proxy::await_settings(sources)? {
         check_etcd_flags(&args.extra, settings.run.mode())?;
         proxy::run(&settings, &args.extra, env, events)?;
     }

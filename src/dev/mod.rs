@@ -16,7 +16,7 @@ pub(crate) use self::cluster::InUse;
 use self::cluster::{Cluster, free_ports};
 use crate::fs::WriteError;
 use crate::os::env::Env;
-use crate::os::log::{warn_all, with_causes};
+use crate::os::log::{warn_all, with_causes, write_in_background};
 use crate::os::process::{self, ExecError, FOREVER};
 use crate::os::signals::{Events, FOR_COMMANDS, FOR_LAUNCHERS};
 use crate::proxy::{self, Launch};
@@ -40,6 +40,7 @@ pub(crate) struct Dev {
 /// When a part cannot be started, or too few are left to serve.
 pub(crate) fn run(dev: Dev, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
     let wanted: &[Signal] = if dev.command.is_empty() { &FOR_LAUNCHERS } else { &FOR_COMMANDS };
+    write_in_background();
     let events = Events::new(wanted).context("cannot receive signals")?;
     let addr = match dev.listen_addr {
         Some(addr) => addr,

@@ -9,6 +9,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage, OtherError};
 
 use super::chain::{Owner, Refusal};
+use crate::os::clock::rfc3339;
 use crate::os::log::without_errno;
 
 /// Why a member cannot be used. `Display` gives the sentence for people, [`kind`](Self::kind) the label for metrics.
@@ -158,8 +159,8 @@ impl DialError {
     }
 }
 
-fn date(time: UnixTime) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
+fn date(time: UnixTime) -> String {
+    rfc3339(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
 }
 
 impl std::error::Error for DialError {}
@@ -256,6 +257,23 @@ mod tests {
         assert_eq!(refused, DialError::ClientCertificateRefused(AlertDescription::UnknownCA));
         let other = TlsError::AlertReceived(AlertDescription::InternalError);
         assert_eq!(DialError::from_tls(&other, None, false).kind(), "tls");
+    }
+
+    #[test]
+    fn what_this_process_lacks_is_no_fault_of_the_member() {
+        let kind = |errno| DialError::from_io(&io::Error::from_raw_os_error(errno as i32)).kind();
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL, Errno::EAGAIN]
+        {
+            assert_eq!(kind(errno), "local", "{errno}");
+        }
+        for (errno, expected) in [
+            (Errno::ECONNREFUSED, "refused"),
+            (Errno::EHOSTUNREACH, "unreachable"),
+            (Errno::ENETUNREACH, "unreachable"),
+            (Errno::ECONNRESET, "unreachable"),
+        ] {
+            assert_eq!(kind(errno), expected, "{errno}");
+        }
     }
 
     #[test]

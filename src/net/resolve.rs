@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy};
 use hickory_resolver::lookup::Lookup;
@@ -196,6 +196,10 @@ impl Resolver {
     }
 
     fn current(&self) -> Result<Configured, DialError> {
+        // The resolver would panic.
+        if SystemTime::now() < UNIX_EPOCH {
+            return Err(DialError::Unresolved("this host's clock is before 1970: set it".to_owned()));
+        }
         let stamp = ["/etc/resolv.conf", "/etc/hosts"].map(|path| {
             let meta = Path::new(path).metadata().ok()?;
             Some((meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino()))

@@ -1,15 +1,18 @@
 //! TLS with the rules of Go's, which etcd uses: which servers to trust, and which client certificate to show.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
 use super::chain::{Chain, Trusted, verify_handshake};
+use crate::os::clock::since_epoch;
 use crate::settings::{Identity, Tls};
 
 /// The configuration of a gRPC client of etcd.
@@ -33,7 +36,7 @@ fn config(authorities: Vec<CertificateDer<'static>>, identity: Option<&Identity>
     let provider = Arc::new(aws_lc_rs::default_provider());
     let trusted = authorities.into_iter().filter_map(Trusted::new).collect();
     let verifier = Arc::new(Verifier { trusted, algorithms: provider.signature_verification_algorithms });
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let config = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(Clock))
         .with_safe_default_protocol_versions()
         .map_err(|err| err.to_string())?
         .dangerous()
@@ -56,6 +59,16 @@ fn config(authorities: Vec<CertificateDer<'static>>, identity: Option<&Identity>
     // A resumed session would hide that a member has a new certificate.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// The system's clock. rustls' own panics before 1970.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(since_epoch(SystemTime::now())))
+    }
 }
 
 /// Trusts the servers that Go trusts.

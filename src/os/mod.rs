@@ -1,8 +1,11 @@
 //! The operating system: environment, processes, signals, log lines. `sys` holds the only unsafe code.
 
+pub(crate) mod cgroup;
+pub(crate) mod clock;
 pub(crate) mod env;
 pub(crate) mod log;
 pub(crate) mod process;
+mod queue;
 pub(crate) mod signals;
 pub(crate) mod stdout;
 pub(crate) mod sys;

@@ -1,6 +1,7 @@
 //! Other programs: exec one, run one as a child, and describe how it ended.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
@@ -8,6 +9,8 @@ use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -38,8 +41,25 @@ fn remedy(err: &io::Error) -> &'static str {
     }
 }
 
+/// Keeps keys out of core dumps, of this process and of the etcd that it starts or becomes: no file of any size
+/// (setrlimit(2)), and no memory for a program that receives dumps through a pipe, where that limit does not count
+/// (core(5)).
+pub(crate) fn never_dump() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
+    let _ = fs::write("/proc/self/coredump_filter", "0");
+}
+
+/// Hides the memory of this process from everybody but root (`PR_SET_DUMPABLE`, prctl(2)). That also hides its files, by
+/// which another proxy of the same user recognises who has claimed an address; so it is for a process that listens.
+pub(crate) fn hide_memory() {
+    let _ = prctl::set_dumpable(false);
+}
+
 /// Replaces this process with `command`, whose `argv[0]` is `name`. The pid stays the same. Returns only on failure.
 pub(crate) fn exec(mut command: Command, name: &str) -> ExecError {
+    log::logger().flush();
     let cause = command.arg0(name).exec();
     ExecError::new(command.get_program(), cause)
 }
@@ -47,6 +67,7 @@ pub(crate) fn exec(mut command: Command, name: &str) -> ExecError {
 /// Replaces this process with the user's command, looked up on `PATH`. Returns only on failure.
 pub(crate) fn exec_command(command: &[OsString]) -> ExecError {
     let (program, args) = command.split_first().map_or((OsString::new(), &[][..]), |(p, args)| (p.clone(), args));
+    log::logger().flush();
     let cause = Command::new(&program).args(args).exec();
     ExecError::new(program, cause)
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
@@ -30,6 +30,17 @@ pub(crate) fn with_file_limit(command: &mut Command, (soft, hard): (u64, u64)) {
     // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
     unsafe {
         command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?));
+    }
+}
+
+/// Keeps the memory of the child out of files (core(5)).
+pub(crate) fn without_core_dump(command: &mut Command) {
+    // SAFETY: between fork and exec only setrlimit and getrlimit are called, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+            Ok(setrlimit(Resource::RLIMIT_CORE, 0, hard)?)
+        });
     }
 }
 

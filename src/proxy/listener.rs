@@ -1,7 +1,6 @@
 //! The listening side: opens ports and sockets, accepts connections, and says how many fit.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +12,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -24,17 +22,11 @@ use crate::net::{sockets, tune};
 use crate::os::log::{Throttle, without_errno};
 use crate::settings::{ListenAddr, TcpAddr};
 
-/// More than an application needs, and little enough for a small sidecar.
-const MAX_CLIENTS: usize = 4096;
-
 /// This many connections always fit besides clients: those whose purpose is not known yet.
 pub(super) const SPARE: usize = 32;
 
 /// Connections to the port for metrics.
 pub(super) const MAX_METRICS: usize = 32;
-
-/// Files that are open besides clients: those connections, and 32 others.
-const OTHER_FILES: u64 = 96;
 
 /// Connections that wait to be accepted. The system's own limit is 4096 too (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -314,61 +306,9 @@ impl Drop for Guest<'_> {
     }
 }
 
-/// How many clients are served at once.
-pub(super) struct Limit {
-    pub clients: usize,
-    /// `ulimit -n`, if it is what limits the clients.
-    files: Option<u64>,
-}
-
-impl Limit {
-    /// As many clients as there are files for, two per client. Raises the soft limit of files first.
-    pub(super) fn of_this_process() -> Self {
-        let (mut soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-        let wanted = (2 * MAX_CLIENTS as u64 + OTHER_FILES).min(hard);
-        if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
-            soft = wanted;
-        }
-        Self::with_files(soft)
-    }
-
-    fn with_files(files: u64) -> Self {
-        let enough_for = usize::try_from(files.saturating_sub(OTHER_FILES) / 2).unwrap_or(MAX_CLIENTS);
-        let clients = enough_for.clamp(1, MAX_CLIENTS);
-        Self { clients, files: (enough_for < MAX_CLIENTS).then_some(files) }
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let clients = self.clients;
-        match self.files {
-            Some(files) => {
-                write!(f, "at most {clients} at once, because ulimit -n is {files}: raise it, or open fewer")
-            }
-            None => write!(f, "at most {clients} at once: open fewer"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_message_names_the_limit_that_applies() {
-        for (files, clients, words) in [
-            (0, 1, "at most 1 at once, because ulimit -n is 0: raise it, or open fewer"),
-            (96, 1, "at most 1 at once, because ulimit -n is 96: raise it, or open fewer"),
-            (160, 32, "at most 32 at once, because ulimit -n is 160: raise it, or open fewer"),
-            (8287, 4095, "at most 4095 at once, because ulimit -n is 8287: raise it, or open fewer"),
-            (8288, 4096, "at most 4096 at once: open fewer"),
-            (u64::MAX, 4096, "at most 4096 at once: open fewer"),
-        ] {
-            let limit = Limit::with_files(files);
-            assert_eq!((limit.clients, limit.to_string().as_str()), (clients, words));
-        }
-    }
 
     #[test]
     fn the_oldest_guest_leaves_when_the_lobby_is_full() {

@@ -7,6 +7,7 @@ mod claim;
 mod detect;
 mod etcd;
 mod health_check;
+mod limit;
 mod listener;
 mod members;
 mod metrics;

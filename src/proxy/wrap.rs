@@ -50,7 +50,7 @@ pub(crate) fn wrap(wrap: Wrap, env: &Env) -> Result<ExitCode> {
     let addr = looked_up_addr(&wrap.addr)?;
     let attempt = try_claim(&addr)?;
     let settings = match (&attempt, wrap.sources) {
-        (Attempt::Ours(_), Ok(sources)) => match certificates::wait(&sources, Some(waiting.left()), &events)? {
+        (Attempt::Ours(_), Ok(sources)) => match certificates::wait(sources, Some(waiting.left()), &events)? {
             Waited::Usable(settings) => Ok(*settings),
             Waited::Interrupted(signal) => return Ok(process::signal_code(signal)),
         },

@@ -37,6 +37,14 @@ impl Error {
         Self { time_can_mend: true, ..Self::new(setting, problem) }
     }
 
+    /// The files with certificates are not read within `seconds`.
+    pub(crate) fn hung_files(seconds: u64) -> Self {
+        Self::not_yet(
+            "certificates",
+            format_args!("their files cannot be read within {seconds} s: is a file system hung?"),
+        )
+    }
+
     /// Whether it is worth waiting.
     pub(crate) fn time_can_mend(&self) -> bool {
         self.time_can_mend

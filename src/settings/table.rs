@@ -79,7 +79,7 @@ settings! {
     LogFormat: Some("--log-format"), "ETCDPROXY_LOG_FORMAT", Kind::Choice("FORMAT", &["text", "json", "raw"]), default Some("text"),
         "Format of log lines: text, json or raw. etcd's own lines change only with --drain, and never with raw";
     Memory: Some("--memory"), "ETCDPROXY_MEMORY", Kind::Text("MB"), default None,
-        "Memory that the proxy may use, in MB; sets Go's GOMEMLIMIT";
+        "Memory that the proxy may use, in MB; sets Go's GOMEMLIMIT, limits the tunnel's clients";
     Drain: Some("--drain"), "ETCDPROXY_DRAIN", Kind::Text("DURATION"), default Some("off; tunnel: 8s"),
         "Supervise etcd: restart it if it exits, filter its log, and after SIGTERM keep serving until no client is \
          connected, for at most this long, as in 8s. off: exec etcd and hand over";

@@ -224,6 +224,14 @@ pub(crate) fn eventually(condition: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// The number of files that a process has open; `None` where the system shows it only to root.
+pub(crate) fn open_files(pid: u32) -> Option<u64> {
+    let dir = format!("/proc/{pid}/fd");
+    let count = std::fs::read_dir(&dir).ok().map(|files| files.count() as u64);
+    // Since Linux 6.2, everybody can see the number.
+    count.or_else(|| std::fs::metadata(&dir).ok().map(|meta| meta.len())).filter(|count| *count > 0)
+}
+
 pub(crate) fn is_alive(pid: u32) -> bool {
     // A zombie is dead; its new parent may not have reaped it yet.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
@@ -304,13 +312,13 @@ pub(crate) fn free_addrs(host: &str, count: usize) -> Vec<String> {
 }
 
 /// A server that sends the same bytes on each connection, then closes it. Returns its address.
-pub(crate) fn server(host: &str, answer: &'static str) -> String {
+pub(crate) fn server(host: &str, answer: impl AsRef<[u8]> + Send + 'static) -> String {
     let listener = TcpListener::bind((host, 0)).unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
             let _ = client.read(&mut [0; 1024]);
-            let _ = client.write_all(answer.as_bytes());
+            let _ = client.write_all(answer.as_ref());
         }
     });
     addr

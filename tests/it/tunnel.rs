@@ -13,8 +13,8 @@ use crate::load::{self, Load};
 use crate::pki::{Authority, Pair, write};
 use crate::support::{
     Cluster, Process, Tls, binary, check_prometheus_text, command, enable_auth, etcdproxy, eventually, fails_with,
-    finish, free_addr, free_addrs, http, is_ready, makes_progress, unique_addr, unique_host, wait_listening,
-    wait_ready, web_server,
+    finish, free_addr, free_addrs, http, is_ready, makes_progress, open_files, unique_addr, unique_host,
+    wait_listening, wait_ready, web_server,
 };
 
 /// The command that starts a tunnel.
@@ -36,19 +36,23 @@ pub(crate) fn start(cluster: &Cluster) -> (Process, String) {
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Connects to a member through the tunnel, up to the header of its SETTINGS.
-fn connect_http2(addr: &str) -> io::Result<TcpStream> {
-    let mut client = TcpStream::connect(addr).unwrap();
+pub(crate) fn connect_http2(addr: &str) -> io::Result<TcpStream> {
+    greet(TcpStream::connect(addr).unwrap())
+}
+
+/// The same over any connection.
+pub(crate) fn greet(mut client: TcpStream) -> io::Result<TcpStream> {
     client.write_all(GREETING)?;
     client.read_exact(&mut [0; 9])?;
     Ok(client)
 }
 
-fn get(addr: &str, path: &str) -> String {
+pub(crate) fn get(addr: &str, path: &str) -> String {
     http(addr, "GET", path)
 }
 
 /// The value of a metric. `name` includes its labels.
-fn metric(addr: &str, name: &str) -> u64 {
+pub(crate) fn metric(addr: &str, name: &str) -> u64 {
     let answer = get(addr, "/metrics");
     let value = answer.lines().find_map(|line| line.strip_prefix(&format!("etcdproxy_tunnel_{name} ")));
     value.unwrap_or_else(|| panic!("{name}: {answer}")).parse().unwrap()
@@ -324,7 +328,7 @@ fn a_web_server_is_not_a_member() {
 fn connections_leave_no_file_and_no_memory_behind() {
     let cluster = Cluster::start(1);
     let (tunnel, addr) = start(&cluster);
-    let files = || std::fs::read_dir(format!("/proc/{}/fd", tunnel.pid())).unwrap().count();
+    let files = || open_files(tunnel.pid());
     let memory = || memory_kb(&tunnel, "VmRSS");
     let open_and_close = |count| {
         for n in 0..count {

@@ -12,6 +12,7 @@ use crate::install::error::Error;
 use crate::install::layout::Layout;
 use crate::install::receipt::{Receipt, Version};
 use crate::install::systemd::{settings_file, unit};
+use crate::os::clock::rfc3339;
 use crate::os::env;
 use crate::release::{self, RELEASE, VERSION};
 use crate::settings::Needs;
@@ -162,7 +163,7 @@ fn after(layout: &Layout, before: &Receipt, this: &ThisBinary, wanted: Wanted, f
         after.versions.push(Version {
             name: this.name.clone(),
             etcd: RELEASE.version.to_owned(),
-            installed: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            installed: rfc3339(SystemTime::now()),
             programs: programs(),
         });
     }

@@ -78,6 +78,7 @@ mod tests {
             let is_filled_in = |part: &str| !part.starts_with(|c: char| c.is_ascii_uppercase());
             assert!(text.split('@').skip(1).all(is_filled_in), "{text}");
             assert_eq!(text.contains("DynamicUser="), !user, "{text}");
+            assert!(text.contains("\nLimitCORE=0\n"), "{text}");
         }
     }
 

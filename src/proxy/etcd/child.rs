@@ -16,7 +16,7 @@ use super::status::Status;
 use super::watchdog::Watchdog;
 use crate::net::etcd_health::{Occupant, occupant};
 use crate::net::sockets;
-use crate::os::log::{Format, format};
+use crate::os::log::To;
 use crate::os::process::{self, ExecError, describe};
 use crate::os::sys;
 use crate::proxy::admin::Port;
@@ -196,6 +196,7 @@ impl Backend for EtcdChild {
                 }
                 if !*listening && sockets::seems_to_listen(etcd.child.id(), &self.addr) {
                     *listening = true;
+                    process::hide_memory();
                     self.status.set_listening();
                     // Without a thread, etcd reconnects by itself, only later.
                     *watchdog = self.watched.as_ref().and_then(|it| Watchdog::start(it, &self.status).ok());
@@ -268,20 +269,20 @@ impl State {
         command.arg0("etcd").stdin(Stdio::null());
         // The launcher reports READY: a service manager ignores everybody else.
         command.env_remove("NOTIFY_SOCKET");
-        if format() != Format::Raw {
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        }
+        // Always through this process, which reads them even while nobody reads its own.
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         // A terminal's Ctrl-C goes to the launcher, which drains.
         command.process_group(0);
         sys::die_with_parent(&mut command);
+        sys::without_core_dump(&mut command);
         let mut child = command.spawn()?;
-        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
-            child.stdout.take().map(|output| Box::new(output) as _),
-            child.stderr.take().map(|output| Box::new(output) as _),
+        let outputs: [Option<(Box<dyn Read + Send>, To)>; 2] = [
+            child.stdout.take().map(|output| (Box::new(output) as _, To::Stdout)),
+            child.stderr.take().map(|output| (Box::new(output) as _, To::Stderr)),
         ];
-        let read = |from| {
+        let read = |(from, stream)| {
             let output = output.clone();
-            thread::Builder::new().spawn(move || output.relay(from))
+            thread::Builder::new().spawn(move || output.relay(from, stream))
         };
         let readers: io::Result<_> = outputs.into_iter().flatten().map(read).collect();
         let readers = readers.inspect_err(|_| process::end(&mut child, STOP_TIMEOUT))?;
@@ -292,9 +293,6 @@ impl State {
     /// The last words of an etcd that has ended.
     fn last_words(self) -> String {
         let Self::Running { etcd, .. } = self else { return String::new() };
-        if etcd.readers.is_empty() {
-            return "see its output above".to_owned();
-        }
         let words = etcd.readers.into_iter().filter_map(|reader| reader.join().ok());
         words.filter(|words| !words.is_empty()).last().unwrap_or_else(|| "it wrote nothing".to_owned())
     }

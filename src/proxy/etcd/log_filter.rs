@@ -13,7 +13,7 @@ use log::Level;
 use serde_json::{Map, Value};
 
 use crate::net::{DialError, is_refusal};
-use crate::os::log::{Format, format, verbatim};
+use crate::os::log::{Format, To, copy_line, format};
 use crate::settings::Endpoint;
 
 /// The same complaint is logged again after this.
@@ -21,6 +21,9 @@ const REPEAT: Duration = Duration::from_secs(30);
 
 /// How many complaints to remember. Beyond that, all are forgotten and may be logged again.
 const REMEMBERED: usize = 1000;
+
+/// The longest line that is read, in bytes. etcd's own are far shorter.
+const MAX_LINE: u64 = 64 * 1024;
 
 /// A line worth showing.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,35 +55,48 @@ impl Output {
         log::warn!("{problem}");
     }
 
-    /// Reads etcd's output to its end. Returns its last words, which may say why it ended.
-    pub(super) fn relay(&self, from: impl Read) -> String {
+    /// Reads etcd's output to its end, from its stdout or stderr. Returns its last words, which may say why it ended.
+    pub(super) fn relay(&self, from: impl Read, stream: To) -> String {
+        if format() == Format::Raw {
+            each_line(from, |text| copy_line(stream, text));
+            return "see its output above".to_owned();
+        }
         let mut last_words = String::new();
-        let mut reader = BufReader::new(from);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_end();
+        each_line(from, |text| {
             let classified = self.filter().classify(text, Instant::now());
             match classified {
                 None => {}
                 Some(Line::Info(text)) => log::info!("{text}"),
                 Some(Line::Warn(text)) => log::warn!("{text}"),
                 Some(Line::Etcd(level, words)) => {
-                    if format() == Format::Json && text.starts_with('{') {
-                        verbatim(text);
+                    if format() == Format::Json && text.starts_with('{') && text.ends_with('}') {
+                        copy_line(To::Stderr, text);
                     } else {
                         log::log!(level, "etcd: {words}");
                     }
                     last_words = words;
                 }
             }
-            line.clear();
-        }
+        });
         last_words
     }
 
     fn filter(&self) -> MutexGuard<'_, LogFilter> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes each line to `take`, without its end; of a very long one, only the beginning.
+fn each_line(from: impl Read, mut take: impl FnMut(&str)) {
+    let mut reader = BufReader::new(from);
+    let mut line = Vec::new();
+    let mut is_rest = false;
+    while reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        if !is_rest {
+            take(String::from_utf8_lossy(&line).trim_end());
+        }
+        is_rest = !line.ends_with(b"\n");
+        line.clear();
     }
 }
 
@@ -313,7 +329,7 @@ mod tests {
         let output = "Error: unknown flag: --foo\nUsage:\n  etcd grpc-proxy start [flags]\n\nFlags:\n      --cacert string   x\n\nunknown flag: --foo";
         let shown: Vec<_> = output.lines().filter_map(|line| filter.classify(line, Instant::now())).collect();
         assert_eq!(shown, [Line::Etcd(Level::Error, "unknown flag: --foo".to_owned())]);
-        assert_eq!(Output::new(&[]).relay(output.as_bytes()), "unknown flag: --foo");
+        assert_eq!(Output::new(&[]).relay(output.as_bytes(), To::Stderr), "unknown flag: --foo");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use super::admin::Subject as _;
 use super::backend::{self, Backend};
 use super::detect::Detection;
-use super::listener::{Client, Limit, Listener, Lobby, SPARE, listen, listen_tcp};
+use super::limit::Limit;
+use super::listener::{Client, Listener, Lobby, SPARE, listen, listen_tcp};
 use super::members::{Counters, Member, Members};
 use super::metrics::Metrics;
 use super::names::Names;
@@ -30,6 +31,7 @@ use super::preflight::Tried;
 use super::{admin, listener};
 use crate::net::{Deadline, Dialer, Protocol, Resolver, Stream};
 use crate::os::log::Throttle;
+use crate::os::process::hide_memory;
 use crate::settings::{ListenAddr, Run, Settings};
 
 /// The time for one member: to connect, and to complete the TLS handshake.
@@ -101,7 +103,7 @@ impl Tunnel {
     /// When it cannot listen, or the certificates cannot be used.
     pub(crate) fn start(settings: &Settings, tried: &[Tried]) -> Result<Self, Error> {
         let Settings { endpoints, discovery_srv, tls, listen_addr, metrics_addr, .. } = settings.clone();
-        let limit = Limit::of_this_process();
+        let limit = Limit::of_this_process(settings.memory);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
@@ -148,6 +150,7 @@ impl Tunnel {
             });
             runtime.shutdown_background();
         })?;
+        hide_memory();
         let what = if native.is_some() { "the proxy" } else { "the tunnel" };
         log::info!("{what} (pid {}) listens on {listen_addr}{all}", std::process::id());
         Ok(Self { shared, stop, thread: Some(thread), native })
@@ -367,16 +370,13 @@ async fn relay(client: Client, first: &[u8], member: &Member, mut stream: Box<dy
     }
 }
 
-/// Forwards in both directions, until both have ended or one has failed.
+/// Forwards in both directions, until both have ended or one has failed, or one has ended and the other is silent.
 async fn forward(
-    (mut from_client, mut to_client): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    (mut from_client, mut to_client): (impl copy::Source, impl AsyncWrite + Unpin),
     stream: Box<dyn Stream>,
     counters: &Counters,
 ) -> io::Result<()> {
     let (mut from_member, mut to_member) = tokio::io::split(stream);
-    tokio::try_join!(
-        copy::copy(&mut from_client, &mut to_member, &counters.sent),
-        copy::copy(&mut from_member, &mut to_client, &counters.received),
-    )?;
-    Ok(())
+    let (client, member) = ((&mut from_client, &mut to_client), (&mut from_member, &mut to_member));
+    copy::copy_both(client, member, [&counters.sent, &counters.received]).await
 }
