@@ -127,7 +127,11 @@ fn of_release(err: &release::Error) -> Code {
     match err {
         Error::Write(err) => of_write(err),
         Error::Occupied { .. } | Error::NoMemory { .. } => Code::CannotWrite,
-        Error::WrongOwner { .. } | Error::NoExec { .. } => Code::NotPermitted,
+        Error::WrongOwner { .. }
+        | Error::Shared { .. }
+        | Error::Link { .. }
+        | Error::Replaceable { .. }
+        | Error::NoExec { .. } => Code::NotPermitted,
         Error::NotIncluded { .. }
         | Error::Launcher { .. }
         | Error::NoDocument { .. }

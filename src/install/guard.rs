@@ -8,12 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, REMEDY};
 use super::layout::Layout;
-use crate::fs::{WriteError, dirs, trust};
-
-const WRITABLE_BY_ALL: u32 = 0o002;
-const WRITABLE_BY_GROUP: u32 = 0o020;
-/// In such a directory, only a file's owner may remove or rename it.
-const STICKY: u32 = 0o1000;
+use crate::fs::trust::{self, STICKY, Writers};
+use crate::fs::{WriteError, dirs};
 
 /// Creates the directory and its missing parents, 0755 whatever the umask. Returns the new ones.
 ///
@@ -87,13 +83,11 @@ fn refuse_shared(layout: &Layout, dir: &Path) -> Result<(), Error> {
 
 /// Refuses a file or directory that anybody but root and this user can write to.
 pub(super) fn refuse_other_writers(layout: &Layout, real: &Path, meta: &Metadata) -> Result<(), Error> {
-    if meta.mode() & WRITABLE_BY_ALL != 0 {
-        return Err(Error::Shared { path: real.to_owned() });
+    match trust::other_writers(meta, layout.uid, layout.gid) {
+        None => Ok(()),
+        Some(Writers::Everybody) => Err(Error::Shared { path: real.to_owned() }),
+        Some(Writers::Group(gid)) => Err(Error::SharedWithGroup { path: real.to_owned(), gid }),
     }
-    if meta.mode() & WRITABLE_BY_GROUP != 0 && !trust::is_trusted_group(meta.gid(), layout.uid, layout.gid) {
-        return Err(Error::SharedWithGroup { path: real.to_owned(), gid: meta.gid() });
-    }
-    Ok(())
 }
 
 /// Checks one directory, or a link to one. Returns whether it exists.
