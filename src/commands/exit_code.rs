@@ -173,14 +173,13 @@ fn of_install(err: &install::Error) -> Code {
         | Error::Changed { .. }
         | Error::BackupExists { .. }
         | Error::IsDirectory { .. }
+        | Error::LeadsNowhere { .. }
         | Error::NotADirectory { .. }
         | Error::Special { .. }
         | Error::Busy { .. } => Code::CannotWrite,
-        Error::WrongOwner { .. }
-        | Error::Shared { .. }
-        | Error::SharedWithGroup { .. }
-        | Error::LeavesRoot { .. }
-        | Error::NoExec { .. } => Code::NotPermitted,
+        Error::WrongOwner { .. } | Error::Shared { .. } | Error::SharedWithGroup { .. } | Error::NoExec { .. } => {
+            Code::NotPermitted
+        }
         Error::Receipt { .. }
         | Error::NewerReceipt { .. }
         | Error::NotInstalled { .. }

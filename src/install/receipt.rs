@@ -142,7 +142,7 @@ impl Receipt {
             Err(cause) => return Err(Error::CannotRead { path, cause }),
         }
         let mut receipt = Self::parse(&text, &path)?;
-        let canonical = |prefix: &Path| layout.real(prefix).canonicalize().ok();
+        let canonical = |prefix: &Path| layout.real_target(prefix).canonicalize().ok();
         if receipt.prefix != layout.prefix && canonical(&receipt.prefix) != canonical(&layout.prefix) {
             return Err(Error::Receipt {
                 path,

@@ -783,22 +783,62 @@ fn a_receipt_with_foreign_paths_is_refused() {
     }
 }
 
+/// As if etcdproxy ran in a chroot of the image. Every command agrees, and the system outside stays as it is.
 #[test]
-fn links_that_lead_out_of_the_root_are_refused() {
-    let host = Host::new();
+fn links_in_an_image_lead_to_where_they_lead_in_the_image() {
     let outside = tempfile::tempdir().unwrap();
-    fs::remove_dir(host.path("opt")).unwrap();
-    symlink(outside.path(), host.path("opt")).unwrap();
-    let line = fails_with(77, &mut host.command(&["install"]));
-    assert!(line.contains("/opt leads out of --root, to "), "{line}");
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    fs::create_dir(outside.path().join("opt")).unwrap();
+    // The target exists outside as well.
+    let absolute = outside.path().join("opt").to_str().unwrap().to_owned();
+    let inside = absolute.trim_start_matches('/');
+    let up = format!("{}{inside}", "../".repeat(30));
+    for (target, dir) in
+        [(absolute.as_str(), inside), (&up, inside), ("var/lib", "var/lib"), ("/var/../var/lib", "var/lib")]
+    {
+        let host = Host::new();
+        fs::create_dir_all(host.path(dir)).unwrap();
+        fs::remove_dir(host.path("opt")).unwrap();
+        symlink(target, host.path("opt")).unwrap();
+        // Settings may be somewhere else, too.
+        fs::create_dir(host.path("etc/etcdproxy")).unwrap();
+        fs::write(host.path("var/settings"), "ETCDPROXY_LISTEN_ADDR=127.0.0.1:4001\n").unwrap();
+        symlink("/var/settings", host.path(ENV)).unwrap();
+        let before = host.tree();
 
-    // A link that stays within the root works like a directory.
-    fs::remove_file(host.path("opt")).unwrap();
-    symlink("var/lib", host.path("opt")).unwrap();
-    host.run(&["install"]);
-    assert!(host.path("var/lib/etcdproxy/current/bin/etcd").exists());
-    host.run(&["verify"]);
+        let output = host.run(&["install", "--systemd"]);
+        let current = host.path(dir).join("etcdproxy/current");
+        assert!(output.contains(&format!("link {} -> ", current.display())), "{output}");
+        assert!(current.join("bin/etcd").exists());
+        assert!(fs::read_to_string(host.path(UNIT)).unwrap().contains("SocketBindAllow=tcp:4001\n"));
+        assert!(host.run(&["install"]).ends_with(": nothing to do\n"));
+        let verified = host.run(&["verify"]);
+        assert!(verified.lines().all(|line| line.starts_with("ok ")), "{verified}");
+        let installed = format!("installed in {}:\n", current.parent().unwrap().display());
+        assert!(host.run(&["list"]).contains(&installed));
+        assert!(host.run(&["prune", "--keep", "1"]).ends_with("nothing to do\n"));
+        let line = fails_with(1, &mut host.command(&["rollback"]));
+        assert!(line.contains("is the only one"), "{line}");
+        host.run(&["uninstall"]);
+        assert_eq!(host.tree(), before, "{target}");
+        assert_eq!(tree(outside.path()).keys().collect::<Vec<_>>(), ["opt"], "{target}");
+    }
+}
+
+#[test]
+fn links_in_an_image_that_lead_nowhere_are_refused() {
+    let outside = tempfile::tempdir().unwrap();
+    for target in [outside.path().to_str().unwrap(), "opt", "/opt/x", "/dev/null/x"] {
+        let host = Host::new();
+        fs::remove_dir(host.path("opt")).unwrap();
+        symlink(target, host.path("opt")).unwrap();
+        let before = host.tree();
+        let line = fails_with(73, &mut host.command(&["install"]));
+        let problem = format!("{} is a link that leads to no directory: ", host.path("opt").display());
+        assert!(line.contains(&problem), "{line}");
+        assert_eq!(host.tree(), before);
+        assert!(host.run(&["list"]).lines().all(|line| !line.contains("installed in")));
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -236,6 +236,7 @@ mod needs_root {
     use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
     use tempfile::TempDir;
 
+    use crate::support::eventually;
     use crate::support::{
         Process, as_user, binary, command, fails_with, finish, names, succeeds, unpack, write_program,
     };

@@ -79,7 +79,7 @@ impl Facts {
     /// # Errors
     /// If programs could not run from the prefix, or if the service's settings cannot work.
     fn gather(layout: &Layout, before: &Receipt, wanted: Wanted) -> Result<Self, Error> {
-        let prefix = layout.real(&layout.prefix);
+        let prefix = layout.real_target(&layout.prefix);
         // Otherwise the only sign would be a "permission denied" when the service starts.
         if dirs::is_noexec(&prefix) {
             return Err(Error::NoExec { path: prefix });
@@ -88,7 +88,7 @@ impl Facts {
             refuse_hidden(layout)?;
         }
         let is_complete = |version: &&Version| {
-            let dir = layout.real(&layout.programs(&version.name));
+            let dir = layout.real_target(&layout.programs(&version.name));
             version.programs.iter().all(|name| dir.join(name).symlink_metadata().is_ok())
         };
         let incomplete = before.versions.iter().filter(|version| !is_complete(version));
