@@ -1,6 +1,6 @@
 //! Installing on plain hosts: users can see everything beforehand, verify it afterwards, and undo it, whatever happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -481,7 +481,14 @@ fn a_purge_takes_whatever_an_uninstall_has_left_and_says_what_stays() {
     for name in ["etc/etcdproxy/ca.pem", "opt/etcdproxy/a", "opt/etcdproxy/b", "opt/etcdproxy/c", "opt/etcdproxy/d"] {
         fs::write(host.path(name), "mine").unwrap();
     }
+    // A dry run says exactly what the command does.
+    let lines = |text: &str| {
+        let lines = text.lines().map(|line| line.trim_start_matches("would ").to_owned());
+        lines.filter(|line| !line.contains("is no longer installed")).collect::<BTreeSet<_>>()
+    };
+    let shown = host.run(&["uninstall", "--purge", "--dry-run"]);
     let output = host.run(&["uninstall", "--purge"]);
+    assert_eq!(lines(&shown), lines(&output));
     for (dir, names) in [("etc/etcdproxy", "ca.pem"), ("opt/etcdproxy", "a, b, c and 1 more")] {
         let note = format!("note: kept, because it is not empty: {} ({names})\n", host.path(dir).display());
         assert!(output.contains(&note), "{output}");

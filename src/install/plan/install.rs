@@ -414,7 +414,8 @@ pub(super) mod tests {
                 Some(path) if path == broken => Err(Error::Special { path: path.into() }),
                 _ => Ok(host.disk.get(path).cloned()),
             };
-            let look = |goal: &Goal<'_>| Snapshot::with(goal, look, |dir| Ok(host.disk.contains_key(dir)));
+            let look =
+                |goal: &Goal<'_>| Snapshot::with(goal, look, |dir| Ok(host.disk.contains_key(dir)), |_| Vec::new());
             plan_with(static_layout(), &receipt, &[], &this, wanted, &facts, look)
         };
         assert!(matches!(plan(UNIT), Err(Error::Special { .. })));
