@@ -138,7 +138,8 @@ pub(crate) enum LocationError {
     NoRoot { path: PathBuf },
 
     #[error(
-        "{flag}: {path:?} contains something that a systemd unit cannot use (white space, a quotation mark, a backslash, \"..\"): choose another path"
+        "{flag}: {path:?} contains something that a systemd unit cannot use (white space, a control character, a quotation mark, one of \\ $ * ? [, or \"..\"): \
+         choose another path"
     )]
     Unsuitable { flag: &'static str, path: PathBuf },
 }

@@ -143,6 +143,13 @@ impl Layout {
     }
 }
 
+/// Whether a unit can contain the path, in `ExecStart=` and `EnvironmentFile=`: no white space, control character, quotation
+/// mark, backslash, variable or pattern (systemd.syntax(7), systemd.exec(5)); and no `..`. `%` is doubled there.
+pub(super) fn fits_in_unit(path: &Path) -> bool {
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\"'\\$*?[".contains(c);
+    path.to_str().is_some_and(|text| !text.contains(is_odd)) && !path.iter().any(|part| part == "..")
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -545,6 +545,16 @@ fn the_sandbox_allows_what_the_settings_need() {
     host.run(&["install"]);
     assert!(!drop_in.parent().unwrap().exists(), "no certificates, no drop-in");
 
+    let before = host.tree();
+    for path in ["/etc/ca\n[Service]\nExecStartPre=/bin/x", "/etc/ca\x1b[2J", "/etc/ca\\"] {
+        let settings = format!("ETCDPROXY_CACERT='{path}'\n");
+        fs::write(host.path(ENV), settings).unwrap();
+        let line = fails_with(78, &mut host.command(&["install"]));
+        assert!(line.contains("etcdproxy.env: ETCDPROXY_CACERT: the path contains a control character"), "{line:?}");
+        fs::write(host.path(ENV), "").unwrap();
+        assert_eq!(host.tree(), before, "something was written");
+    }
+
     fs::write(host.path(ENV), "ETCDPROXY_LISTEN_ADDR=4001\n").unwrap();
     let line = fails_with(78, &mut host.command(&["install"]));
     assert!(line.contains("etcdproxy.env: ETCDPROXY_LISTEN_ADDR: \"4001\" has no port"), "{line}");
@@ -723,6 +733,12 @@ fn an_unreadable_receipt_is_an_error_and_force_writes_a_new_one() {
         }
         host.run(&["install", "--force"]);
         host.run(&["verify"]);
+        // A second time, --force does not advise --force.
+        let good = fs::read(&receipt).unwrap();
+        fs::write(&receipt, text).unwrap();
+        let line = fails_with(73, &mut host.command(&["install", "--force"]));
+        assert!(line.ends_with("which already exists: move one of them away") && !line.contains("--force"), "{line}");
+        fs::write(&receipt, good).unwrap();
         fs::remove_file(host.path("opt/etcdproxy/receipt.json.etcdproxy-saved")).unwrap();
         host.run(&["uninstall"]);
         let left: Vec<String> = host.tree().into_keys().filter(|path| !before.contains_key(path)).collect();
@@ -896,6 +912,8 @@ fn invalid_locations_are_errors() {
             "--prefix: \"/opt/a b\" contains something that a systemd unit cannot use",
         ),
         (2, &["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
+        (2, &["install", "--prefix", "/a\n[Service]"], "--prefix: \"/a\\n[Service]\" contains something"),
+        (2, &["install", "--bin-dir", "/a$b"], "--bin-dir: \"/a$b\" contains something"),
         (78, &["install", "--user"], "--user: HOME is not set"),
     ] {
         let line = fails_with(code, &mut command(&binary(), args));

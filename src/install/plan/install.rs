@@ -162,12 +162,17 @@ fn after(layout: &Layout, before: &Receipt, this: &ThisBinary, wanted: Wanted, f
         after.versions.push(Version {
             name: this.name.clone(),
             etcd: RELEASE.version.to_owned(),
-            installed: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            installed: in_receipt(SystemTime::now()),
             programs: programs(),
         });
     }
     after.set_current(&this.name);
     after
+}
+
+/// RFC 3339, UTC. A clock before 1970, as of a device without a battery, counts as 1970.
+fn in_receipt(now: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(now.max(SystemTime::UNIX_EPOCH)).to_string()
 }
 
 fn programs() -> Vec<String> {
@@ -188,6 +193,11 @@ pub(super) mod tests {
     use super::super::simulation::{Host, Planning, in_short, link, own_file, static_layout};
     use super::*;
     use crate::install::file_state::FileState;
+
+    #[test]
+    fn a_clock_before_1970_is_no_error() {
+        assert_eq!(in_receipt(SystemTime::UNIX_EPOCH - std::time::Duration::from_hours(1)), "1970-01-01T00:00:00Z");
+    }
 
     const ETCD: &str = "/usr/local/bin/etcd";
     const CONFIG: &str = "/etc/etcdproxy/etcdproxy.env";
