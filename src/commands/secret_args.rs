@@ -39,7 +39,7 @@ fn is_base64(arg: &str) -> bool {
         && !std::path::Path::new(value).exists()
 }
 
-/// `message` without the passwords of addresses in `args`, and with their control characters escaped.
+/// `message` without the keys and the passwords of addresses in `args`, and with their control characters escaped.
 pub(crate) fn safe_to_show(message: &str, args: &[OsString]) -> String {
     let mut message = message.to_owned();
     for arg in args.iter().map(|arg| arg.to_string_lossy()) {
@@ -58,6 +58,10 @@ pub(crate) fn safe_to_show(message: &str, args: &[OsString]) -> String {
         }
         // clap shows the value of --flag=value alone.
         for shown in [&*arg, arg.split_once('=').map_or("", |(_, value)| value)] {
+            // After the -- of a command that passes nothing on.
+            if is_base64(shown) {
+                message = message.replace(shown, "(not shown)");
+            }
             if shown.contains('\n') {
                 message = message.replace(shown, &shown.escape_debug().to_string());
             }
@@ -73,17 +77,18 @@ pub(crate) fn safe_to_show(message: &str, args: &[OsString]) -> String {
 mod tests {
     use super::*;
 
+    const LINE: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2";
+
     #[test]
     fn keys_are_recognized_however_a_shell_mangled_them() {
-        let line = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2";
         for arg in [
             "-----BEGIN PRIVATE KEY-----",
             "--key=-----BEGIN PRIVATE KEY-----",
             " -----BEGIN",
             "BEGIN EC PRIVATE KEY",
-            line,
-            &format!("--key={line}\\n{line}"),
-            &format!("\"{line}\""),
+            LINE,
+            &format!("--key={LINE}\\n{LINE}"),
+            &format!("\"{LINE}\""),
             "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t",
         ] {
             assert!(contain_pem(&["run".into(), arg.into()]), "{arg}");
@@ -97,7 +102,7 @@ mod tests {
         ] {
             assert!(!contain_pem(&["run".into(), arg.into()]), "{arg}");
         }
-        assert!(!contain_pem(&["exec".into(), "--".into(), line.into()]), "for another program");
+        assert!(!contain_pem(&["exec".into(), "--".into(), LINE.into()]), "for another program");
     }
 
     #[test]
@@ -105,6 +110,7 @@ mod tests {
         for (message, arg, expected) in [
             ("bad https://u:s3\"@x@h:1", "https://u:s3\"@x@h:1", "bad https://(not shown)@h:1"),
             ("bad https://u:s3\\\"@x@h:1", "https://u:s3\"@x@h:1", "bad https://(not shown)@h:1"),
+            (&format!("bad {LINE}"), LINE, "bad (not shown)"),
             ("bad s3cret", "--endpoints=https://u:s3cret@h:1", "bad (not shown)"),
             ("bad https://u@h:1", "https://u@h:1", "bad https://u@h:1"),
             ("bad https://h:1", "https://h:1", "bad https://h:1"),

@@ -205,10 +205,13 @@ impl Store {
         let shown = root.join(RELEASE.id);
         self.refuse_wrong_owner(root, remedy)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-        let Ok(dir) = File::options().read(true).custom_flags(flags.bits()).open(&shown) else {
-            return if shown.is_symlink() { Err(Error::Link { path: shown, remedy }) } else { Ok(None) };
+        let opened = File::options().read(true).custom_flags(flags.bits()).open(&shown);
+        let (dir, meta) = match opened.and_then(|dir| dir.metadata().map(|meta| (dir, meta))) {
+            Ok(opened) => opened,
+            Err(_) if shown.is_symlink() => return Err(Error::Link { path: shown, remedy }),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(WriteError::new(&shown, &err, remedy, None).into()),
         };
-        let Ok(meta) = dir.metadata() else { return Ok(None) };
         if !is_trusted(meta.uid(), self.uid) {
             return Err(Error::WrongOwner { path: shown, owner: meta.uid(), remedy });
         }

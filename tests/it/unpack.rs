@@ -232,13 +232,15 @@ mod needs_root {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread::JoinHandle;
+    use std::time::Duration;
 
-    use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
     use tempfile::TempDir;
 
-    use crate::support::eventually;
     use crate::support::{
-        Process, as_user, binary, command, fails_with, finish, names, succeeds, unpack, write_program,
+        Process, as_user, binary, child_of, command, etcdproxy, eventually, fails_with, finish, names, succeeds,
+        unique_addr, unpack, write_program,
     };
 
     /// The size of the unpacked etcd in MB, rounded up.
@@ -501,6 +503,25 @@ mod needs_root {
         eventually("it is etcd", || fs::read_link(proc("exe")).is_ok_and(|exe| exe == etcd) && is_etcd());
         assert_eq!(fs::read_to_string(proc("comm")).unwrap(), "etcd\n");
         running.kill();
+
+        // The same for a supervised etcd, and when it is started again.
+        let run = ["run", "--preflight", "off", "--mode", "grpc-proxy", "--drain", "1s", "--endpoints", "127.0.0.1:1"];
+        let mut launcher = etcdproxy(run);
+        launcher.args(["--listen-addr", &unique_addr()]).env("ETCDPROXY_UNPACK_DIR", shared.dir.path());
+        let launcher = Process::start(launcher.stderr(Stdio::null()));
+        let first = child_of(launcher.pid(), "etcd");
+        assert_eq!(fs::read_link(format!("/proc/{first}/exe")).unwrap(), etcd);
+        // Later than a wrong setting would end it.
+        std::thread::sleep(Duration::from_millis(1500));
+        kill(Pid::from_raw(first.try_into().unwrap()), Signal::SIGKILL).unwrap();
+        eventually("it is started again", || child_of(launcher.pid(), "etcd") != first);
+        drop(launcher);
+
+        // Without /proc, nothing leads through a descriptor.
+        let script = "umount -l /proc && exec -a etcd \"$0\" --version";
+        let mut without = command("unshare".as_ref(), ["--mount", "bash", "-c", script]);
+        let line = fails_with(77, without.arg(binary()).env("ETCDPROXY_UNPACK_DIR", shared.dir.path()));
+        assert!(line.contains("without /proc etcdproxy cannot tell whether they do: mount /proc, or set "), "{line}");
 
         // Root's own file with other content, as long as etcd.
         let size = fs::metadata(&etcd).unwrap().len();
