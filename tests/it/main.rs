@@ -19,6 +19,7 @@ mod drain;
 mod exec;
 mod exit_codes;
 mod failover;
+mod hostile;
 mod install;
 mod limits;
 mod listen;
