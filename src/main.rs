@@ -23,18 +23,19 @@ use anyhow::{Result, bail};
 use clap::Parser as _;
 
 use commands::cli::{Cli, Command};
-use commands::exit_code;
+use commands::{exit_code, secret_args};
 use os::env::Env;
 
 fn main() -> ExitCode {
     os::log::init();
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();
-    let code = match run(called_as, args.collect(), &Env::of_process()) {
+    let args: Vec<OsString> = args.collect();
+    let code = match run(&called_as, &args, &Env::of_process()) {
         Ok(code) => code,
         Err(err) if reader_has_gone(&err) => ExitCode::SUCCESS,
         Err(err) => {
-            log::error!("{}", os::log::with_causes(&*err));
+            log::error!("{}", secret_args::safe_to_show(&os::log::with_causes(&*err), &args));
             exit_code::of(&err)
         }
     };
@@ -42,16 +43,19 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(called_as: OsString, args: Vec<OsString>, env: &Env) -> Result<ExitCode> {
-    if let Some(program) = commands::multicall::program(&called_as) {
-        return commands::multicall::run(program, &args, env);
+fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
+    if let Some(program) = commands::multicall::program(called_as) {
+        return commands::multicall::run(program, args, env);
     }
     let out = &mut os::stdout::Stdout::lock();
-    if args.iter().any(|arg| arg.as_encoded_bytes().starts_with(b"-----BEGIN")) {
+    if secret_args::contain_pem(args) {
         bail!(settings::Error::pem_in_arguments());
     }
-    let parsed = Cli::try_parse_from([called_as].into_iter().chain(args));
-    match parsed.unwrap_or_else(|err| commands::usage::with_fitting_hints(err).exit()).command {
+    let parsed = match Cli::try_parse_from(std::iter::once(called_as).chain(args)) {
+        Ok(parsed) => parsed,
+        Err(err) => return Ok(commands::usage::report(err, args)),
+    };
+    match parsed.command {
         Command::Run(args) => commands::run::run(args, env, out),
         Command::Exec(args) => commands::exec::run(args, env),
         Command::Wait(args) => commands::wait::run(args, env),

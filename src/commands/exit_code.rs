@@ -127,7 +127,11 @@ fn of_release(err: &release::Error) -> Code {
     match err {
         Error::Write(err) => of_write(err),
         Error::Occupied { .. } | Error::NoMemory { .. } => Code::CannotWrite,
-        Error::WrongOwner { .. } | Error::NoExec { .. } => Code::NotPermitted,
+        Error::WrongOwner { .. }
+        | Error::Shared { .. }
+        | Error::Link { .. }
+        | Error::Replaceable { .. }
+        | Error::NoExec { .. } => Code::NotPermitted,
         Error::NotIncluded { .. }
         | Error::Launcher { .. }
         | Error::NoDocument { .. }
@@ -169,14 +173,13 @@ fn of_install(err: &install::Error) -> Code {
         | Error::Changed { .. }
         | Error::BackupExists { .. }
         | Error::IsDirectory { .. }
+        | Error::LeadsNowhere { .. }
         | Error::NotADirectory { .. }
         | Error::Special { .. }
         | Error::Busy { .. } => Code::CannotWrite,
-        Error::WrongOwner { .. }
-        | Error::Shared { .. }
-        | Error::SharedWithGroup { .. }
-        | Error::LeavesRoot { .. }
-        | Error::NoExec { .. } => Code::NotPermitted,
+        Error::WrongOwner { .. } | Error::Shared { .. } | Error::SharedWithGroup { .. } | Error::NoExec { .. } => {
+            Code::NotPermitted
+        }
         Error::Receipt { .. }
         | Error::NewerReceipt { .. }
         | Error::NotInstalled { .. }

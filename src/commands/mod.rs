@@ -17,6 +17,7 @@ pub(crate) mod prune;
 pub(crate) mod rollback;
 pub(crate) mod run;
 pub(crate) mod sbom;
+pub(crate) mod secret_args;
 pub(crate) mod uninstall;
 pub(crate) mod unpack;
 pub(crate) mod usage;

@@ -26,7 +26,7 @@ pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> 
     };
     let mut command = Command::new(executable.path());
     command.args(args);
-    Err(exec(command, name).into())
+    Err(exec(command, name, executable.shown()).into())
 }
 
 #[cfg(test)]

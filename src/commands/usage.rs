@@ -1,8 +1,15 @@
 //! Mistakes on the command line: what clap reports, with fitting hints.
 
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
 use clap::Error;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::exit_code::Code;
+use super::secret_args::safe_to_show;
 
 /// Nobody runs these by mistake because of a hint.
 const DELETING: [&str; 2] = ["prune", "uninstall"];
@@ -10,8 +17,18 @@ const DELETING: [&str; 2] = ["prune", "uninstall"];
 /// What other programs call `install`.
 const UPGRADES: [&str; 2] = ["upgrade", "update"];
 
+/// Prints what clap has to say, and returns the exit code: a mistake, or the help or version that was asked for.
+pub(crate) fn report(err: Error, args: &[OsString]) -> ExitCode {
+    let err = with_fitting_hints(err);
+    if !err.use_stderr() {
+        err.exit();
+    }
+    let _ = write!(io::stderr(), "{}", safe_to_show(&err.render().to_string(), args));
+    Code::Usage.into()
+}
+
 /// The error with hints that fit.
-pub(crate) fn with_fitting_hints(mut err: Error) -> Error {
+fn with_fitting_hints(mut err: Error) -> Error {
     if err.kind() != ErrorKind::InvalidSubcommand {
         return err;
     }

@@ -62,10 +62,9 @@ pub(crate) fn link(path: &Path, target: &Path) -> io::Result<()> {
 /// Removes the temporary files that killed writers of `path` left behind. A running writer holds a lock on its file.
 /// Links cannot be locked, so the caller makes sure that nobody else writes `path` as a link.
 pub(crate) fn sweep(path: &Path) {
-    let prefix = temp_prefix(path);
     let Ok(entries) = fs::read_dir(dirs::parent(path)) else { return };
     for entry in entries.flatten() {
-        if !entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+        if !is_temp_of(path, &entry.file_name()) {
             continue;
         }
         let is_abandoned = entry.file_type().is_ok_and(|kind| {
@@ -75,6 +74,11 @@ pub(crate) fn sweep(path: &Path) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether a file of this name, beside `path`, is a temporary file for it.
+pub(crate) fn is_temp_of(path: &Path, name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(temp_prefix(path).as_encoded_bytes())
 }
 
 fn has_no_writer(file: &File) -> bool {

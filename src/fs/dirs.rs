@@ -1,5 +1,6 @@
 //! Directories: creates, removes and syncs them, and tells whether programs in them can run.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -63,6 +64,13 @@ pub(crate) fn remove_if_empty(dir: &Path) -> io::Result<bool> {
             _ => Err(err),
         },
     }
+}
+
+/// The names in a directory, sorted.
+pub(crate) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Removes the directories that are empty, innermost first. The others stay: another process may use them by now.

@@ -7,5 +7,6 @@ pub(crate) mod hash;
 pub(crate) mod lock;
 pub(crate) mod regular;
 pub(crate) mod trust;
+pub(crate) mod within;
 
 pub(crate) use error::WriteError;

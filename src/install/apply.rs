@@ -8,7 +8,7 @@ use super::error::{Error, REMEDY};
 use super::file_state::FileState;
 use super::guard;
 use super::layout::Layout;
-use super::plan::{Plan, Source, Step};
+use super::plan::{Plan, Source, Step, kept_not_empty};
 use crate::fs::atomic::{self, Durability};
 use crate::fs::{WriteError, dirs};
 use crate::os::env;
@@ -106,17 +106,13 @@ fn remove_receipt(layout: &Layout, plan: &Plan, progress: &mut dyn Progress) -> 
     Ok(())
 }
 
-/// Says why a directory that is ours could not be removed: files that are not ours are in it.
+/// Says why a directory that is ours could not be removed: files that are not ours came into it meanwhile.
 fn note_what_is_left(layout: &Layout, step: &Step, progress: &mut dyn Progress) {
     let Step::RemoveDirectory { path } = step else { return };
     let dir = layout.real(path);
-    let Ok(entries) = fs::read_dir(&dir) else { return };
-    let mut names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
-    names.truncate(3);
-    progress.note(&format!("kept, because it is not empty: {} ({}{more})", dir.display(), names.join(", ")));
+    if let Ok(names) = dirs::names(&dir) {
+        progress.note(&kept_not_empty(&dir, &names));
+    }
 }
 
 /// Removes the temporary files that interrupted runs left behind.

@@ -39,8 +39,8 @@ pub(crate) enum Error {
     )]
     SharedWithGroup { path: PathBuf, gid: u32 },
 
-    #[error("{path} leads out of --root, to {target}: change the link so that it stays inside")]
-    LeavesRoot { path: PathBuf, target: PathBuf },
+    #[error("{path} is a link that leads to no directory: create that directory, or remove the link")]
+    LeadsNowhere { path: PathBuf },
 
     #[error("{path} is not a directory: choose another directory, or move it away")]
     NotADirectory { path: PathBuf },
@@ -138,7 +138,8 @@ pub(crate) enum LocationError {
     NoRoot { path: PathBuf },
 
     #[error(
-        "{flag}: {path:?} contains something that a systemd unit cannot use (white space, a quotation mark, a backslash, \"..\"): choose another path"
+        "{flag}: {path:?} contains something that a systemd unit cannot use (white space, a control character, a quotation mark, one of \\ $ * ? [, or \"..\"): \
+         choose another path"
     )]
     Unsuitable { flag: &'static str, path: PathBuf },
 }

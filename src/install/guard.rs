@@ -8,31 +8,30 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, REMEDY};
 use super::layout::Layout;
-use crate::fs::{WriteError, dirs, trust};
-
-const WRITABLE_BY_ALL: u32 = 0o002;
-const WRITABLE_BY_GROUP: u32 = 0o020;
-/// In such a directory, only a file's owner may remove or rename it.
-const STICKY: u32 = 0o1000;
+use crate::fs::trust::{self, STICKY, Writers};
+use crate::fs::within::{self, End, LastLink};
+use crate::fs::{WriteError, dirs};
 
 /// Creates the directory and its missing parents, 0755 whatever the umask. Returns the new ones.
 ///
 /// # Errors
-/// If another user can write to a directory on the path, or if a link on it belongs to another user or leads out of the
-/// root.
+/// If another user can write to a directory on the path, or if a link on it belongs to another user or leads to nothing.
 pub(super) fn create(layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut new = Vec::new();
     let mut next = PathBuf::from("/");
     for part in dir.strip_prefix("/").unwrap_or(dir) {
         next.push(part);
-        if !check_entry(layout, &next)? {
+        if !check_path(layout, &next)? {
             let real = layout.real(&next);
+            if real.is_symlink() {
+                return Err(Error::LeadsNowhere { path: real });
+            }
             match dirs::create(&real) {
                 Ok(true) => new.push(next.clone()),
                 Ok(false) => {}
                 Err(err) => return Err(WriteError::new(&real, &err, REMEDY, None).into()),
             }
-            check_entry(layout, &next)?;
+            check_path(layout, &next)?;
         }
     }
     refuse_shared(layout, dir)?;
@@ -52,33 +51,25 @@ pub(super) fn check(layout: &Layout, dir: &Path) -> Result<bool, Error> {
 /// Like [`check`], but the directory itself may be like `/tmp`, where everybody can create files: only our own
 /// directories go into it.
 pub(super) fn check_path(layout: &Layout, dir: &Path) -> Result<bool, Error> {
-    let mut next = PathBuf::from("/");
-    for part in dir.strip_prefix("/").unwrap_or(dir) {
-        next.push(part);
-        if !check_entry(layout, &next)? {
-            return Ok(false);
+    let visit = &mut |real: &Path, found: &io::Result<Metadata>| match found {
+        Ok(meta) => {
+            refuse_others(layout, real, meta)?;
+            let leads_on = meta.is_dir() || meta.is_symlink();
+            if leads_on { Ok(true) } else { Err(Error::NotADirectory { path: real.to_owned() }) }
         }
-    }
-    Ok(true)
-}
-
-/// Where a link leads, as the system below the root sees it.
-///
-/// # Errors
-/// If the target is outside of the root.
-pub(super) fn within_root(layout: &Layout, real: &Path) -> Result<PathBuf, Error> {
-    let canonical =
-        |path: &Path| path.canonicalize().map_err(|cause| Error::CannotRead { path: path.to_owned(), cause });
-    let (target, root) = (canonical(real)?, canonical(&layout.root)?);
-    match target.strip_prefix(&root) {
-        Ok(inside) => Ok(Path::new("/").join(inside)),
-        Err(_) => Err(Error::LeavesRoot { path: real.to_owned(), target }),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(WriteError::new(real, err, REMEDY, None).into()),
+    };
+    match within::walk(&layout.root, dir, LastLink::Follow, visit)? {
+        (_, End::Exists) => Ok(true),
+        (_, End::Missing) => Ok(false),
+        (path, End::Broken) => Err(Error::LeadsNowhere { path }),
     }
 }
 
 /// Refuses a directory where everybody can create files, sticky or not.
 fn refuse_shared(layout: &Layout, dir: &Path) -> Result<(), Error> {
-    let real = layout.real(dir);
+    let real = layout.real_target(dir);
     match fs::metadata(&real) {
         Ok(meta) => refuse_other_writers(layout, &real, &meta),
         Err(_) => Ok(()),
@@ -87,29 +78,11 @@ fn refuse_shared(layout: &Layout, dir: &Path) -> Result<(), Error> {
 
 /// Refuses a file or directory that anybody but root and this user can write to.
 pub(super) fn refuse_other_writers(layout: &Layout, real: &Path, meta: &Metadata) -> Result<(), Error> {
-    if meta.mode() & WRITABLE_BY_ALL != 0 {
-        return Err(Error::Shared { path: real.to_owned() });
+    match trust::other_writers(meta, layout.uid, layout.gid) {
+        None => Ok(()),
+        Some(Writers::Everybody) => Err(Error::Shared { path: real.to_owned() }),
+        Some(Writers::Group(gid)) => Err(Error::SharedWithGroup { path: real.to_owned(), gid }),
     }
-    if meta.mode() & WRITABLE_BY_GROUP != 0 && !trust::is_trusted_group(meta.gid(), layout.uid, layout.gid) {
-        return Err(Error::SharedWithGroup { path: real.to_owned(), gid: meta.gid() });
-    }
-    Ok(())
-}
-
-/// Checks one directory, or a link to one. Returns whether it exists.
-fn check_entry(layout: &Layout, path: &Path) -> Result<bool, Error> {
-    let real = layout.real(path);
-    let meta = match fs::symlink_metadata(&real) {
-        Ok(meta) => meta,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(err) => return Err(WriteError::new(&real, &err, REMEDY, None).into()),
-    };
-    refuse_others(layout, &real, &meta)?;
-    if meta.is_symlink() {
-        // The recursion ends, because a canonical path contains no links.
-        return check_path(layout, &within_root(layout, &real)?);
-    }
-    if meta.is_dir() { Ok(true) } else { Err(Error::NotADirectory { path: real }) }
 }
 
 pub(super) fn refuse_others(layout: &Layout, real: &Path, meta: &Metadata) -> Result<(), Error> {

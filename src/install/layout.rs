@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::fs::within::{self, LastLink};
+
 /// The name of the service's unit.
 pub(super) const UNIT: &str = "etcdproxy.service";
 
@@ -42,9 +44,24 @@ impl Layout {
         }
     }
 
-    /// The path as this process sees it.
+    /// The path as this process sees it. Its directories contain no links that lead out of the root; a link that it ends
+    /// with stays.
     pub(super) fn real(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        self.resolved(path, LastLink::Keep)
+    }
+
+    /// Like [`real`](Self::real), but what a link leads to, if the path ends with one.
+    pub(super) fn real_target(&self, path: &Path) -> PathBuf {
+        self.resolved(path, LastLink::Follow)
+    }
+
+    fn resolved(&self, path: &Path, last: LastLink) -> PathBuf {
+        if self.is_live() {
+            return path.to_owned();
+        }
+        // `guard` reports too many links. Nothing is below this file, and nothing can be created there.
+        let nowhere = || Path::new("/dev/null").join(path.strip_prefix("/").unwrap_or(path));
+        within::resolve(&self.root, path, last).unwrap_or_else(nowhere)
     }
 
     /// Whether something is installed.
@@ -124,6 +141,13 @@ impl Layout {
     pub(super) fn is_enabled(&self) -> bool {
         self.real(&self.enablement()).symlink_metadata().is_ok()
     }
+}
+
+/// Whether a unit can contain the path, in `ExecStart=` and `EnvironmentFile=`: no white space, control character, quotation
+/// mark, backslash, variable or pattern (systemd.syntax(7), systemd.exec(5)); and no `..`. `%` is doubled there.
+pub(super) fn fits_in_unit(path: &Path) -> bool {
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\"'\\$*?[".contains(c);
+    path.to_str().is_some_and(|text| !text.contains(is_odd)) && !path.iter().any(|part| part == "..")
 }
 
 #[cfg(test)]

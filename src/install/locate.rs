@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::LocationError;
-use super::layout::Layout;
+use super::layout::{Layout, fits_in_unit};
 use super::receipt::Receipt;
 use crate::os::env::Env;
 
@@ -87,9 +87,7 @@ fn own_prefix(env: &Env) -> Option<PathBuf> {
 /// Makes the path absolute, and refuses one that a unit cannot use. `flag` is the flag or variable that it comes from.
 fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, LocationError> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\"'\\".contains(c);
-    let is_plain = path.to_str().is_some_and(|text| !text.contains(is_odd)) && !path.iter().any(|part| part == "..");
-    if is_plain { Ok(path) } else { Err(LocationError::Unsuitable { flag, path }) }
+    if fits_in_unit(&path) { Ok(path) } else { Err(LocationError::Unsuitable { flag, path }) }
 }
 
 #[cfg(test)]
@@ -164,6 +162,9 @@ mod tests {
         for (location, problem) in [
             (prefix("/opt/a b"), "--prefix: \"/opt/a b\" contains something that a systemd unit cannot use".to_owned()),
             (prefix("/usr/../bin"), "--prefix: \"/usr/../bin\" contains".to_owned()),
+            (prefix("/a\n[Service]"), "--prefix: \"/a\\n[Service]\" contains".to_owned()),
+            (prefix("/a$b"), "--prefix: \"/a$b\" contains".to_owned()),
+            (prefix("/a\u{1b}"), "--prefix: \"/a\\u{1b}\" contains".to_owned()),
             (
                 Location { root: Some(no_root.clone()), ..Location::default() },
                 format!(

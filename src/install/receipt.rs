@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, REMEDY};
 use super::file_state::FileState;
 use super::guard;
-use super::layout::Layout;
+use super::layout::{Layout, fits_in_unit};
 use crate::fs::WriteError;
 use crate::fs::atomic::{self, Durability};
 use crate::fs::regular::{self, Links};
@@ -142,7 +142,7 @@ impl Receipt {
             Err(cause) => return Err(Error::CannotRead { path, cause }),
         }
         let mut receipt = Self::parse(&text, &path)?;
-        let canonical = |prefix: &Path| layout.real(prefix).canonicalize().ok();
+        let canonical = |prefix: &Path| layout.real_target(prefix).canonicalize().ok();
         if receipt.prefix != layout.prefix && canonical(&receipt.prefix) != canonical(&layout.prefix) {
             return Err(Error::Receipt {
                 path,
@@ -177,14 +177,16 @@ impl Receipt {
 
     /// Refuses paths outside of the receipt's own directories, so that nobody can use a receipt to have other files removed.
     fn refuse_foreign_paths(&self) -> Result<(), String> {
+        // Control characters could do anything to a terminal.
+        let shown = |path: &Path| path.to_string_lossy().escape_debug().to_string();
         let dirs = [&self.prefix, &self.bin_dir, &self.unit_dir, &self.config_dir];
         let is_plain = |path: &Path| {
             path.is_absolute()
                 && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
         };
         for dir in dirs.into_iter().chain(&self.old_bin_dirs) {
-            if !is_plain(dir) {
-                return Err(format!("{} is not a directory of an installation", dir.display()));
+            if !is_plain(dir) || !fits_in_unit(dir) {
+                return Err(format!("{} is not a directory of an installation", shown(dir)));
             }
         }
         let is_name = |name: &str| Path::new(name).components().eq([Component::Normal(name.as_ref())]);
@@ -197,7 +199,7 @@ impl Receipt {
         for path in self.entries.iter().flat_map(|entry| std::iter::once(&entry.path).chain(&entry.backup)) {
             let is_ours = |dir: &PathBuf| path.starts_with(dir) || dir.starts_with(path);
             if !is_plain(path) || !dirs.into_iter().chain(&self.old_bin_dirs).any(is_ours) {
-                return Err(format!("{} is not a path of an installation", path.display()));
+                return Err(format!("{} is not a path of an installation", shown(path)));
             }
         }
         Ok(())
@@ -359,6 +361,7 @@ mod tests {
         for (ours, theirs) in [
             ("\"/usr/bin\"", "\"/../out/bin\""),
             ("\"/usr/bin\"", "\"usr/bin\""),
+            ("\"/usr/bin\"", r#""/usr/bin\n[Service]""#),
             ("    \"/usr/local/bin\"", "    \"/usr/../local\""),
             ("\"/opt/etcdproxy\",\n  \"bin", "\"/../out\",\n  \"bin"),
         ] {

@@ -54,7 +54,7 @@ pub(super) fn to_prune(
 
 /// The ids of other processes that run a program of this version, as far as this user can see them.
 pub(super) fn running(layout: &Layout, version: &Version) -> Vec<i32> {
-    let dir = layout.real(&layout.programs(&version.name));
+    let dir = layout.real_target(&layout.programs(&version.name));
     // Compares the files' identities, because a process may see the file under another path.
     let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
     let files: Vec<_> =

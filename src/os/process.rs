@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,11 +57,12 @@ pub(crate) fn hide_memory() {
     let _ = prctl::set_dumpable(false);
 }
 
-/// Replaces this process with `command`, whose `argv[0]` is `name`. The pid stays the same. Returns only on failure.
-pub(crate) fn exec(mut command: Command, name: &str) -> ExecError {
+/// Replaces this process with `command`, whose `argv[0]` is `name`. The pid stays the same. Returns only on failure;
+/// the error names `shown`, because the path in `command` may lead through a descriptor.
+pub(crate) fn exec(mut command: Command, name: &str, shown: &Path) -> ExecError {
     log::logger().flush();
     let cause = command.arg0(name).exec();
-    ExecError::new(command.get_program(), cause)
+    ExecError::new(shown, cause)
 }
 
 /// Replaces this process with the user's command, looked up on `PATH`. Returns only on failure.

@@ -64,7 +64,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<
     }
     let mut command = launch.command(etcd.path());
     claim.pass_on(&mut command);
-    Err(exec(command, "etcd").into())
+    Err(exec(command, "etcd", etcd.shown()).into())
 }
 
 /// Finds or unpacks etcd, and works out its command line.

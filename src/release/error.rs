@@ -40,6 +40,17 @@ pub(crate) enum Error {
     #[error("{path} belongs to uid {owner}, who could replace the programs in it: {remedy}")]
     WrongOwner { path: PathBuf, owner: u32, remedy: &'static str },
 
+    #[error("{path} is writable by other users, who could replace the programs in it: {remedy}, or run chmod go-w")]
+    Shared { path: PathBuf, remedy: &'static str },
+
+    #[error("{path} is a link, and only a directory is safe there: remove it, or {remedy}")]
+    Link { path: PathBuf, remedy: &'static str },
+
+    #[error(
+        "other users can replace {path}, and without /proc etcdproxy cannot tell whether they do: mount /proc, or {remedy}"
+    )]
+    Replaceable { path: PathBuf, remedy: &'static str },
+
     #[error("{path} is on a file system mounted noexec, so nothing can be run from it: {remedy}")]
     NoExec { path: PathBuf, remedy: &'static str },
 

@@ -42,8 +42,14 @@ pub(super) fn publish(
     }
     let failed = |err: &io::Error| WriteError::new(&path, err, remedy, Some(program.size)).into();
     let new_dirs = dirs::create_all(dir).map_err(|err| failed(&err))?;
-    match write_locked(program, dir, &path, accept, &failed) {
-        Ok(written) => Ok((path, written)),
+    match write_locked(program, dir, accept, &failed) {
+        Ok(written) => {
+            // The directory may be new, so its own name must reach the disk as well.
+            if let Some(parent) = dir.parent() {
+                let _ = dirs::sync(parent);
+            }
+            Ok((path, written))
+        }
         Err(err) => {
             dirs::remove_empty(&new_dirs);
             Err(err)
@@ -51,13 +57,15 @@ pub(super) fn publish(
     }
 }
 
-fn write_locked(
+/// Writes `program` into an existing directory, unless `accept` keeps the file that is there once nobody else writes it.
+/// Returns whether the file was written now. `failed` explains an error of writing.
+pub(super) fn write_locked(
     program: &Program,
     dir: &Path,
-    path: &Path,
     accept: &Accept<'_>,
     failed: &dyn Fn(&io::Error) -> Error,
 ) -> Result<bool, Error> {
+    let path = &dir.join(program.name);
     let locked = File::open(dir).map_err(|err| failed(&err))?;
     if lock::acquire(&locked, Instant::now() + lock::TIMEOUT).unwrap_or(false) {
         if accept(path)? {
@@ -67,10 +75,6 @@ fn write_locked(
     }
     atomic::write(path, 0o755, Durability::Synced, |file| fill(program, file))
         .map_err(|err| Error::of_decode(program, err, |err| failed(&err)))?;
-    // The directory may be new, so its own name must reach the disk as well.
-    if let Some(parent) = dir.parent() {
-        let _ = dirs::sync(parent);
-    }
     Ok(true)
 }
 

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::contents::{Program, RELEASE};
@@ -13,8 +14,11 @@ use super::error::Error;
 use super::programs::program;
 use super::unpack_roots::UnpackRoots;
 use super::{payload, publish};
-use crate::fs::trust::is_trusted;
+use crate::fs::trust::{is_private, is_trusted, other_writers};
+use crate::fs::{WriteError, dirs};
 use crate::os::env::Env;
+
+const OPEN_FILES: &str = "/proc/self/fd";
 
 const REMEDY: &str = "set ETCDPROXY_UNPACK_DIR to a directory that etcdproxy can write to and run programs from";
 const REMEDY_FIXED: &str = "set ETCDPROXY_UNPACK_DIR to another directory";
@@ -27,32 +31,46 @@ pub(crate) struct Store {
     roots: UnpackRoots,
     /// The user who runs this.
     uid: u32,
+    /// That user's group.
+    gid: u32,
 }
 
 /// A program that can be executed, as long as this value exists.
 #[derive(Debug)]
 pub(crate) struct Executable {
     path: PathBuf,
-    /// What `path` stands for, if it is not a file on disk.
-    memory: Option<InMemory>,
+    shown: PathBuf,
+    held: Held,
 }
 
-/// A program that no directory could take.
+/// What must stay open so that the path of an [`Executable`] leads to the program.
 #[derive(Debug)]
-struct InMemory {
-    _fd: OwnedFd,
-    /// What is wrong with each directory.
-    why: Vec<Error>,
+enum Held {
+    /// It is an ordinary path.
+    Nothing,
+    /// It leads through this descriptor of the program's directory.
+    Directory { _dir: File },
+    /// It leads to this file in memory, because no directory could take the program.
+    Memory {
+        _file: OwnedFd,
+        /// What is wrong with each directory.
+        why: Vec<Error>,
+    },
 }
 
 impl Executable {
     fn file(path: PathBuf) -> Self {
-        Self { path, memory: None }
+        Self { shown: path.clone(), path, held: Held::Nothing }
     }
 
-    fn in_memory(fd: OwnedFd, why: Vec<Error>) -> Self {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        Self { path, memory: Some(InMemory { _fd: fd, why }) }
+    fn in_directory(dir: Directory, name: &str) -> Self {
+        let (path, shown) = (dir.path.join(name), dir.shown.join(name));
+        Self { path, shown, held: dir.held.map_or(Held::Nothing, |dir| Held::Directory { _dir: dir }) }
+    }
+
+    fn in_memory(file: OwnedFd, why: Vec<Error>) -> Self {
+        let path = through(&file);
+        Self { shown: path.clone(), path, held: Held::Memory { _file: file, why } }
     }
 
     /// What to execute. Valid in this process and, until it executes something, in its children. It is borrowed, because
@@ -60,11 +78,32 @@ impl Executable {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The path as users know it, for messages only: by now, it may lead elsewhere.
+    pub(crate) fn shown(&self) -> &Path {
+        &self.shown
+    }
+}
+
+/// The path of an open file (proc(5)).
+fn through(file: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("{OPEN_FILES}/{}", file.as_raw_fd()))
+}
+
+/// A directory of programs. Only root and the user who runs this can change what is in it.
+#[derive(Debug)]
+struct Directory {
+    /// Leads to it whatever other users do.
+    path: PathBuf,
+    /// The path as users know it.
+    shown: PathBuf,
+    /// The directory, if other users could replace it, so that `path` must lead through this descriptor.
+    held: Option<File>,
 }
 
 impl Store {
     pub(crate) fn new(env: &Env) -> Self {
-        Self { beside: env.exe.parent().map(Path::to_owned), roots: UnpackRoots::new(env), uid: env.uid }
+        Self { beside: env.exe.parent().map(Path::to_owned), roots: UnpackRoots::new(env), uid: env.uid, gid: env.gid }
     }
 
     /// The program of this name, ready to be executed. Warns when it runs from memory.
@@ -74,7 +113,7 @@ impl Store {
     pub(crate) fn obtain(&self, name: &str) -> Result<Executable, Error> {
         let program = program(name)?;
         let executable = self.get(program)?;
-        if let Some(InMemory { why, .. }) = &executable.memory {
+        if let Held::Memory { why, .. } = &executable.held {
             let why: Vec<String> = why.iter().map(ToString::to_string).collect();
             let megabytes = program.size.div_ceil(1_000_000);
             log::warn!("{name} runs from memory, which takes {megabytes} MB of it: {}", why.join("; "));
@@ -91,19 +130,19 @@ impl Store {
     ///
     /// If the file exists, this looks only at the file and its directories, not at the payload.
     pub(crate) fn get(&self, program: &'static Program) -> Result<Executable, Error> {
-        if let Some(path) = self.find(program) {
-            return Ok(Executable::file(path));
+        if let Some(found) = self.found(program) {
+            return Ok(found);
         }
         if !payload::has_payload() {
             return Err(Error::Launcher { name: program.name });
         }
         match &self.roots {
-            UnpackRoots::Fixed(root) => self.put(program, root, REMEDY_FIXED).map(Executable::file),
+            UnpackRoots::Fixed(root) => self.put(program, root, REMEDY_FIXED),
             UnpackRoots::FirstOf(roots) => {
                 let mut why = Vec::new();
                 for root in roots {
                     match self.put(program, root, REMEDY) {
-                        Ok(path) => return Ok(Executable::file(path)),
+                        Ok(executable) => return Ok(executable),
                         Err(err @ Error::Damaged { .. }) => return Err(err),
                         Err(err) => why.push(err),
                     }
@@ -115,9 +154,17 @@ impl Store {
 
     /// The file that an earlier [`get`](Self::get), a `supply` or an `install` wrote.
     pub(crate) fn find(&self, program: &Program) -> Option<PathBuf> {
+        self.found(program).map(|executable| executable.shown)
+    }
+
+    fn found(&self, program: &Program) -> Option<Executable> {
         // Whoever owns the directory of this binary could replace the binary as well.
-        let is_safe = |path: &Path| path.parent() == self.beside.as_deref() || self.in_trusted_directories(path);
-        self.candidates(program).into_iter().find(|path| self.is_ready(program, path) && is_safe(path))
+        let beside = self.beside.iter().map(|dir| dir.join(program.name)).find(|path| self.is_ready(program, path));
+        let unpacked = |root: &PathBuf| {
+            let dir = self.directory(root, REMEDY).ok()??;
+            self.is_ready_in(program, &dir).then(|| Executable::in_directory(dir, program.name))
+        };
+        beside.map(Executable::file).or_else(|| self.roots.as_slice().iter().find_map(unpacked))
     }
 
     /// Every path where the program may be, whether it exists or not.
@@ -127,11 +174,58 @@ impl Store {
         beside.chain(roots).collect()
     }
 
-    fn put(&self, program: &Program, root: &Path, remedy: &'static str) -> Result<PathBuf, Error> {
-        let dir = root.join(RELEASE.id);
+    fn put(&self, program: &'static Program, root: &Path, remedy: &'static str) -> Result<Executable, Error> {
+        let shown = root.join(RELEASE.id);
         self.refuse_wrong_owner(root, remedy)?;
-        self.refuse_wrong_owner(&dir, remedy)?;
-        publish::publish(program, &dir, remedy, &|path| Ok(self.is_ready(program, path))).map(|(path, _)| path)
+        // Otherwise the only sign would be a "permission denied" when the program is executed.
+        if dirs::is_noexec(&shown) {
+            return Err(Error::NoExec { path: shown, remedy });
+        }
+        let failed =
+            |err: &io::Error| WriteError::new(&shown.join(program.name), err, remedy, Some(program.size)).into();
+        let new = dirs::create_all(&shown).map_err(|err| failed(&err))?;
+        let put = || {
+            let missing = || failed(&io::ErrorKind::NotFound.into());
+            let dir = self.directory(root, remedy)?.ok_or_else(missing)?;
+            let accept = |_: &Path| Ok(self.is_ready_in(program, &dir));
+            if publish::write_locked(program, &dir.path, &accept, &failed)? {
+                let _ = dirs::sync(root);
+            }
+            Ok(Executable::in_directory(dir, program.name))
+        };
+        put().inspect_err(|_| dirs::remove_empty(&new))
+    }
+
+    /// The directory of this version below `root`; `None` if it does not exist. If other users can replace it, the answer
+    /// holds it open: whatever they do, it is the directory that was checked.
+    ///
+    /// # Errors
+    /// If other users can change what is in it, or if it is a link.
+    fn directory(&self, root: &Path, remedy: &'static str) -> Result<Option<Directory>, Error> {
+        let shown = root.join(RELEASE.id);
+        self.refuse_wrong_owner(root, remedy)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let opened = File::options().read(true).custom_flags(flags.bits()).open(&shown);
+        let (dir, meta) = match opened.and_then(|dir| dir.metadata().map(|meta| (dir, meta))) {
+            Ok(opened) => opened,
+            Err(_) if shown.is_symlink() => return Err(Error::Link { path: shown, remedy }),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(WriteError::new(&shown, &err, remedy, None).into()),
+        };
+        if !is_trusted(meta.uid(), self.uid) {
+            return Err(Error::WrongOwner { path: shown, owner: meta.uid(), remedy });
+        }
+        if other_writers(&meta, self.uid, self.gid).is_some() {
+            return Err(Error::Shared { path: shown, remedy });
+        }
+        if is_private(&shown, self.uid, self.gid) {
+            return Ok(Some(Directory { path: shown.clone(), shown, held: None }));
+        }
+        let path = through(&dir);
+        if !path.exists() {
+            return Err(Error::Replaceable { path: shown, remedy });
+        }
+        Ok(Some(Directory { path, shown, held: Some(dir) }))
     }
 
     /// Whoever owns the directory could replace the program after the check.
@@ -144,10 +238,11 @@ impl Store {
         }
     }
 
-    /// Whether [`put`](Self::put) would accept the version's directory and the one above it.
-    fn in_trusted_directories(&self, path: &Path) -> bool {
-        let is_trusted_dir = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| is_trusted(meta.uid(), self.uid));
-        path.ancestors().skip(1).take(2).all(is_trusted_dir)
+    /// Whether the program in the directory can be executed. Other users may have put another directory of ours in the
+    /// place of one that they can replace, so the content counts there.
+    fn is_ready_in(&self, program: &Program, dir: &Directory) -> bool {
+        let path = dir.path.join(program.name);
+        self.is_ready(program, &path) && (dir.held.is_none() || matches!(publish::difference(program, &path), Ok(None)))
     }
 
     /// Everything that a warm start checks. `verify` checks the content as well.
@@ -156,6 +251,7 @@ impl Store {
             meta.is_file()
                 && meta.len() == program.size
                 && meta.mode() & 0o111 == 0o111
+                && other_writers(&meta, self.uid, self.gid).is_none()
                 && is_trusted(meta.uid(), self.uid)
         })
     }
@@ -189,7 +285,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let uid = dir.path().metadata().unwrap().uid();
         let root = dir.path().join("root");
-        let store = Store { beside: None, roots: UnpackRoots::Fixed(root.clone()), uid };
+        let store = Store { beside: None, roots: UnpackRoots::Fixed(root.clone()), uid, gid: 0 };
         let path = root.join(RELEASE.id).join(program.name);
         assert_eq!(store.candidates(program), std::slice::from_ref(&path));
         assert_eq!(store.find(program), None);
@@ -201,6 +297,7 @@ mod tests {
             (program.size - 1, 0o755, false),
             (program.size, 0o644, false),
             (program.size, 0o711, true),
+            (program.size, 0o777, false),
         ] {
             file.set_len(size).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -210,13 +307,21 @@ mod tests {
         fs::rename(&path, &elsewhere).unwrap();
         symlink(&elsewhere, &path).unwrap();
         assert_eq!(store.find(program), None, "a link");
+
+        // A directory that nobody else can change, in one that everybody can: only the content counts.
+        fs::rename(&elsewhere, &path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        file.set_len(program.size).unwrap();
+        assert!(store.find(program).is_some());
+        fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(store.find(program), None, "it is not the program");
     }
 
     #[test]
     fn the_directory_of_the_binary_comes_first() {
         let program = &RELEASE.programs[0];
         let roots = UnpackRoots::FirstOf(vec!["/a".into(), "/b".into()]);
-        let store = Store { beside: Some("/bin".into()), roots, uid: 0 };
+        let store = Store { beside: Some("/bin".into()), roots, uid: 0, gid: 0 };
         let name = |dir: &str| Path::new(dir).join(RELEASE.id).join(program.name);
         assert_eq!(store.candidates(program), [Path::new("/bin").join(program.name), name("/a"), name("/b")]);
     }

@@ -47,7 +47,17 @@ impl Needs {
         }
         for setting in TLS_SETTINGS {
             match sources.get(setting) {
-                Some(value) if value.text()?.starts_with('/') => needs.files.push((setting, value.text()?.into())),
+                Some(value) if value.text()?.starts_with('/') => {
+                    let path = value.text()?;
+                    // The value is not shown, because it may be a key without its first line.
+                    if path.contains(char::is_control) || path.ends_with('\\') {
+                        return Err(value.error(
+                            "the path contains a control character, such as a line end, or ends with a backslash, which a \
+                             systemd unit cannot use: choose another path",
+                        ));
+                    }
+                    needs.files.push((setting, path.into()));
+                }
                 Some(_) if setting == Setting::Key => needs.holds_key = true,
                 _ => {}
             }
@@ -134,6 +144,12 @@ mod tests {
         for (name, value, problem) in [
             ("ETCDPROXY_LISTEN_ADDR", "1", "\"1\" has no port"),
             ("ETCDPROXY_ENDPOINTS", "http://a", "\"a\" has no port"),
+            ("ETCDPROXY_CACERT", "/a\nExecStartPre=/bin/x", "the path contains a control character"),
+            (
+                "ETCDPROXY_KEY",
+                "/a\\",
+                "the path contains a control character, such as a line end, or ends with a backslash",
+            ),
         ] {
             let found = Needs::of(&Env::from([(name, value)])).unwrap_err().to_string();
             assert!(found.starts_with(&format!("{name}: {problem}")), "{found}");

@@ -1,6 +1,6 @@
 //! Installing on plain hosts: users can see everything beforehand, verify it afterwards, and undo it, whatever happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -481,7 +481,14 @@ fn a_purge_takes_whatever_an_uninstall_has_left_and_says_what_stays() {
     for name in ["etc/etcdproxy/ca.pem", "opt/etcdproxy/a", "opt/etcdproxy/b", "opt/etcdproxy/c", "opt/etcdproxy/d"] {
         fs::write(host.path(name), "mine").unwrap();
     }
+    // A dry run says exactly what the command does.
+    let lines = |text: &str| {
+        let lines = text.lines().map(|line| line.trim_start_matches("would ").to_owned());
+        lines.filter(|line| !line.contains("is no longer installed")).collect::<BTreeSet<_>>()
+    };
+    let shown = host.run(&["uninstall", "--purge", "--dry-run"]);
     let output = host.run(&["uninstall", "--purge"]);
+    assert_eq!(lines(&shown), lines(&output));
     for (dir, names) in [("etc/etcdproxy", "ca.pem"), ("opt/etcdproxy", "a, b, c and 1 more")] {
         let note = format!("note: kept, because it is not empty: {} ({names})\n", host.path(dir).display());
         assert!(output.contains(&note), "{output}");
@@ -537,6 +544,16 @@ fn the_sandbox_allows_what_the_settings_need() {
     fs::write(host.path(ENV), "").unwrap();
     host.run(&["install"]);
     assert!(!drop_in.parent().unwrap().exists(), "no certificates, no drop-in");
+
+    let before = host.tree();
+    for path in ["/etc/ca\n[Service]\nExecStartPre=/bin/x", "/etc/ca\x1b[2J", "/etc/ca\\"] {
+        let settings = format!("ETCDPROXY_CACERT='{path}'\n");
+        fs::write(host.path(ENV), settings).unwrap();
+        let line = fails_with(78, &mut host.command(&["install"]));
+        assert!(line.contains("etcdproxy.env: ETCDPROXY_CACERT: the path contains a control character"), "{line:?}");
+        fs::write(host.path(ENV), "").unwrap();
+        assert_eq!(host.tree(), before, "something was written");
+    }
 
     fs::write(host.path(ENV), "ETCDPROXY_LISTEN_ADDR=4001\n").unwrap();
     let line = fails_with(78, &mut host.command(&["install"]));
@@ -716,6 +733,12 @@ fn an_unreadable_receipt_is_an_error_and_force_writes_a_new_one() {
         }
         host.run(&["install", "--force"]);
         host.run(&["verify"]);
+        // A second time, --force does not advise --force.
+        let good = fs::read(&receipt).unwrap();
+        fs::write(&receipt, text).unwrap();
+        let line = fails_with(73, &mut host.command(&["install", "--force"]));
+        assert!(line.ends_with("which already exists: move one of them away") && !line.contains("--force"), "{line}");
+        fs::write(&receipt, good).unwrap();
         fs::remove_file(host.path("opt/etcdproxy/receipt.json.etcdproxy-saved")).unwrap();
         host.run(&["uninstall"]);
         let left: Vec<String> = host.tree().into_keys().filter(|path| !before.contains_key(path)).collect();
@@ -783,22 +806,62 @@ fn a_receipt_with_foreign_paths_is_refused() {
     }
 }
 
+/// As if etcdproxy ran in a chroot of the image. Every command agrees, and the system outside stays as it is.
 #[test]
-fn links_that_lead_out_of_the_root_are_refused() {
-    let host = Host::new();
+fn links_in_an_image_lead_to_where_they_lead_in_the_image() {
     let outside = tempfile::tempdir().unwrap();
-    fs::remove_dir(host.path("opt")).unwrap();
-    symlink(outside.path(), host.path("opt")).unwrap();
-    let line = fails_with(77, &mut host.command(&["install"]));
-    assert!(line.contains("/opt leads out of --root, to "), "{line}");
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    fs::create_dir(outside.path().join("opt")).unwrap();
+    // The target exists outside as well.
+    let absolute = outside.path().join("opt").to_str().unwrap().to_owned();
+    let inside = absolute.trim_start_matches('/');
+    let up = format!("{}{inside}", "../".repeat(30));
+    for (target, dir) in
+        [(absolute.as_str(), inside), (&up, inside), ("var/lib", "var/lib"), ("/var/../var/lib", "var/lib")]
+    {
+        let host = Host::new();
+        fs::create_dir_all(host.path(dir)).unwrap();
+        fs::remove_dir(host.path("opt")).unwrap();
+        symlink(target, host.path("opt")).unwrap();
+        // Settings may be somewhere else, too.
+        fs::create_dir(host.path("etc/etcdproxy")).unwrap();
+        fs::write(host.path("var/settings"), "ETCDPROXY_LISTEN_ADDR=127.0.0.1:4001\n").unwrap();
+        symlink("/var/settings", host.path(ENV)).unwrap();
+        let before = host.tree();
 
-    // A link that stays within the root works like a directory.
-    fs::remove_file(host.path("opt")).unwrap();
-    symlink("var/lib", host.path("opt")).unwrap();
-    host.run(&["install"]);
-    assert!(host.path("var/lib/etcdproxy/current/bin/etcd").exists());
-    host.run(&["verify"]);
+        let output = host.run(&["install", "--systemd"]);
+        let current = host.path(dir).join("etcdproxy/current");
+        assert!(output.contains(&format!("link {} -> ", current.display())), "{output}");
+        assert!(current.join("bin/etcd").exists());
+        assert!(fs::read_to_string(host.path(UNIT)).unwrap().contains("SocketBindAllow=tcp:4001\n"));
+        assert!(host.run(&["install"]).ends_with(": nothing to do\n"));
+        let verified = host.run(&["verify"]);
+        assert!(verified.lines().all(|line| line.starts_with("ok ")), "{verified}");
+        let installed = format!("installed in {}:\n", current.parent().unwrap().display());
+        assert!(host.run(&["list"]).contains(&installed));
+        assert!(host.run(&["prune", "--keep", "1"]).ends_with("nothing to do\n"));
+        let line = fails_with(1, &mut host.command(&["rollback"]));
+        assert!(line.contains("is the only one"), "{line}");
+        host.run(&["uninstall"]);
+        assert_eq!(host.tree(), before, "{target}");
+        assert_eq!(tree(outside.path()).keys().collect::<Vec<_>>(), ["opt"], "{target}");
+    }
+}
+
+#[test]
+fn links_in_an_image_that_lead_nowhere_are_refused() {
+    let outside = tempfile::tempdir().unwrap();
+    for target in [outside.path().to_str().unwrap(), "opt", "/opt/x", "/dev/null/x"] {
+        let host = Host::new();
+        fs::remove_dir(host.path("opt")).unwrap();
+        symlink(target, host.path("opt")).unwrap();
+        let before = host.tree();
+        let line = fails_with(73, &mut host.command(&["install"]));
+        let problem = format!("{} is a link that leads to no directory: ", host.path("opt").display());
+        assert!(line.contains(&problem), "{line}");
+        assert_eq!(host.tree(), before);
+        assert!(host.run(&["list"]).lines().all(|line| !line.contains("installed in")));
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -849,6 +912,8 @@ fn invalid_locations_are_errors() {
             "--prefix: \"/opt/a b\" contains something that a systemd unit cannot use",
         ),
         (2, &["install", "--bin-dir", "/usr/../bin"], "--bin-dir: \"/usr/../bin\" contains something"),
+        (2, &["install", "--prefix", "/a\n[Service]"], "--prefix: \"/a\\n[Service]\" contains something"),
+        (2, &["install", "--bin-dir", "/a$b"], "--bin-dir: \"/a$b\" contains something"),
         (78, &["install", "--user"], "--user: HOME is not set"),
     ] {
         let line = fails_with(code, &mut command(&binary(), args));

@@ -20,6 +20,7 @@ mod drain;
 mod exec;
 mod exit_codes;
 mod failover;
+mod hostile;
 mod install;
 mod limits;
 mod listen;

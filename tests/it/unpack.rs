@@ -228,11 +228,20 @@ mod needs_root {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
     use std::path::{Path, PathBuf};
-    use std::process::Command;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::JoinHandle;
+    use std::time::Duration;
 
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
     use tempfile::TempDir;
 
-    use crate::support::{as_user, binary, command, fails_with, finish, names, succeeds, unpack, write_program};
+    use crate::support::{
+        Process, as_user, binary, child_of, command, etcdproxy, eventually, fails_with, finish, names, succeeds,
+        unique_addr, unpack, write_program,
+    };
 
     /// The size of the unpacked etcd in MB, rounded up.
     fn megabytes() -> u64 {
@@ -349,6 +358,182 @@ mod needs_root {
         succeeds(&mut start());
         assert_eq!(names(&theirs).len(), 1);
         is_refused();
+    }
+
+    /// Changes the shared directory as another user until the value is dropped.
+    struct Attack {
+        stop: Arc<AtomicBool>,
+        attacker: Option<JoinHandle<u32>>,
+    }
+
+    impl Attack {
+        fn start(mut swap: impl FnMut() + Send + 'static) -> Self {
+            let stop = Arc::new(AtomicBool::new(false));
+            let is_over = Arc::clone(&stop);
+            let attacker = std::thread::spawn(move || {
+                // For this thread only, and without root's power over files (setfsuid(2)).
+                setfsgid(Gid::from_raw(12345));
+                setfsuid(Uid::from_raw(12345));
+                let mut swaps = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    swap();
+                    swaps += 1;
+                }
+                swaps
+            });
+            Self { stop, attacker: Some(attacker) }
+        }
+    }
+
+    impl Drop for Attack {
+        fn drop(&mut self) {
+            self.stop.store(true, Ordering::Relaxed);
+            let swaps = self.attacker.take().map(JoinHandle::join);
+            assert!(swaps.is_some_and(|swaps| swaps.is_ok_and(|swaps| swaps > 10)), "the attack did not happen");
+        }
+    }
+
+    /// A start of etcd from the shared directory.
+    fn etcd_of(shared: &Shared) -> Command {
+        let mut command = command("bash".as_ref(), ["-c", "exec -a etcd \"$0\" \"$@\""]);
+        command.arg(binary()).env("ETCDPROXY_UNPACK_DIR", shared.dir.path());
+        command
+    }
+
+    /// A directory that everybody can write to, with the unpacked etcd of root in it and a program of another user.
+    struct Shared {
+        dir: TempDir,
+        /// The name of the directory of this version.
+        id: String,
+        /// Exists once the other user's program was run.
+        marker: PathBuf,
+    }
+
+    impl Shared {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+            let elsewhere = tempfile::tempdir().unwrap();
+            symlink(binary(), elsewhere.path().join("etcd")).unwrap();
+            let mut start = command(&elsewhere.path().join("etcd"), ["--version"]);
+            succeeds(start.env("ETCDPROXY_UNPACK_DIR", dir.path()));
+            let id = names(dir.path()).remove(0);
+            let (evil, marker) = (dir.path().join("evil"), dir.path().join("marker"));
+            fs::create_dir(&evil).unwrap();
+            let script = format!("#!/bin/sh\n: >{}\n", marker.display());
+            write_program(&evil.join("etcd"), script.as_bytes());
+            // It passes for etcd at first glance.
+            let size = fs::metadata(dir.path().join(&id).join("etcd")).unwrap().len();
+            let program = fs::OpenOptions::new().write(true).open(evil.join("etcd")).unwrap();
+            program.set_len(size).unwrap();
+            for path in [evil.join("etcd"), evil] {
+                chown(path, Some(12345), Some(12345)).unwrap();
+            }
+            Self { dir, id, marker }
+        }
+
+        /// Starts etcd so many times, and asserts that root never runs the other user's program.
+        #[track_caller]
+        fn start(&self, times: u32) -> u32 {
+            let elsewhere = tempfile::tempdir().unwrap();
+            let etcd = elsewhere.path().join("etcd");
+            symlink(binary(), &etcd).unwrap();
+            let mut good = 0;
+            for n in 0..times {
+                let (code, stdout, _) =
+                    finish(command(&etcd, ["--version"]).env("ETCDPROXY_UNPACK_DIR", self.dir.path()));
+                assert!(!self.marker.exists(), "start {n} has run the other user's program");
+                assert!(code != 0 || stdout.starts_with("etcd Version: "), "start {n}: {stdout}");
+                good += u32::from(code == 0);
+            }
+            good
+        }
+    }
+
+    /// While root starts etcd, another user changes where a link leads.
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn a_link_that_another_user_swaps_is_never_followed() {
+        let shared = Shared::new();
+        let path = |name: &str| shared.dir.path().join(name);
+        fs::rename(path(&shared.id), path("good")).unwrap();
+        let (id, next) = (path(&shared.id), path("next"));
+        let attack = Attack::start(move || {
+            for target in ["good", "evil"] {
+                symlink(target, &next).unwrap();
+                fs::rename(&next, &id).unwrap();
+            }
+        });
+        assert_eq!(shared.start(100), 0, "a link was followed");
+        drop(attack);
+        let line = fails_with(77, &mut etcd_of(&shared));
+        let problem = format!("{} is a link, and only a directory is safe there", path(&shared.id).display());
+        assert!(line.contains(&problem), "{line}");
+    }
+
+    /// The same with the directories themselves.
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn a_directory_that_another_user_swaps_never_changes_what_runs() {
+        let shared = Shared::new();
+        let [id, good, evil] = [&shared.id, "good", "evil"].map(|name| shared.dir.path().join(name));
+        let attack = Attack::start(move || {
+            for (from, to) in [(&id, &good), (&evil, &id), (&id, &evil), (&good, &id)] {
+                let _ = fs::rename(from, to);
+            }
+        });
+        println!("{} of 100 starts found etcd", shared.start(100));
+        drop(attack);
+    }
+
+    /// A volume of Kubernetes is such a directory.
+    #[test]
+    #[ignore = "needs root: run ./scripts/test.sh as root"]
+    fn in_a_directory_that_everybody_can_write_to_only_upstreams_etcd_runs_under_its_own_name() {
+        let shared = Shared::new();
+        assert_eq!(shared.start(2), 2);
+        let etcd = shared.dir.path().join(&shared.id).join("etcd");
+        let mut running = Process::start(
+            etcd_of(&shared)
+                .args(["grpc-proxy", "start", "--endpoints=127.0.0.1:1", "--listen-addr=127.0.0.1:0"])
+                .stderr(Stdio::null()),
+        );
+        let proc = |name: &str| PathBuf::from(format!("/proc/{}/{name}", running.pid()));
+        let is_etcd = || fs::read(proc("cmdline")).is_ok_and(|words| words.starts_with(b"etcd\0grpc-proxy\0"));
+        eventually("it is etcd", || fs::read_link(proc("exe")).is_ok_and(|exe| exe == etcd) && is_etcd());
+        assert_eq!(fs::read_to_string(proc("comm")).unwrap(), "etcd\n");
+        running.kill();
+
+        // The same for a supervised etcd, and when it is started again.
+        let run = ["run", "--preflight", "off", "--mode", "grpc-proxy", "--drain", "1s", "--endpoints", "127.0.0.1:1"];
+        let mut launcher = etcdproxy(run);
+        launcher.args(["--listen-addr", &unique_addr()]).env("ETCDPROXY_UNPACK_DIR", shared.dir.path());
+        let launcher = Process::start(launcher.stderr(Stdio::null()));
+        let first = child_of(launcher.pid(), "etcd");
+        assert_eq!(fs::read_link(format!("/proc/{first}/exe")).unwrap(), etcd);
+        // Later than a wrong setting would end it.
+        std::thread::sleep(Duration::from_millis(1500));
+        kill(Pid::from_raw(first.try_into().unwrap()), Signal::SIGKILL).unwrap();
+        eventually("it is started again", || child_of(launcher.pid(), "etcd") != first);
+        drop(launcher);
+
+        // Without /proc, nothing leads through a descriptor.
+        let script = "umount -l /proc && exec -a etcd \"$0\" --version";
+        let mut without = command("unshare".as_ref(), ["--mount", "bash", "-c", script]);
+        let line = fails_with(77, without.arg(binary()).env("ETCDPROXY_UNPACK_DIR", shared.dir.path()));
+        assert!(line.contains("without /proc etcdproxy cannot tell whether they do: mount /proc, or set "), "{line}");
+
+        // Root's own file with other content, as long as etcd.
+        let size = fs::metadata(&etcd).unwrap().len();
+        fs::copy(shared.dir.path().join("evil/etcd"), &etcd).unwrap();
+        assert_eq!(fs::metadata(&etcd).unwrap().len(), size);
+        assert_eq!(shared.start(1), 1, "it was not replaced");
+        for (mode, problem) in [(0o777, "is writable by other users"), (0o1777, "is writable by other users")] {
+            let id = shared.dir.path().join(&shared.id);
+            fs::set_permissions(&id, Permissions::from_mode(mode)).unwrap();
+            let line = fails_with(77, &mut etcd_of(&shared));
+            assert!(line.contains(&format!("{} {problem}", id.display())), "{line}");
+        }
     }
 
     #[test]

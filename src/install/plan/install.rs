@@ -80,7 +80,7 @@ impl Facts {
     /// # Errors
     /// If programs could not run from the prefix, or if the service's settings cannot work.
     fn gather(layout: &Layout, before: &Receipt, wanted: Wanted) -> Result<Self, Error> {
-        let prefix = layout.real(&layout.prefix);
+        let prefix = layout.real_target(&layout.prefix);
         // Otherwise the only sign would be a "permission denied" when the service starts.
         if dirs::is_noexec(&prefix) {
             return Err(Error::NoExec { path: prefix });
@@ -89,7 +89,7 @@ impl Facts {
             refuse_hidden(layout)?;
         }
         let is_complete = |version: &&Version| {
-            let dir = layout.real(&layout.programs(&version.name));
+            let dir = layout.real_target(&layout.programs(&version.name));
             version.programs.iter().all(|name| dir.join(name).symlink_metadata().is_ok())
         };
         let incomplete = before.versions.iter().filter(|version| !is_complete(version));
@@ -415,7 +415,8 @@ pub(super) mod tests {
                 Some(path) if path == broken => Err(Error::Special { path: path.into() }),
                 _ => Ok(host.disk.get(path).cloned()),
             };
-            let look = |goal: &Goal<'_>| Snapshot::with(goal, look, |dir| Ok(host.disk.contains_key(dir)));
+            let look =
+                |goal: &Goal<'_>| Snapshot::with(goal, look, |dir| Ok(host.disk.contains_key(dir)), |_| Vec::new());
             plan_with(static_layout(), &receipt, &[], &this, wanted, &facts, look)
         };
         assert!(matches!(plan(UNIT), Err(Error::Special { .. })));

@@ -14,5 +14,6 @@ pub(super) mod uninstall;
 
 pub(crate) use goal::Source;
 pub(super) use goal::backup_of;
+pub(super) use planner::kept_not_empty;
 pub(super) use step::Plan;
 pub(crate) use step::Step;

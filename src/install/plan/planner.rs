@@ -1,13 +1,22 @@
 //! Compares the wanted state with the one that was found. Pure: it does not look at the disk.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::goal::{Goal, Item, Rule, backup_of, beside};
 use super::snapshot::Snapshot;
 use super::step::{Plan, Step};
+use crate::fs::atomic;
 use crate::install::error::Error;
 use crate::install::file_state::FileState;
 use crate::install::receipt::{Entry, Receipt};
+
+/// Says that a directory of ours stays, because what is in it is not ours.
+pub(in crate::install) fn kept_not_empty(dir: &Path, names: &[OsString]) -> String {
+    let shown: Vec<_> = names.iter().take(3).map(|name| name.to_string_lossy()).collect();
+    let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+    format!("kept, because it is not empty: {} ({}{more})", dir.display(), shown.join(", "))
+}
 
 /// Collects the steps from the state that was found to a goal.
 #[derive(Debug)]
@@ -221,11 +230,45 @@ impl<'a> Planner<'a> {
                 continue;
             }
             if self.snapshot.has_directory(&entry.path)? {
-                self.steps.push(Step::RemoveDirectory { path: entry.path.clone() });
+                let left = self.left_in(&entry.path)?;
+                if left.is_empty() {
+                    self.steps.push(Step::RemoveDirectory { path: entry.path.clone() });
+                } else {
+                    self.note(kept_not_empty(&self.goal.layout.real(&entry.path), &left));
+                }
             }
             self.leaving.push(entry.clone());
         }
         Ok(())
+    }
+
+    /// What is in the directory after all steps, besides the receipt and the lock: files that are not ours.
+    fn left_in(&mut self, dir: &Path) -> Result<Vec<OsString>, Error> {
+        let (layout, receipt) = (self.goal.layout, self.goal.receipt);
+        let own = [layout.receipt(), layout.lock()];
+        let ours: Vec<&Path> =
+            receipt.entries.iter().map(|entry| entry.path.as_path()).chain([own[0].as_path()]).collect();
+        let is_swept = |path: &Path, name: &OsStr| {
+            ours.iter().any(|ours| ours.parent() == path.parent() && atomic::is_temp_of(ours, name))
+        };
+        let mut left = self.snapshot.names(dir)?;
+        left.retain(|name| {
+            let path = dir.join(name);
+            let is_removed = |step: &Step| match step {
+                Step::Remove { path: removed } | Step::RemoveDirectory { path: removed } => *removed == path,
+                Step::Restore { from, .. } => *from == path,
+                _ => false,
+            };
+            !own.contains(&path) && !self.steps.iter().any(is_removed) && !is_swept(&path, name)
+        });
+        let restored = self.steps.iter().filter_map(|step| match step {
+            Step::Restore { path, .. } if path.parent() == Some(dir) => path.file_name().map(OsStr::to_owned),
+            _ => None,
+        });
+        left.extend(restored);
+        left.sort_unstable();
+        left.dedup();
+        Ok(left)
     }
 
     fn remove(&mut self, entry: &Entry) -> Result<(), Error> {

@@ -50,7 +50,11 @@ impl Host {
 
     pub(super) fn snapshot(&self, goal: &Goal<'_>) -> Snapshot {
         let has_directory = |dir: &Path| Ok(self.disk.get(dir) == Some(&FileState::Directory));
-        Snapshot::with(goal, |path| Ok(self.disk.get(path).cloned()), has_directory)
+        let names = |dir: &Path| {
+            let inside = self.disk.keys().filter(|path| path.parent() == Some(dir));
+            inside.filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect()
+        };
+        Snapshot::with(goal, |path| Ok(self.disk.get(path).cloned()), has_directory, names)
     }
 
     /// Plans and carries out the plan. Returns the plan.

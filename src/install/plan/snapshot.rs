@@ -1,5 +1,6 @@
 //! Reads everything that a plan depends on.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ use crate::install::guard;
 pub(super) struct Snapshot {
     states: Looked<Option<FileState>>,
     directories: Looked<bool>,
+    /// The names in the directories that may be removed.
+    names: Looked<Vec<OsString>>,
 }
 
 /// Paths with what a look at each gave. There are some dozens, so a search through all of them is quick.
@@ -27,18 +30,24 @@ impl Snapshot {
             let exists = guard::check(layout, dirs::parent(path))?;
             if exists { FileState::read(&layout.real(path), layout.uid) } else { Ok(None) }
         };
-        Self::with(goal, look, |dir| guard::check_path(layout, dir))
+        // What cannot be listed cannot be removed either, and that error says more.
+        let names = |dir: &Path| dirs::names(&layout.real(dir)).unwrap_or_default();
+        Self::with(goal, look, |dir| guard::check_path(layout, dir), names)
     }
 
-    /// Asks `look` about every path that the plan may depend on, and `has_directory` about every directory.
+    /// Asks `look` about every path that the plan may depend on, `has_directory` about every directory, and `names` about
+    /// those that may be removed.
     pub(super) fn with(
         goal: &Goal<'_>,
         look: impl Fn(&Path) -> Result<Option<FileState>, Error>,
         has_directory: impl Fn(&Path) -> Result<bool, Error>,
+        names: impl Fn(&Path) -> Vec<OsString>,
     ) -> Self {
         let states = goal.paths().into_iter().map(|path| (path.clone(), look(&path))).collect();
         let directories = goal.directories().into_iter().map(|dir| (dir.clone(), has_directory(&dir))).collect();
-        Self { states, directories }
+        let removable = goal.receipt.entries.iter().filter(|entry| entry.state == FileState::Directory);
+        let names = removable.map(|entry| (entry.path.clone(), Ok(names(&entry.path)))).collect();
+        Self { states, directories, names }
     }
 
     /// What is at the path.
@@ -49,6 +58,11 @@ impl Snapshot {
     /// Whether the directory exists.
     pub(super) fn has_directory(&mut self, dir: &Path) -> Result<bool, Error> {
         get(&mut self.directories, dir)
+    }
+
+    /// The names in a directory of the receipt.
+    pub(super) fn names(&mut self, dir: &Path) -> Result<Vec<OsString>, Error> {
+        get(&mut self.names, dir)
     }
 }
 

@@ -197,7 +197,9 @@ mod tests {
     fn a_directory_with_the_users_own_files_stays() {
         let mut host = installed();
         host = host.with("/etc/etcdproxy/ca.pem", own_file());
-        host.run(&uninstall);
+        let plan = host.run(&uninstall);
+        assert_eq!(plan.notes, ["kept, because it is not empty: /etc/etcdproxy (ca.pem)"]);
+        assert!(!in_short(&plan).contains(&"rmdir /etc/etcdproxy".to_owned()), "what a dry run shows is what is done");
         assert_eq!(host.at("/etc/etcdproxy/ca.pem"), Some(&own_file()));
         assert_eq!(host.at("/etc/etcdproxy"), Some(&FileState::Directory));
         assert!(host.at(CONFIG).is_none() && host.at("/opt/etcdproxy").is_none());

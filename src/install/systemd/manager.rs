@@ -19,7 +19,7 @@ pub(in crate::install) fn has_systemd(layout: &Layout) -> bool {
     if layout.is_live() {
         return Path::new("/run/systemd/system").is_dir();
     }
-    ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].iter().any(|path| layout.real(Path::new(path)).exists())
+    ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].iter().any(|path| layout.real_target(Path::new(path)).exists())
 }
 
 /// Whether a service manager is running, which must learn of changes. A user has one while logged in, or all the time with

@@ -26,16 +26,15 @@ pub(in crate::install) fn template(layout: &Layout) -> String {
 pub(in crate::install) fn read(layout: &Layout) -> Result<Needs, Error> {
     let path = layout.real(&layout.config());
     let state = if guard::check(layout, &layout.config_dir)? { FileState::read(&path, layout.uid)? } else { None };
-    if let Some(FileState::Link { .. }) = state {
-        guard::within_root(layout, &path)?;
-    }
     let text = match state {
         None => String::new(),
-        Some(_) => match regular::open(&path, Links::Follow).and_then(io::read_to_string) {
-            Ok(text) => text,
-            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => return Err(Error::Special { path }),
-            Err(cause) => return Err(Error::CannotRead { path, cause }),
-        },
+        Some(_) => {
+            match regular::open(&layout.real_target(&layout.config()), Links::Follow).and_then(io::read_to_string) {
+                Ok(text) => text,
+                Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => return Err(Error::Special { path }),
+                Err(cause) => return Err(Error::CannotRead { path, cause }),
+            }
+        }
     };
     let env = env_file::parse(&path, &text)?;
     Needs::of(&env).map_err(|err| err.in_file(&path).into())
@@ -54,7 +53,8 @@ pub(in crate::install) fn problems(layout: &Layout, needs: &Needs) -> Vec<String
     let missing = needs.files.iter().filter(|(_, file)| layout.is_live() && !file.exists());
     let mut problems: Vec<String> =
         missing.map(|(setting, file)| format!("{}: {} does not exist", setting.variable(), file.display())).collect();
-    if needs.holds_key && fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o044 != 0) {
+    if needs.holds_key && fs::metadata(layout.real_target(&layout.config())).is_ok_and(|meta| meta.mode() & 0o044 != 0)
+    {
         problems.push(format!("{shown} holds a private key that other users can read: run chmod 600 {shown}"));
     }
     if !needs.configured {

@@ -116,7 +116,7 @@ impl EtcdChild {
     ) -> Result<Self, ExecError> {
         let Supervision { watched, status, metrics } = supervision;
         let state = State::start(&launch, etcd.path(), &output, &status);
-        let state = state.map_err(|cause| ExecError::new(etcd.path(), cause))?;
+        let state = state.map_err(|cause| ExecError::new(etcd.shown(), cause))?;
         Ok(Self {
             launch,
             etcd,
