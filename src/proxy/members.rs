@@ -4,6 +4,7 @@
 //! that happens to one member, to DNS or to this process alone cuts the connections of a healthy member.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::preflight::{Subject, Tried};
 use crate::net::{DialError, Step, Target};
 use crate::os::log::Throttle;
-use crate::settings::Endpoint;
+use crate::settings::{Endpoint, Prefer};
 
 /// A member that answers with an error is asked again for this long before other members take its connections: an
 /// election is over by then.
@@ -40,6 +41,8 @@ pub(super) struct Member {
     cut: watch::Sender<()>,
     /// It leads the others, as far as we know.
     leads: AtomicBool,
+    /// How long the last good answer took, in microseconds; at first the longest time.
+    pub round_trip: AtomicU64,
     /// Wakes the next probe.
     pub wake: Notify,
     /// Open connections.
@@ -131,6 +134,7 @@ impl Member {
             alarms: Mutex::default(),
             retired: AtomicBool::new(false),
             leads: AtomicBool::new(false),
+            round_trip: AtomicU64::new(u64::MAX),
             cut: watch::Sender::new(()),
             wake: Notify::new(),
             open: AtomicUsize::new(0),
@@ -281,6 +285,8 @@ pub(super) struct Members {
     turn: AtomicUsize,
     /// Something has changed in what we know about a member.
     news: Notify,
+    /// Random for each process.
+    dice: RandomState,
     warnings: Throttle,
 }
 
@@ -309,6 +315,7 @@ impl Members {
             unresolved: Mutex::new(unresolved),
             turn: AtomicUsize::new(0),
             news: Notify::new(),
+            dice: RandomState::new(),
             warnings: Throttle::default(),
         }
     }
@@ -520,10 +527,19 @@ impl Members {
         order.into_iter().map(|(_, member)| member).collect()
     }
 
-    /// The members in the order in which they are to be used for calls: the leader is the first of those that are up.
-    pub(super) fn order_for_calls(&self) -> Vec<Arc<Member>> {
-        let mut order = self.order();
-        order.sort_by_key(|member| (member.rank(), !member.is_leader()));
+    /// The members in the order in which they are to be used for calls. Of those that are equally healthy, the preferred
+    /// one is the first.
+    pub(super) fn order_for_calls(&self, prefer: Prefer) -> Vec<Arc<Member>> {
+        let mut order = self.offered();
+        order.sort_by_cached_key(|member| {
+            let place = match prefer {
+                Prefer::Leader => u64::from(!member.is_leader()),
+                Prefer::Nearest => member.round_trip.load(Ordering::Relaxed),
+                Prefer::Spread => 0,
+            };
+            // Sidecars without a preference choose different members, and each one stays with its own.
+            (member.rank(), place, self.dice.hash_one(member.target.to_string()))
+        });
         order
     }
 }

@@ -10,7 +10,7 @@ use super::engine::Command;
 use crate::net::{Deadline, Dialer, LoginError};
 use crate::os::log::Throttle;
 use crate::proxy::members::Members;
-use crate::settings::Login;
+use crate::settings::{Login, Prefer};
 
 /// The time for one member. A password is hashed slowly on purpose.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,7 +53,7 @@ impl Clerk {
 
     async fn try_members(&self) -> Option<Result<Option<String>, String>> {
         let Login { username, password } = &self.login;
-        for member in self.members.order_for_calls() {
+        for member in self.members.order_for_calls(Prefer::Leader) {
             let (connection, _) = self.dialer.probe(&member.target, Deadline::after(TIMEOUT)).await;
             let Some(mut connection) = connection else { continue };
             match connection.log_in(username, password, Deadline::after(TIMEOUT)).await {

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often to look whether another member is better.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A better member is not used before the last change is this long ago.
+/// How often calls follow the leader at most.
 const HASTE: Duration = Duration::from_secs(5);
 
 /// The connection that new calls use.
@@ -39,7 +39,6 @@ struct Current {
     member: Arc<Member>,
     /// The generation of the certificates that it was made with.
     generation: u32,
-    since: Instant,
 }
 
 /// Keeps the engine connected. Never ends.
@@ -54,7 +53,8 @@ pub(super) async fn run(
         let (members, dialer, engine) = (Arc::clone(&members), Arc::clone(&dialer), engine.clone());
         Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default() })
     });
-    let mut pilot = Pilot { members, dialer, engine, prefer: settings.prefer, current: None, number: 0 };
+    let mut pilot =
+        Pilot { members, dialer, engine, prefer: settings.prefer, current: None, number: 0, followed: None };
     loop {
         pilot.choose().await;
         let interval = if pilot.current.is_some() { INTERVAL } else { PAUSE };
@@ -93,6 +93,8 @@ struct Pilot {
     prefer: Prefer,
     current: Option<Current>,
     number: u64,
+    /// When calls last followed the leader.
+    followed: Option<Instant>,
 }
 
 impl Pilot {
@@ -103,34 +105,32 @@ impl Pilot {
     /// Connects to another member if there is reason to.
     async fn choose(&mut self) {
         self.dialer.refresh().await;
-        let order = match self.prefer {
-            Prefer::Leader => self.members.order_for_calls(),
-            Prefer::Spread | Prefer::Nearest => self.members.order(),
-        };
-        let only = match &self.current {
-            None => order,
-            Some(current) => match self.better(current, &order) {
-                Some(member) => vec![member],
-                None => return,
-            },
-        };
-        if let Some((member, asked, connected)) = self.connect(only).await {
+        let order = self.members.order_for_calls(self.prefer);
+        let tried = if self.current.is_none() { order } else { Vec::from_iter(self.better(&order)) };
+        if tried.is_empty() {
+            return;
+        }
+        if let Some((member, asked, connected)) = self.connect(tried).await {
             self.take(member, asked, connected);
         }
     }
 
     /// A member to use in place of the current one, or the same if its certificates are old.
-    fn better(&self, current: &Current, order: &[Arc<Member>]) -> Option<Arc<Member>> {
+    fn better(&mut self, order: &[Arc<Member>]) -> Option<Arc<Member>> {
+        let current = self.current.as_ref()?;
         let first = order.first().filter(|first| first.is_usable())?;
         if Arc::ptr_eq(first, &current.member) {
             return (current.generation != self.dialer.generation()).then(|| Arc::clone(first));
         }
-        let is_bad = current.member.is_down() || current.member.is_in_trouble() || current.member.is_retired();
-        let is_leader = self.prefer == Prefer::Leader
-            && first.is_leader()
-            && !current.member.is_leader()
-            && current.since.elapsed() > HASTE;
-        (is_bad || is_leader).then(|| Arc::clone(first))
+        if current.member.is_down() || current.member.is_in_trouble() || current.member.is_retired() {
+            return Some(Arc::clone(first));
+        }
+        let has_moved = self.prefer == Prefer::Leader && first.is_leader() && !current.member.is_leader();
+        if !has_moved || self.followed.is_some_and(|at| at.elapsed() < HASTE) {
+            return None;
+        }
+        self.followed = Some(Instant::now());
+        Some(Arc::clone(first))
     }
 
     fn take(&mut self, member: Arc<Member>, asked: Instant, connected: Result<Connected, DialError>) {
@@ -145,7 +145,7 @@ impl Pilot {
         self.number += 1;
         let (number, authority) = (self.number, self.dialer.authority(&member.target));
         log::info!("calls go to {}", member.target);
-        let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
+        let current = Current { number, generation: self.dialer.generation(), member };
         self.watch(&current);
         let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority };
         self.engine.send(Command::Use(link));
