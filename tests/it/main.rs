@@ -7,6 +7,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best")]
 
 mod arm64;
+mod attack;
 mod bindings;
 mod build;
 mod buildpack;
