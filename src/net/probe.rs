@@ -20,6 +20,11 @@ const NOTHING: &str = "/etcdserverpb.KV/AreYouThere";
 /// The member's view of itself. It needs no permission.
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
+/// etcd has two alarms, NOSPACE and CORRUPT. Longer names, in bytes, and more alarms than this come from no etcd; each
+/// alarm is a line in the log.
+const MAX_ALARM: usize = 20;
+const MAX_ALARMS: usize = 8;
+
 /// gRPC's status code for a method that the server does not have.
 const UNIMPLEMENTED: u32 = 12;
 
@@ -127,11 +132,13 @@ fn alarms(body: &[u8]) -> Vec<String> {
         if tag >> 3 == ERRORS {
             let text = String::from_utf8_lossy(field);
             let words = text.split_whitespace().filter_map(|word| word.strip_prefix("alarm:"));
-            found.extend(words.filter(|word| word.chars().all(char::is_alphanumeric)).map(ToOwned::to_owned));
+            let is_name = |word: &&str| word.len() <= MAX_ALARM && word.chars().all(char::is_alphanumeric);
+            found.extend(words.filter(is_name).map(ToOwned::to_owned));
         }
     }
     found.sort();
     found.dedup();
+    found.truncate(MAX_ALARMS);
     found
 }
 
@@ -177,6 +184,10 @@ mod tests {
         let body =
             [&b"\0\0\0\0\x09\x0a\x02ab\x18\x80\x01"[..], &errors("memberID:7 alarm:NOSPACE "), &errors("x")].concat();
         assert_eq!(alarms(&body), ["NOSPACE"]);
+        let long = "memberID:7 alarm:AAAAAAAAAAAAAAAAAAAAA";
+        assert_eq!(alarms(&[&b"\0\0\0\0\x09"[..], &errors(long)].concat()), [""; 0]);
+        let many: Vec<u8> = (10..99).flat_map(|n| errors(&format!("alarm:A{n}"))).collect();
+        assert_eq!(alarms(&[&b"\0\0\0\0\x09"[..], &many].concat()).len(), MAX_ALARMS);
         assert!(alarms(b"").is_empty());
     }
 

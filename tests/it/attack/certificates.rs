@@ -186,6 +186,7 @@ fn a_start_with_such_a_file_is_an_error_or_a_wait_that_a_signal_ends() {
         command.arg("--cert").arg(&cert).arg("--key").arg(&key).stderr(Stdio::piped());
         let mut tunnel = Process::start(&mut command);
         let mut log = crate::support::Lines::of(&mut tunnel);
+        println!("{what}");
         log.wait_for("--cert");
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(tunnel.pid().try_into().unwrap()), Signal::SIGTERM);
         let status = tunnel.wait();

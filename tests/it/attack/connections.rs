@@ -62,7 +62,7 @@ async fn short_connections_leave_nothing_behind() {
     let growth = memory_kb(&target.tunnel, "VmRSS").saturating_sub(memory);
     assert!(growth < 4000, "{memory} kB, then {growth} kB more");
     let end = Box::pin(target.end()).await;
-    figure(&format!("{} connections in {took:.0} s; no file left open, {growth} kB more memory; {end}", number(count)));
+    figure(&format!("{} connections in {took:.1} s; no file left open, {growth} kB more memory; {end}", number(count)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Attacks on the process itself: signals, and a reader of its log that reads nothing.
 
 use std::fs::File;
-use std::io::{PipeReader, Read as _};
+use std::io::{PipeReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -104,7 +104,7 @@ async fn a_reader_of_the_log_that_is_stuck_stops_nothing() {
     let addr = free_addr(&host);
     let (mut reader, writer) = small_pipe();
     let mut command = tunnel(&cluster.endpoints(), &addr);
-    command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key).args(["--drain", "0s"]);
+    command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key).args(["--drain", "1s"]);
     let mut process = Process::start(command.stderr(writer));
     drop(command);
     wait_ready(&addr);
@@ -115,6 +115,10 @@ async fn a_reader_of_the_log_that_is_stuck_stops_nothing() {
         process.signal(Signal::SIGHUP);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // And so has this one, which another thread writes.
+    let mut client = TcpStream::connect(&addr).unwrap();
+    client.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
     makes_progress(&load).await;
     load::connect(&addr).await.unwrap().get("a", None).await.expect("a new client is served");
     let report = load.stop().await.unwrap();
