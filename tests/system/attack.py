@@ -64,6 +64,10 @@ ROWS = [
         ("attack::members::hostile_members",), 65_000,
     ),
     Row(
+        "members that flood", "PING, SETTINGS, DATA, CONTINUATION or RST_STREAM without an end",
+        ("attack::members::floods",), 1_500,
+    ),
+    Row(
         "full accept queue",
         "a member that answers its probes and takes no new connections",
         ("attack::members::a_member_that_takes",), 20,

@@ -57,7 +57,7 @@ async fn without_files_no_member_is_blamed_and_nobody_is_cut() {
         process.kill();
         let log = process.stderr_text();
         check_log(&log);
-        assert!(!log.contains("is down") && !log.contains("cut now"), "{files} files: {log}");
+        assert!(!log.contains("is down: ") && !log.contains("cut now"), "{files} files: {log}");
         figure(&format!(
             "{files} files: {} connections, half of them clients; the first client never cut, no member down",
             number(count)
@@ -186,7 +186,7 @@ mod needs_root {
             process.kill();
             let log = process.stderr_text();
             check_log(&log);
-            assert!(!log.contains("is down") && !log.contains("cut now"), "{log}");
+            assert!(!log.contains("is down: ") && !log.contains("cut now"), "{log}");
             figure(&format!(
                 "32 ports: {served} of {} clients served; the first one never cut, no member down",
                 number(count)
