@@ -161,7 +161,7 @@ fn alarms(text: &str) -> Vec<u8> {
 
 /// Answers probes with what is not an answer, and passes clients of the cluster on to a real member.
 async fn attack(mut stream: TcpStream, member: &str, real: &[u8], next: &AtomicUsize) {
-    let mut request = Vec::new();
+    let mut request = Vec::with_capacity(4096);
     // A probe comes in one piece.
     if !matches!(timeout(Duration::from_secs(2), stream.read_buf(&mut request)).await, Ok(Ok(1..))) {
         return;
@@ -240,9 +240,11 @@ async fn hostile_members_harm_nobody_else() {
         loop {
             attempts += 1;
             let get = async { load::connect(&addr).await?.get("a", None).await };
-            if matches!(timeout(Duration::from_secs(3), get).await, Ok(Ok(_))) {
+            let got = timeout(Duration::from_secs(3), get).await;
+            if matches!(got, Ok(Ok(_))) {
                 break;
             }
+            println!("a new client: attempt {attempts}: {got:?}");
             assert!(attempts < 10, "a new client is not served: {}", std::fs::read_to_string(&log_file).unwrap());
         }
         first += usize::from(attempts == 1);
