@@ -188,7 +188,7 @@ def run(row) -> Result:
     elif passed is None or passed[1] == "0":
         problem = "not tried: no such test"
     elif code != 0:
-        names = sorted(set(re.findall(r"^\s+FAIL .*? etcdproxy::it (\S+)", text, re.M)))
+        names = sorted(set(re.findall(r"^\s+(?:FAIL|TIMEOUT) .*? etcdproxy::it (\S+)", text, re.M)))
         problem = f"**failed**: {', '.join(names) or f'exit code {code}'}"
         print(text, file=sys.stderr)
     return Result(row, figures, problem, seconds)
