@@ -84,51 +84,50 @@ impl Sources {
         let own = self.own_password()?;
         let bound = self.get(Setting::Password).filter(|value| value.origin == Origin::Binding);
         let Some(user) = self.get(Setting::Username) else {
-            return match (own, bound) {
-                (Some((value, _)), _) => Err(value.error(format_args!(
-                    "the password has no user: give the user's name with {}",
-                    value.origin.name_of(Setting::Username)
-                ))),
-                (None, Some(value)) => {
-                    warnings.push(format!(
-                        "{}: the password has no user, so the proxy does not log in: set {}, or {}=false",
-                        value.name,
-                        Setting::Username.variable(),
-                        Setting::LoginFromBinding.variable()
-                    ));
-                    Ok(None)
-                }
-                (None, None) => Ok(None),
-            };
+            if let Some((_, value)) = own {
+                let username = value.origin.name_of(Setting::Username);
+                return Err(value.error(format_args!("the password has no user: give the user's name with {username}")));
+            }
+            warnings.extend(bound.map(|value| {
+                format!(
+                    "{}: the password has no user, so the proxy does not log in: set {}, or {}=false",
+                    value.name,
+                    Setting::Username.variable(),
+                    Setting::LoginFromBinding.variable()
+                )
+            }));
+            return Ok(None);
         };
         let username = user.text()?.to_owned();
         if username.is_empty() {
             return Err(user.invalid("the user's name is empty"));
         }
         let bound = bound.filter(|_| user.origin == Origin::Binding || !self.binding_has(Setting::Username));
-        let bound = bound.map(|value| Ok::<_, Error>((value.clone(), exact(&value)?))).transpose()?;
-        match own.or(bound) {
-            Some((_, password)) => Ok(Some(Login { username, password })),
+        let password = match own.or(bound.map(|value| (Setting::Password, value))) {
+            Some((Setting::PasswordFile, file)) => read(&file)?,
+            Some((_, value)) => exact(&value)?,
             // The user of a certificate, for example.
-            None if user.origin == Origin::Binding => Ok(None),
-            None => Err(user.error(format_args!(
-                "the user has no password: set {}, or name a file with {}",
-                Setting::Password.variable(),
-                user.origin.name_of(Setting::PasswordFile)
-            ))),
-        }
+            None if user.origin == Origin::Binding => return Ok(None),
+            None => {
+                return Err(user.error(format_args!(
+                    "the user has no password: set {}, or name a file with {}",
+                    Setting::Password.variable(),
+                    user.origin.name_of(Setting::PasswordFile)
+                )));
+            }
+        };
+        Ok(Some(Login { username, password }))
     }
 
-    /// The password that no binding gives, and where it is from.
-    fn own_password(&self) -> Result<Option<(Value, String)>, Error> {
+    /// The password that no binding gives, or its file.
+    fn own_password(&self) -> Result<Option<(Setting, Value)>, Error> {
         let text = self.get(Setting::Password).filter(|value| value.origin != Origin::Binding);
         match (self.get(Setting::PasswordFile), text) {
             (Some(file), Some(text)) if file.origin == text.origin => {
                 Err(text.error(format_args!("{} gives a password too: remove one of them", file.name)))
             }
-            (Some(file), _) => read(&file).map(|password| Some((file, password))),
-            (None, Some(text)) => exact(&text).map(|password| Some((text, password))),
-            (None, None) => Ok(None),
+            (Some(file), _) => Ok(Some((Setting::PasswordFile, file))),
+            (None, text) => Ok(text.map(|text| (Setting::Password, text))),
         }
     }
 }

@@ -164,7 +164,7 @@ impl Mode {
             return (first, None);
         }
         if demands.password && !can.passwords {
-            let why = "etcd's grpc-proxy does not log in for clients, and stops watches of those that log in";
+            let why = "with etcd's grpc-proxy, watches stop for clients that log in with a password";
             return (second, Some(why.to_owned()));
         }
         if demands.srv && !can.follows_srv {
