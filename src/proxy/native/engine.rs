@@ -275,7 +275,7 @@ impl Engine {
                     let of_number = |peer: &Peer| matches!(&peer.side, Side::Member(up) if up.number == number);
                     let found = self.peers.iter().find(|(_, peer)| of_number(peer)).map(|(key, _)| key);
                     if let Some(key) = found {
-                        self.remove(key, "the member does not answer");
+                        self.remove(key, "etcdproxy: the member does not answer");
                     }
                 }
                 Command::Token(token) => self.take_token(token),
@@ -361,7 +361,7 @@ impl Engine {
                     more = is_more || until_end;
                 }
                 Received::Nothing => {}
-                Received::End => self.remove(key, "the member has closed the connection"),
+                Received::End => self.remove(key, "etcdproxy: the member has closed the connection"),
             }
             self.buffer = buffer;
             if !more {
@@ -412,7 +412,7 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(key) {
             let _ = peer.wire.send();
         }
-        self.remove(key, "the member broke HTTP/2");
+        self.remove(key, "etcdproxy: the member broke HTTP/2");
     }
 
     fn event(&mut self, key: PeerKey, event: Event<'_>) -> Result<(), etcdproxy_http2::Error> {
@@ -440,7 +440,7 @@ impl Engine {
             Event::Reset { tag, .. } if is_client => self.canceled(call(tag)),
             Event::Reset { tag, code, .. } => {
                 let is_seen = code != Code::REFUSED_STREAM;
-                self.lost_by_member(call(tag), is_seen, "the member has given up the call");
+                self.lost_by_member(call(tag), is_seen, "etcdproxy: the member has given up the call");
             }
             Event::GoAway { last, .. } => {
                 if !is_client {
@@ -654,7 +654,7 @@ impl Engine {
                     if call.request.has_token {
                         self.waiting.push_back(key);
                     } else {
-                        self.fail(key, status::UNAUTHENTICATED, &why);
+                        self.fail(key, status::UNAUTHENTICATED, &format!("etcdproxy: {why}"));
                     }
                 }
             }
@@ -725,13 +725,13 @@ impl Engine {
             self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
             self.end_if_unused(member.peer);
         }
-        self.fail(key, status, why);
+        self.fail(key, status, &why);
     }
 
     /// Ends a call that no member answers.
     fn fail(&mut self, key: CallKey, status: u32, why: &str) {
         let Some(call) = self.calls.remove(key) else { return };
-        let answer = Answer::error(status, &format!("etcdproxy: {why}"), call.is_answered);
+        let answer = Answer::error(status, why, call.is_answered);
         self.send_headers(call.client, &answer.block, true);
         self.finish_if_drained(call.client.peer);
     }
@@ -740,7 +740,7 @@ impl Engine {
     fn goes(&mut self, key: PeerKey, last: u32) {
         self.leave(key);
         for (_, tag) in self.with(key, |http2| http2.take_streams(last)).unwrap_or_default() {
-            self.lost_by_member(CallKey::from(KeyData::from_ffi(tag)), false, "the member shuts down");
+            self.lost_by_member(CallKey::from(KeyData::from_ffi(tag)), false, "etcdproxy: the member shuts down");
         }
     }
 
@@ -810,9 +810,9 @@ impl Engine {
         for key in std::mem::take(&mut self.waiting) {
             let Some(call) = self.calls.get(key) else { continue };
             if call.deadline().is_some_and(|deadline| deadline <= now) {
-                self.fail(key, status::DEADLINE_EXCEEDED, "no member can be reached");
+                self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: no member can be reached");
             } else if now.duration_since(call.began) >= WAIT {
-                self.fail(key, status::UNAVAILABLE, "no member can be reached");
+                self.fail(key, status::UNAVAILABLE, "etcdproxy: no member can be reached");
             } else {
                 self.waiting.push_back(key);
             }
@@ -845,7 +845,7 @@ impl Engine {
             if is_open {
                 self.release(&sent, key);
             } else {
-                self.remove(key, "the member has closed the connection");
+                self.remove(key, "etcdproxy: the member has closed the connection");
             }
         }
     }

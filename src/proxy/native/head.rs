@@ -14,10 +14,9 @@ const REMEMBERED: usize = 256;
 
 /// gRPC's status codes.
 pub(super) mod status {
-    pub(crate) const INVALID_ARGUMENT: u32 = 3;
     pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
     pub(crate) const PERMISSION_DENIED: u32 = 7;
-    pub(crate) const INTERNAL: u32 = 13;
+    pub(crate) const UNIMPLEMENTED: u32 = 12;
     pub(crate) const UNAVAILABLE: u32 = 14;
     pub(crate) const UNAUTHENTICATED: u32 = 16;
 }
