@@ -214,6 +214,7 @@ impl Sources {
         format!("JSON clients, and some libraries' leases and locks, do not work through it, but with {native} they do")
     }
 
+    /// The mode for `auto`, with why, or with what it cannot do.
     fn auto(&self, demands: Demands<'_>) -> (Mode, Option<String>) {
         let (mode, why) = Mode::auto(demands);
         let limits = || (mode == Mode::GrpcProxy).then(|| self.limits());
@@ -513,7 +514,7 @@ mod tests {
         assert!(error(&[(Setting::Endpoints, "a")], []).starts_with("--endpoints: "));
         assert!(error(&[], [("ETCDPROXY_ENDPOINTS", "a")]).starts_with("ETCDPROXY_ENDPOINTS: "));
         for (key, text, problem) in [
-            (Setting::Mode, "fast", "--mode: invalid mode \"fast\": expected auto, grpc-proxy or tunnel"),
+            (Setting::Mode, "fast", "--mode: invalid mode \"fast\": expected auto, grpc-proxy, native or tunnel"),
             (Setting::Preflight, "yes", "--preflight: invalid preflight \"yes\": expected warn, strict or off"),
             (Setting::Drain, "8", "--drain: invalid duration \"8\": expected a number with a unit, as in 8s, or off"),
             (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs at least 32 MB"),
