@@ -54,7 +54,6 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<
     let Some(settings) = &wait_for_name(settings, events) else { return Ok(()) };
     let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);
-    log_mode(settings);
     let preflight = preflight_mode(settings);
     let Waited::Usable(settings) = preflight::discover(settings, events, preflight)? else { return Ok(()) };
     let results = preflight::start(&settings, preflight)?;
@@ -63,6 +62,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<
     if matches!(verdict, Verdict::Interrupted(_)) || events.is_some_and(|events| events.ending().is_some()) {
         return Ok(());
     }
+    log_mode(&settings);
     let mut command = launch.command(etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd", etcd.shown()).into())
@@ -179,7 +179,10 @@ impl Prepared {
     pub(super) fn new(settings: &Settings, extra: &[OsString], env: &Env, preflight: Preflight) -> Result<Self> {
         warn_all(&settings.warnings);
         let results = preflight::start(settings, preflight)?;
-        log_mode(settings);
+        // What etcd's proxy cannot do matters only when it starts.
+        if !settings.run.mode().capabilities().runs_etcd {
+            log_mode(settings);
+        }
         let start = match settings.run {
             Run::ExecEtcd | Run::SuperviseEtcd { .. } => {
                 let (etcd, launch) = prepare_etcd(settings, extra, env)?;
@@ -212,6 +215,7 @@ impl Prepared {
         let Self { start, results, tried, .. } = self;
         Ok(match start {
             Start::Etcd { etcd, launch } => {
+                log_mode(settings);
                 let output = Output::new(&preflight::failing(&tried));
                 let later = output.clone();
                 preflight::report_rest(results, move |endpoint, problem| later.report(endpoint, problem));
@@ -236,7 +240,7 @@ fn supervision(settings: &Settings) -> Result<Supervision> {
     Ok(Supervision { watched, status, metrics })
 }
 
-/// Says why `auto` chose the mode.
+/// Says why `auto` chose the mode, or what the mode cannot do.
 fn log_mode(settings: &Settings) {
     if let Some(why) = &settings.mode_reason {
         log::info!("mode {}: {why}", settings.run.mode());
