@@ -1,0 +1,1 @@
+//! Members die and hang under load.

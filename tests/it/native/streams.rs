@@ -1,0 +1,1 @@
+//! Connections: drain, limits, back-pressure.
