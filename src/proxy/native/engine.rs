@@ -438,10 +438,7 @@ impl Engine {
             Event::Data { tag, bytes, end, .. } if is_client => self.request_data(call(tag), bytes, end),
             Event::Data { tag, bytes, end, .. } => self.answer_data(call(tag), bytes, end),
             Event::Reset { tag, .. } if is_client => self.canceled(call(tag)),
-            Event::Reset { tag, code, .. } => {
-                let is_seen = code != Code::REFUSED_STREAM;
-                self.lost_by_member(call(tag), is_seen, "the member has given up the call");
-            }
+            Event::Reset { tag, code, .. } => self.reset_by_member(call(tag), code),
             Event::GoAway { last, .. } => {
                 if !is_client {
                     self.goes(key, last);
@@ -717,6 +714,24 @@ impl Engine {
             return self.dispatch(key);
         }
         self.fail(key, status::UNAVAILABLE, why);
+    }
+
+    /// The member gives the call up. gRPC has a status for each code of HTTP/2, so the client gets the same code.
+    fn reset_by_member(&mut self, key: CallKey, code: Code) {
+        let Some(call) = self.calls.get(key) else { return };
+        if call.can_be_repeated(code == Code::REFUSED_STREAM) {
+            self.lost_by_member(key, code != Code::REFUSED_STREAM, "");
+        } else if code == Code::REFUSED_STREAM {
+            self.fail(key, status::UNAVAILABLE, "the member refuses the call");
+        } else if call.deadline().is_some_and(|deadline| deadline <= self.now) {
+            // etcd may do that instead of an answer.
+            self.fail(key, status::DEADLINE_EXCEEDED, "the member gave the call up when its time was over");
+        } else {
+            let client = call.client;
+            self.calls.remove(key);
+            self.with(client.peer, |http2| http2.reset(client.stream, code));
+            self.finish_if_drained(client.peer);
+        }
     }
 
     /// Ends a call that must not go on.
