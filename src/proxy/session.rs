@@ -54,6 +54,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<
     let Some(settings) = &wait_for_name(settings, events) else { return Ok(()) };
     let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);
+    log_mode(settings);
     let preflight = preflight_mode(settings);
     let Waited::Usable(settings) = preflight::discover(settings, events, preflight)? else { return Ok(()) };
     let results = preflight::start(&settings, preflight)?;
@@ -178,9 +179,7 @@ impl Prepared {
     pub(super) fn new(settings: &Settings, extra: &[OsString], env: &Env, preflight: Preflight) -> Result<Self> {
         warn_all(&settings.warnings);
         let results = preflight::start(settings, preflight)?;
-        if let Some(why) = &settings.mode_reason {
-            log::info!("mode {}: {why}", settings.run.mode());
-        }
+        log_mode(settings);
         let start = match settings.run {
             Run::ExecEtcd | Run::SuperviseEtcd { .. } => {
                 let (etcd, launch) = prepare_etcd(settings, extra, env)?;
@@ -235,6 +234,13 @@ fn supervision(settings: &Settings) -> Result<Supervision> {
     // An etcd that uses an HTTP proxy reaches members that we may not reach, and the other way round.
     let watched = settings.http_proxy.is_none().then(|| settings.clone());
     Ok(Supervision { watched, status, metrics })
+}
+
+/// Says why `auto` chose the mode.
+fn log_mode(settings: &Settings) {
+    if let Some(why) = &settings.mode_reason {
+        log::info!("mode {}: {why}", settings.run.mode());
+    }
 }
 
 /// The preflight that the user chose; off if etcd may use an HTTP proxy, which the preflight cannot.
