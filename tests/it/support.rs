@@ -586,6 +586,11 @@ impl Cluster {
         &self.members[n].client
     }
 
+    /// Where a member answers about itself without TLS.
+    pub(crate) fn health_addr(&self, n: usize) -> &str {
+        &self.members[n].health
+    }
+
     /// The value of `--endpoints`.
     pub(crate) fn endpoints(&self) -> String {
         self.members.iter().map(|member| format!("{}://{}", self.scheme(), member.client)).collect::<Vec<_>>().join(",")

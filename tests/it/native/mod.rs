@@ -2,6 +2,8 @@
 
 mod calls;
 mod failover;
+mod namespace;
+mod passwords;
 mod streams;
 
 use std::process::Stdio;
