@@ -157,10 +157,6 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn say(&mut self, message: &[u8]) {
-        self.body.send_data(framed(message).into(), false).unwrap();
-    }
-
     pub(crate) fn cancel(mut self) {
         self.body.send_reset(h2::Reason::CANCEL);
     }

@@ -8,9 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::load;
-use crate::support::{
-    Cluster, Process, enable_auth, etcdproxy, fails_with, finish, succeeds, unique_addr, wait_ready,
-};
+use crate::support::{Cluster, Process, enable_auth, etcdproxy, fails_with, finish, succeeds, unique_addr, wait_ready};
 
 /// Values that a flag does not take, in every command that has such flags.
 const INVALID: [&[&str]; 23] = [
@@ -159,7 +157,8 @@ async fn a_client_without_a_login_acts_as_the_user_of_the_settings() {
         kv.put(format!("app/{name}"), "1", None).await.unwrap();
         assert_eq!(kv.get(format!("app/{name}"), None).await.unwrap().count(), 1);
         let key = || format!("app/{name}");
-        let txn = Txn::new().when([Compare::version(key(), CompareOp::Equal, 1)]).and_then([TxnOp::delete(key(), None)]);
+        let txn =
+            Txn::new().when([Compare::version(key(), CompareOp::Equal, 1)]).and_then([TxnOp::delete(key(), None)]);
         assert!(kv.txn(txn).await.unwrap().succeeded());
         let denied = kv.put("other", "1", None).await.unwrap_err();
         assert_eq!(code(&denied), PERMISSION_DENIED, "{denied}");
@@ -248,7 +247,8 @@ fn the_start_waits_for_the_file_of_a_password() {
     fs::write(&file, "s3cret\n").unwrap();
     wait_ready(&addr);
     let log = proxy.into_log();
-    let waits = format!("the start waits: --password-file: {} does not exist: write the password into it", file.display());
+    let waits =
+        format!("the start waits: --password-file: {} does not exist: write the password into it", file.display());
     assert!(log.contains(&waits) && !log.contains("s3cret"), "{log}");
 }
 

@@ -173,7 +173,7 @@ fn odd_request() -> impl Strategy<Value = Call> {
             Just([framed(&field(1, "a")), vec![0, 0, 0]].concat()),
         ],
     )
-        .prop_map(|(path, body)| Call { body, ..Call::new(path, b"") });
+        .prop_map(|(path, body)| Call { body, ..Call::new(path, b"").with("grpc-timeout", DEADLINE) });
     let compressed = (put_request(), select(&["gzip", "identity", "snappy"][..]), any::<bool>()).prop_map(
         |(message, encoding, is_compressed)| {
             let mut call = Call::new(PUT, &message).with("grpc-encoding", encoding);

@@ -52,7 +52,8 @@ async fn site(args: &[&str]) -> (Cluster, Server, (Process, String), Server) {
 fn messages() -> Vec<Vec<u8>> {
     let keys: [&[u8]; 12] =
         [b"", b"\0", b"a", b"app", b"app/", b"app0", b"k", b"..", b"../a", b"\xff", b"\xff\xff", b"/5"];
-    let mut messages = vec![Vec::new(), number(1, 5), number(1, 0), vec![0xff], number(100, 1)];
+    let mut messages =
+        vec![Vec::new(), number(1, 5), [number(1, 5), number(2, 1)].concat(), number(1, 0), vec![0xff], number(100, 1)];
     for key in keys {
         for end in keys {
             let pair = [field(1, key), field(2, end)].concat();
@@ -80,7 +81,11 @@ async fn nothing_outside_is_read_changed_or_shown() {
     let (_cluster, direct, _proxy, through) = site(&[]).await;
     let before = store(&direct).await;
     let outside = |store: &BTreeMap<Vec<u8>, Vec<u8>>| {
-        store.iter().filter(|(key, _)| !key.starts_with(b"app/")).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
+        store
+            .iter()
+            .filter(|(key, _)| !key.starts_with(b"app/"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect::<Vec<_>>()
     };
     let mut served = 0;
     for method in &METHODS {
@@ -104,7 +109,8 @@ async fn nothing_outside_is_read_changed_or_shown() {
             }
             served += usize::from(outcome.status == Some(0));
             assert!(!outcome.messages.iter().any(|answer| contains(answer, SECRET)), "{}", what());
-            assert!(!outcome.messages.iter().any(|answer| contains(answer, "app0")), "{}", what());
+            let asks_for_keys = method.path.ends_with("LeaseTimeToLive");
+            assert!(!(asks_for_keys && outcome.messages.iter().any(|answer| contains(answer, "app0"))), "{}", what());
         }
         let after = store(&direct).await;
         assert_eq!(outside(&after), outside(&before), "{}", method.path);
@@ -147,7 +153,7 @@ async fn watches_show_the_namespace_only() {
             continue; // "app/" alone: no more events.
         }
         loop {
-            let events = watch.soon().await.unwrap();
+            let Some(events) = watch.soon().await else { panic!("{n}: {:?}", watch.outcome().await) };
             assert!(!contains(&events, SECRET) && !contains(&events, "app/"), "{n}: {}", events.len());
             if contains(&events, "last") {
                 break;

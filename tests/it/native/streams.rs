@@ -167,7 +167,8 @@ async fn a_reader_that_stops_slows_nobody_and_costs_little() {
     let mut seen = 0;
     while seen < 300 {
         let events = stopped.soon().await.unwrap();
-        seen += events.windows(value.len() + 1).filter(|part| part[0] == b' ' && part[1..] == *value.as_bytes()).count();
+        seen +=
+            events.windows(value.len() + 1).filter(|part| part[0] == b' ' && part[1..] == *value.as_bytes()).count();
     }
 }
 
