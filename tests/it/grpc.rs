@@ -90,7 +90,8 @@ impl Outcome {
 }
 
 fn reason(err: &h2::Error) -> String {
-    err.reason().map_or_else(|| err.to_string(), |reason| format!("{reason:?}"))
+    let by = if err.is_remote() { "" } else { " by this side" };
+    err.reason().map_or_else(|| err.to_string(), |reason| format!("{reason:?}{by}"))
 }
 
 /// A connection.

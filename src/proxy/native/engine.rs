@@ -375,7 +375,9 @@ impl Engine {
     fn take(&mut self, key: PeerKey, bytes: &[u8]) {
         let mut input = bytes;
         let second = u32::try_from(self.now.duration_since(self.start).as_secs()).unwrap_or(u32::MAX);
+        let mut had_settings = true;
         if let Some(peer) = self.peers.get_mut(key) {
+            had_settings = peer.wire.http2.has_settings();
             peer.wire.http2.set_clock(second);
         }
         self.mark(key);
@@ -390,6 +392,7 @@ impl Engine {
                     }
                 }
                 Ok(None) => {
+                    self.may_go |= !had_settings && peer.wire.http2.has_settings();
                     peer.wire.rest.clear();
                     if input.is_empty() {
                         peer.wire.rest = Vec::new();
@@ -554,6 +557,10 @@ impl Engine {
         let Some(current) = self.current else { return false };
         let Some(peer) = self.peers.get_mut(current) else { return false };
         let Side::Member(upstream) = &peer.side else { return false };
+        // Before that, the member may be one that dies or hangs: what it was sent would be lost, or must not be repeated.
+        if !peer.wire.http2.has_settings() {
+            return false;
+        }
         let Some(stream) = peer.wire.http2.open(key.data().as_ffi()) else { return false };
         let block = &mut self.scratch;
         block.clear();
