@@ -136,6 +136,8 @@ pub struct Connection {
     sent: Vec<(u64, usize)>,
     /// Frames that the peer may still send at no cost, and when that was known.
     credit: u32,
+    /// The most that [`Self::credit`] may be. A peer may give up all its streams at once, and soon again.
+    burst: u32,
     second: u32,
 }
 
@@ -175,7 +177,7 @@ impl Connection {
         };
         frame::write(&mut out, SETTINGS, 0, 0, settings.map(bytes).as_flattened());
         frame::write(&mut out, WINDOW_UPDATE, 0, 0, &(CONNECTION_WINDOW - INITIAL_WINDOW).to_be_bytes());
-        Self {
+        let mut connection = Self {
             role,
             out,
             streams: Streams::default(),
@@ -195,9 +197,12 @@ impl Connection {
             queue: VecDeque::new(),
             held: 0,
             sent: Vec::new(),
-            credit: BURST,
+            credit: 0,
+            burst: BURST.saturating_add(max_streams.saturating_mul(2)),
             second: 0,
-        }
+        };
+        connection.credit = connection.burst;
+        connection
     }
 
     /// What is to be written to the peer. Whoever writes it takes it out, and then calls [`Connection::pump`].
@@ -252,7 +257,7 @@ impl Connection {
     pub fn set_clock(&mut self, second: u32) {
         let passed = second.saturating_sub(self.second);
         self.second = second;
-        self.credit = passed.saturating_mul(RATE).saturating_add(self.credit).min(BURST);
+        self.credit = passed.saturating_mul(RATE).saturating_add(self.credit).min(self.burst);
     }
 
     /// Names a stream that the peer has opened.
@@ -678,6 +683,10 @@ impl Connection {
         self.must_not_be_idle(frame.stream)?;
         self.spend()?;
         let Some(stream) = self.remove(frame.stream) else { return Ok(None) };
+        if self.role == Role::Client {
+            // It ends what we have asked for, which makes no work.
+            self.credit = self.credit.saturating_add(1).min(self.burst);
+        }
         let event = Event::Reset { stream: frame.stream, tag: stream.tag, code };
         Ok((stream.tag != UNTAGGED).then_some(event))
     }

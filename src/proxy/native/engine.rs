@@ -375,7 +375,9 @@ impl Engine {
     fn take(&mut self, key: PeerKey, bytes: &[u8]) {
         let mut input = bytes;
         let second = u32::try_from(self.now.duration_since(self.start).as_secs()).unwrap_or(u32::MAX);
+        let mut had_settings = true;
         if let Some(peer) = self.peers.get_mut(key) {
+            had_settings = peer.wire.http2.has_settings();
             peer.wire.http2.set_clock(second);
         }
         self.mark(key);
@@ -390,6 +392,7 @@ impl Engine {
                     }
                 }
                 Ok(None) => {
+                    self.may_go |= !had_settings && peer.wire.http2.has_settings();
                     peer.wire.rest.clear();
                     if input.is_empty() {
                         peer.wire.rest = Vec::new();
@@ -438,10 +441,7 @@ impl Engine {
             Event::Data { tag, bytes, end, .. } if is_client => self.request_data(call(tag), bytes, end),
             Event::Data { tag, bytes, end, .. } => self.answer_data(call(tag), bytes, end),
             Event::Reset { tag, .. } if is_client => self.canceled(call(tag)),
-            Event::Reset { tag, code, .. } => {
-                let is_seen = code != Code::REFUSED_STREAM;
-                self.lost_by_member(call(tag), is_seen, "etcdproxy: the member has given up the call");
-            }
+            Event::Reset { tag, code, .. } => self.reset_by_member(call(tag), code),
             Event::GoAway { last, .. } => {
                 if !is_client {
                     self.goes(key, last);
@@ -557,6 +557,10 @@ impl Engine {
         let Some(current) = self.current else { return false };
         let Some(peer) = self.peers.get_mut(current) else { return false };
         let Side::Member(upstream) = &peer.side else { return false };
+        // Before that, the member may be one that dies or hangs: what it was sent would be lost, or must not be repeated.
+        if !peer.wire.http2.has_settings() {
+            return false;
+        }
         let Some(stream) = peer.wire.http2.open(key.data().as_ffi()) else { return false };
         let block = &mut self.scratch;
         block.clear();
@@ -717,6 +721,24 @@ impl Engine {
             return self.dispatch(key);
         }
         self.fail(key, status::UNAVAILABLE, why);
+    }
+
+    /// The member gives the call up. gRPC has a status for each code of HTTP/2, so the client gets the same code.
+    fn reset_by_member(&mut self, key: CallKey, code: Code) {
+        let Some(call) = self.calls.get(key) else { return };
+        if call.can_be_repeated(code == Code::REFUSED_STREAM) {
+            self.lost_by_member(key, code != Code::REFUSED_STREAM, "");
+        } else if code == Code::REFUSED_STREAM {
+            self.fail(key, status::UNAVAILABLE, "etcdproxy: the member refuses the call");
+        } else if call.deadline().is_some_and(|deadline| deadline <= self.now) {
+            // etcd may do that instead of an answer.
+            self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: the member gave the call up when its time was over");
+        } else {
+            let client = call.client;
+            self.calls.remove(key);
+            self.with(client.peer, |http2| http2.reset(client.stream, code));
+            self.finish_if_drained(client.peer);
+        }
     }
 
     /// Ends a call that must not go on.

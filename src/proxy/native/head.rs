@@ -53,8 +53,8 @@ impl Request {
         }
         let is_grpc = value(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
         let refused = match value(b":method") {
-            Some(b"POST") if is_grpc && path.starts_with(b"/") => None,
-            Some(b"POST") => Some("415"),
+            _ if !is_grpc => Some("415"),
+            Some(b"POST") if path.starts_with(b"/") => None,
             _ => Some("405"),
         };
         let is_compressed = value(b"grpc-encoding").is_some_and(|encoding| encoding != b"identity");

@@ -1,7 +1,7 @@
 //! Chooses the member that serves new calls, and connects to it.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
@@ -51,7 +51,7 @@ pub(super) async fn run(
 ) {
     let clerk = settings.login.clone().map(|login| {
         let (members, dialer, engine) = (Arc::clone(&members), Arc::clone(&dialer), engine.clone());
-        Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default() })
+        Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default(), refused: Mutex::default() })
     });
     let mut pilot =
         Pilot { members, dialer, engine, prefer: settings.prefer, current: None, number: 0, followed: None };
