@@ -35,6 +35,11 @@ bench *PART:
 chaos *WORDS:
     ./scripts/chaos.sh "$@"
 
+# Attack our own program, write the last part of docs/reliability.md (as root); words as above
+[group('measure')]
+attack *WORDS:
+    ./scripts/attack.sh "$@"
+
 # Build twice in different places and compare the results byte by byte
 [group('measure')]
 reproduce *ARGS:

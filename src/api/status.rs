@@ -5,6 +5,11 @@ use super::wire::{Malformed, Value, fields};
 /// The path of `Status`. Its request is an empty message.
 pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
+/// etcd has two alarms, NOSPACE and CORRUPT. Longer names, in bytes, and more alarms than this come from no etcd; each
+/// alarm is a line in the log.
+const MAX_ALARM: usize = 20;
+const MAX_ALARMS: usize = 8;
+
 /// `ResponseHeader`: field 1 of every answer of etcd, apart from `RangeStream`. A field that is missing is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -80,10 +85,11 @@ impl Status {
     pub(crate) fn alarms(&self) -> Vec<String> {
         let words = self.errors.iter().flat_map(|error| error.split_whitespace());
         let alarms = words.filter_map(|word| word.strip_prefix("alarm:"));
-        let mut found: Vec<String> =
-            alarms.filter(|alarm| alarm.chars().all(char::is_alphanumeric)).map(ToOwned::to_owned).collect();
+        let is_name = |alarm: &&str| alarm.len() <= MAX_ALARM && alarm.chars().all(char::is_alphanumeric);
+        let mut found: Vec<String> = alarms.filter(is_name).map(ToOwned::to_owned).collect();
         found.sort();
         found.dedup();
+        found.truncate(MAX_ALARMS);
         found
     }
 }
@@ -106,6 +112,14 @@ mod tests {
         let errors = vec!["memberID:7 alarm:NOSPACE ".to_owned(), "x".to_owned()];
         assert_eq!(status, Status { header, leader: 7, raft_term: 2, is_learner: true, errors });
         assert!(!Status::default().is_leader() && Status::default().alarms().is_empty());
+    }
+
+    #[test]
+    fn alarms_that_come_from_no_etcd_are_left_out() {
+        let status = |errors| Status { errors, ..Status::default() };
+        assert!(status(vec!["memberID:7 alarm:AAAAAAAAAAAAAAAAAAAAA".to_owned()]).alarms().is_empty());
+        let many = (10..99).map(|n| format!("alarm:A{n}")).collect();
+        assert_eq!(status(many).alarms().len(), MAX_ALARMS);
     }
 
     proptest! {

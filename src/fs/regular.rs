@@ -1,7 +1,7 @@
 //! Opens regular files only: opening a FIFO waits for a writer, and reading a device may never end.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -30,6 +30,23 @@ pub(crate) fn open(path: &Path, links: Links) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
 }
 
+/// The most that [`read`] reads, in bytes. No certificates or settings are longer.
+const LARGEST: u64 = 1_000_000;
+
+/// Reads a regular file of 1 MB at most. Follows links.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] if it is something else, [`io::ErrorKind::FileTooLarge`] if it is longer.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // The file may grow while it is read.
+    open(path, Links::Follow)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MB"));
+    }
+    Ok(bytes)
+}
+
 /// The error for what is not a regular file.
 pub(super) fn not_regular() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
@@ -44,6 +61,17 @@ mod tests {
     use nix::unistd::mkfifo;
 
     use super::*;
+
+    #[test]
+    fn no_more_than_a_megabyte_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, vec![b'x'; 1_000_000]).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 1_000_000);
+        fs::write(&path, vec![b'x'; 1_000_001]).unwrap();
+        assert_eq!(read(&path).unwrap_err().to_string(), "it is larger than 1 MB");
+        assert_eq!(read("/dev/zero".as_ref()).unwrap_err().to_string(), "it is not a regular file");
+    }
 
     #[test]
     fn only_regular_files_are_opened() {

@@ -20,6 +20,8 @@ const MAX_ANSWER: usize = 64 * 1024;
 const MAX_BLOCK: usize = 16 * 1024;
 /// The most frames that an answer may have.
 const MAX_FRAMES: u32 = 100;
+/// The most frames of all kinds that may come before an answer is complete. etcd sends fewer than ten.
+const MAX_FRAMES_BEFORE: u32 = 500;
 /// The length of the text that explains an error, in characters.
 const MAX_MESSAGE: usize = 200;
 
@@ -137,12 +139,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         if std::mem::take(&mut self.owes_ack) {
             self.write(SETTINGS_ACK).await?;
         }
-        loop {
+        for _ in 0..MAX_FRAMES_BEFORE {
             let frame = self.next_frame().await?;
             if let Some(answered) = self.take(frame).await? {
                 return Ok(answered);
             }
         }
+        // A flood would take all of the time that the answer may take.
+        Err(io::ErrorKind::InvalidData.into())
     }
 
     async fn take(&mut self, frame: Frame) -> io::Result<Option<(Call, Answer)>> {
@@ -347,6 +351,19 @@ mod tests {
         assert!(endless(DATA, &[0; 1024]) && endless(DATA, b"") && endless(HEADERS, headers) && endless(9, &[0; 1024]));
         assert_eq!(readable(&[b"a\nb".as_slice(), &[b'x'; 300]].concat()), format!("a\u{fffd}b{}", "x".repeat(197)));
         assert!(Frame::parse(&frame(1, 8, 1, b"")).is_err());
+    }
+
+    #[test]
+    fn a_flood_of_frames_is_no_answer() {
+        for kind in [PING, SETTINGS, DATA, WINDOW_UPDATE] {
+            let flood = frame(kind, 0, 0, b"12345678").repeat(600);
+            let (near, mut far) = tokio::io::duplex(100_000);
+            let answered = crate::net::block_on(async {
+                far.write_all(&flood).await.unwrap();
+                Http2::new(near, Scheme::Http, String::new()).answer().await
+            });
+            assert_eq!(answered.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
     }
 
     #[test]

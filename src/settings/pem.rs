@@ -1,7 +1,6 @@
 //! Certificates and keys as text (PEM), from files, the environment or a binding, in all the forms that people have.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use x509_parser::prelude::X509Certificate;
 
 use super::error::Error;
 use super::sources::{Origin, Value};
+use crate::fs::regular;
 use crate::os::log::without_errno;
 
 const BEGIN: &str = "-----BEGIN ";
@@ -181,7 +181,7 @@ impl FileProblem {
 
 /// The PEM blocks in a file, and whether etcd can read the file as it is.
 fn read_file(path: &Path, shown: &str, content: Content) -> Result<(String, bool), FileProblem> {
-    let bytes = fs::read(path).map_err(|err| match err.kind() {
+    let bytes = regular::read(path).map_err(|err| match err.kind() {
         io::ErrorKind::NotFound => {
             FileProblem::NotYet(format!("{shown} does not exist: create it, or name another file"))
         }
@@ -412,6 +412,8 @@ fn is_plain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::settings::tls::tests::{Certificate, days};
 

@@ -8,6 +8,7 @@
 
 mod api_calls;
 mod arm64;
+mod attack;
 mod bindings;
 mod build;
 mod buildpack;

@@ -33,7 +33,7 @@ pub(crate) fn start(cluster: &Cluster) -> (Process, String) {
 }
 
 /// What a client of HTTP/2 sends first: the preface and empty SETTINGS.
-const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(crate) const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Connects to a member through the tunnel, up to the header of its SETTINGS.
 pub(crate) fn connect_http2(addr: &str) -> io::Result<TcpStream> {
@@ -59,7 +59,7 @@ pub(crate) fn metric(addr: &str, name: &str) -> u64 {
 }
 
 /// A field of `/proc/PID/status`, in kB.
-fn memory_kb(process: &Process, field: &str) -> u64 {
+pub(crate) fn memory_kb(process: &Process, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

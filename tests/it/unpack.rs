@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use zstd::zstd_safe::find_frame_compressed_size;
 
+use crate::attack::{cases, figure};
 use crate::support::{
     Process, binary, command, etcdproxy, fails_with, finish, link, moment, names, sha256, succeeds, unpack,
     write_program,
@@ -53,7 +54,8 @@ fn unpack_can_be_killed_at_any_of_200_moments() {
     let sha256_listed = listed_sha256();
 
     let mut completed = 0;
-    for round in 0..200u32 {
+    let rounds = u32::try_from(cases(200)).unwrap();
+    for round in 0..rounds {
         let _ = fs::remove_file(&etcd);
         let mut process = Process::start(unpack().stdout(Stdio::null()));
         std::thread::sleep(moment(round, whole));
@@ -63,8 +65,8 @@ fn unpack_can_be_killed_at_any_of_200_moments() {
             assert_eq!(sha256(&etcd), sha256_listed, "round {round}");
         }
     }
-    println!("{completed} of 200 were killed after the file was complete");
-    assert!(completed < 200, "every kill came too late");
+    figure(&format!("unpacking killed {rounds} times, {completed} of them after the end; never half a file"));
+    assert!(completed < rounds, "every kill came too late");
     succeeds(&mut unpack());
     let _ = fs::remove_file(&etcd);
     finish(&mut unpack());

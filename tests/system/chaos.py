@@ -21,7 +21,7 @@ from lib.load import KINDS, LOSSES, SETTLE_SECONDS, Load
 from lib.members import NUMBERS, Cluster, Member
 from lib.processes import exit_on_signals, output
 from lib.proxies import Proxy
-from lib.report import circumstances, docs, table
+from lib.report import circumstances, docs, part_of, table
 
 COOL_DOWN_SECONDS = 5
 
@@ -311,7 +311,10 @@ def main():
     in_words = "\n".join(row.in_words() for row in rows)
     if not words:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(DOCUMENT.format(table=figures, in_words=in_words, **start))
+        # scripts/attack.sh has written the rest.
+        rest = part_of(path, "attack")
+        text = DOCUMENT.format(table=figures, in_words=in_words, **start)
+        path.write_text(f"{text}\n{rest}" if rest else text)
     print(f"{figures}\n\n{in_words}")
     sys.exit(any(row.lost(loss) for row in rows for loss in LOSSES))
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::credentials::Binding;
+use crate::fs::regular;
 use crate::os::env::Env;
 use crate::settings::error::Error;
 
@@ -45,8 +46,8 @@ pub(super) fn read(env: &Env) -> Result<Vec<Candidate>, Error> {
         return Ok(dirs.map(|dir| Candidate::of_dir(&dir)).collect());
     }
     if let Some(path) = env.path(FILE) {
-        let json = fs::read_to_string(&path).map_err(|err| unreadable(FILE, &path, &err))?;
-        return parse(FILE, &json);
+        let json = regular::read(&path).map_err(|err| unreadable(FILE, &path, &err))?;
+        return parse(FILE, &String::from_utf8_lossy(&json));
     }
     env.get(VARIABLE).map_or(Ok(Vec::new()), |json| parse(VARIABLE, &json.to_string_lossy()))
 }
@@ -80,7 +81,7 @@ impl Candidate {
 
     fn of_dir(dir: &Path) -> Self {
         let text = |name: &str| {
-            let text = fs::read_to_string(dir.join(name)).ok()?;
+            let text = String::from_utf8(regular::read(&dir.join(name)).ok()?).ok()?;
             Some(text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let tags = text("tags").unwrap_or_default();
@@ -118,7 +119,7 @@ fn read_dir(dir: &Path) -> Result<Map<String, Value>, Error> {
     let mut credentials = Map::new();
     // Kubernetes mounts the files as links into a hidden directory.
     for path in list(dir)?.into_iter().filter(|path| path.is_file()) {
-        let bytes = fs::read(&path).map_err(|err| unreadable(ROOT, &path, &err))?;
+        let bytes = regular::read(&path).map_err(|err| unreadable(ROOT, &path, &err))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let value = match String::from_utf8(bytes) {
             Ok(text) if !is_pem_file(&text) => text.trim_end_matches(['\r', '\n']).to_owned(),

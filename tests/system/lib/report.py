@@ -70,3 +70,23 @@ def circumstances(path):
 def file_system(path) -> str:
     """The type of the file system at `path`, such as ext4."""
     return output("df", "--output=fstype", path).split()[-1]
+
+
+def part_of(path, name) -> str:
+    """The part of a document that another program has written, with its markers; or nothing."""
+    text = path.read_text() if path.exists() else ""
+    begin, end = markers(name)
+    found = re.search(f"{re.escape(begin)}.*{re.escape(end)}\n", text, re.S)
+    return found[0] if found else ""
+
+
+def replace_part(path, name, text):
+    """Put the text into a document, between markers; if it has none, at its end."""
+    begin, end = markers(name)
+    old, new = part_of(path, name), f"{begin}\n{text}{end}\n"
+    document = path.read_text() if path.exists() else ""
+    path.write_text(document.replace(old, new) if old else f"{document}\n{new}")
+
+
+def markers(name):
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
