@@ -11,7 +11,7 @@ const OUTPUT: usize = 3 << 20;
 
 /// What the peer sends, in pieces. Between them, we do something: the first byte of each piece says what, and the second
 /// how long the piece is.
-pub fn speak(mut connection: Connection, input: &[u8]) {
+pub fn speak(mut connection: Connection, is_client: bool, input: &[u8]) {
     let mut rest: Vec<u8> = Vec::new();
     let mut pieces = input;
     let mut streams: Vec<(u32, usize)> = Vec::new();
@@ -42,7 +42,8 @@ pub fn speak(mut connection: Connection, input: &[u8]) {
         let at = usize::from(length) % streams.len().max(1);
         let stream = streams.get(at).map_or(1, |(stream, _)| *stream);
         match action & 0x0f {
-            0 | 1 => {
+            // Only clients open streams.
+            0 | 1 if is_client => {
                 let tag = u64::from(length);
                 if let Some(stream) = connection.open(tag) {
                     connection.send_headers(stream, b"\x83", action & 1 == 1);

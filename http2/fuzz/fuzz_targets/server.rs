@@ -10,5 +10,5 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let mut server = Connection::server(8);
     let _ = server.next(&mut &*PREFACE);
-    peer::speak(server, input);
+    peer::speak(server, false, input);
 });
