@@ -265,9 +265,15 @@ impl Connection {
         }
     }
 
+    /// Whether the peer takes a new stream now.
+    #[must_use]
+    pub fn can_open(&self) -> bool {
+        !self.is_used_up() && self.streams.len() < self.peer_streams as usize
+    }
+
     /// Opens a stream and names it. `None` when the peer takes none now.
     pub fn open(&mut self, tag: u64) -> Option<u32> {
-        if self.peer_goes || self.streams.len() >= self.peer_streams as usize || self.next_own >= LAST_STREAM {
+        if !self.can_open() {
             return None;
         }
         let id = self.next_own;
@@ -345,6 +351,20 @@ impl Connection {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held
+    }
+
+    /// How many bytes of memory wait for something: what is to be written, what waits for windows, and a header block of
+    /// which more is to come.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.out.len() + self.held + self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
+    }
+
+    /// How many bytes of this stream wait.
+    #[must_use]
+    pub fn waiting(&self, id: u32) -> usize {
+        let pending = self.streams.get(&id).and_then(|stream| stream.pending.as_ref());
+        pending.map_or(0, |pending| pending.left() + pending.trailers.as_ref().map_or(0, Vec::len))
     }
 
     /// Whether data of this stream still waits.
