@@ -29,7 +29,8 @@ const MAX_BLOCK: usize = 64 * 1024;
 /// The most frames that a header block may have.
 const MAX_CONTINUATIONS: u32 = 64;
 
-/// How many frames that cost us more than the peer a peer may send at once, and in each second.
+/// How many frames that cost us more than the peer a peer may send at once, and in each second. A client may also give up
+/// all its streams at once.
 const BURST: u32 = 2000;
 const RATE: u32 = 1000;
 
@@ -267,9 +268,15 @@ impl Connection {
         }
     }
 
+    /// Whether the peer takes a new stream now.
+    #[must_use]
+    pub fn can_open(&self) -> bool {
+        !self.is_used_up() && self.streams.len() < self.peer_streams as usize
+    }
+
     /// Opens a stream and names it. `None` when the peer takes none now.
     pub fn open(&mut self, tag: u64) -> Option<u32> {
-        if self.peer_goes || self.streams.len() >= self.peer_streams as usize || self.next_own >= LAST_STREAM {
+        if !self.can_open() {
             return None;
         }
         let id = self.next_own;
@@ -347,6 +354,20 @@ impl Connection {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held
+    }
+
+    /// How many bytes of memory wait for something: what is to be written, what waits for windows, and a header block of
+    /// which more is to come.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.out.len() + self.held + self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
+    }
+
+    /// How many bytes of this stream wait.
+    #[must_use]
+    pub fn waiting(&self, id: u32) -> usize {
+        let pending = self.streams.get(&id).and_then(|stream| stream.pending.as_ref());
+        pending.map_or(0, |pending| pending.left() + pending.trailers.as_ref().map_or(0, Vec::len))
     }
 
     /// Whether data of this stream still waits.
@@ -568,6 +589,7 @@ impl Connection {
                 let Some((&[a, b, c, d, e, f, g, h], _)) = payload.split_first_chunk() else {
                     return Err(Error { code: Code::FRAME_SIZE_ERROR, why: "a frame has the wrong length" });
                 };
+                self.spend()?;
                 self.peer_goes = true;
                 let last = u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff;
                 return Ok(Some(Event::GoAway { last, code: Code(u32::from_be_bytes([e, f, g, h])) }));
@@ -645,8 +667,12 @@ impl Connection {
             if stream.receive_closed || (self.role == Role::Server && !end) {
                 return Err(Error::protocol("headers came after the end"));
             }
-            stream.has_headers = true;
+            let is_extra = std::mem::replace(&mut stream.has_headers, true) && !end;
             let tag = stream.tag;
+            if is_extra {
+                // Interim answers, whose number HTTP does not limit.
+                self.spend()?;
+            }
             if end {
                 self.received_end(id);
             }
@@ -662,6 +688,8 @@ impl Connection {
         let fits = self.streams.len() < self.max_streams as usize;
         if is_new {
             self.last_peer = id;
+            // Each stream has an answer, and headers need no window.
+            self.must_be_read()?;
             if fits {
                 let mut stream = self.new_stream(UNTAGGED);
                 (stream.has_headers, stream.receive_closed) = (true, end);
@@ -681,12 +709,11 @@ impl Connection {
     fn take_reset<'a>(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event<'a>>, Error> {
         let code = Code(u32::from_be_bytes(*sized(payload)?));
         self.must_not_be_idle(frame.stream)?;
-        self.spend()?;
-        let Some(stream) = self.remove(frame.stream) else { return Ok(None) };
-        if self.role == Role::Client {
-            // It ends what we have asked for, which makes no work.
-            self.credit = self.credit.saturating_add(1).min(self.burst);
+        // A client could open and reset streams for ever. A server resets only what we have opened.
+        if self.role == Role::Server {
+            self.spend()?;
         }
+        let Some(stream) = self.remove(frame.stream) else { return Ok(None) };
         let event = Event::Reset { stream: frame.stream, tag: stream.tag, code };
         Ok((stream.tag != UNTAGGED).then_some(event))
     }
@@ -700,11 +727,15 @@ impl Connection {
         if !rest.is_empty() {
             return Err(Error { code: Code::FRAME_SIZE_ERROR, why: "a frame has the wrong length" });
         }
+        let mut window = None;
         for &[a, b, c, d, e, f] in settings {
             let value = u32::from_be_bytes([c, d, e, f]);
             match u16::from_be_bytes([a, b]) {
                 3 => self.peer_streams = value,
-                4 => self.change_window(value)?,
+                4 if i64::from(value) > MAX_WINDOW => {
+                    return Err(Error { code: Code::FLOW_CONTROL_ERROR, why: "a window is too large" });
+                }
+                4 => window = Some(value),
                 5 => {
                     let length = usize::try_from(value).unwrap_or(usize::MAX);
                     if !(MAX_PAYLOAD..1 << 24).contains(&length) {
@@ -716,6 +747,10 @@ impl Connection {
                 _ => {}
             }
         }
+        // Only the last one counts: each change looks at all streams, and a frame has room for 2,730 of them.
+        if let Some(window) = window.filter(|window| *window != self.peer_window) {
+            self.change_window(window)?;
+        }
         self.has_settings = true;
         self.spend()?;
         self.answer(SETTINGS, b"")?;
@@ -726,9 +761,6 @@ impl Connection {
     /// Applies to the streams that exist as well (section 6.9.2).
     fn change_window(&mut self, window: u32) -> Result<(), Error> {
         let change = i64::from(window) - i64::from(self.peer_window);
-        if i64::from(window) > MAX_WINDOW {
-            return Err(Error { code: Code::FLOW_CONTROL_ERROR, why: "a window is too large" });
-        }
         self.peer_window = window;
         let mut waiting = Vec::new();
         for (id, stream) in &mut self.streams {
@@ -782,11 +814,13 @@ impl Connection {
 
     /// Acknowledges a frame.
     fn answer(&mut self, kind: u8, payload: &[u8]) -> Result<(), Error> {
-        if self.out.len() > OUTPUT_FLOODED {
-            return Err(Error::flood("answers are not read"));
-        }
+        self.must_be_read()?;
         frame::write(&mut self.out, kind, ACK, 0, payload);
         Ok(())
+    }
+
+    fn must_be_read(&self) -> Result<(), Error> {
+        if self.out.len() > OUTPUT_FLOODED { Err(Error::flood("answers are not read")) } else { Ok(()) }
     }
 
     /// Counts a frame that costs us more than the peer.

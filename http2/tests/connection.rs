@@ -288,6 +288,8 @@ fn floods_end_the_connection() {
         ("empty data", Box::new(|n| if n == 0 { frame(1, 4, 1, &post) } else { frame(0, 0, 1, b"") })),
         ("padding only", Box::new(|n| if n == 0 { frame(1, 4, 1, &post) } else { frame(0, 8, 1, &[1, 0]) })),
         ("small windows", Box::new(|_| frame(8, 0, 0, &[0, 0, 0, 1]))),
+        ("goodbyes", Box::new(|_| frame(7, 0, 0, &[0; 8]))),
+        ("requests whose answers are not read", Box::new(|n| frame(1, 5, 2 * n + 1, &block(&[(":path", "unread")])))),
         ("priorities", Box::new(|_| frame(2, 0, 1, &[0; 5]))),
         ("unknown frames", Box::new(|_| frame(77, 0, 0, b""))),
         ("continuations", Box::new(|n| if n == 0 { frame(1, 0, 1, &post) } else { frame(9, 0, 1, b"") })),
@@ -303,12 +305,74 @@ fn floods_end_the_connection() {
         let mut most = 0;
         let ended = (0..200_000).find(|n| {
             let result = server.receive(&flood(*n));
+            if what.starts_with("requests") {
+                server.connection.send_headers(2 * n + 1, &block(&[("grpc-message", &"x".repeat(1000))]), true);
+            }
             most = most.max(server.connection.output().len());
             result.is_err()
         });
         assert!(ended.is_some(), "{what}");
         assert!(most < 3 << 20, "{what}: {most} bytes gathered");
     }
+}
+
+/// Members reset what we have opened, often for good reasons: that is no flood.
+#[test]
+fn floods_of_a_server_end_the_connection_and_its_resets_do_not() {
+    let start = || {
+        let mut client = Side::new(Connection::client());
+        client.receive(&[frame(SETTINGS, 0, 0, b""), frame(SETTINGS, 1, 0, b"")].concat()).unwrap();
+        client
+    };
+    let mut client = start();
+    for n in 0..10_000 {
+        let stream = open(&mut client);
+        assert_eq!(stream, 2 * n + 1);
+        client.receive(&frame(3, 0, stream, &7_u32.to_be_bytes())).unwrap();
+        client.connection.output().clear();
+    }
+    let interim = frame(1, 4, 1, &block(&[(":status", "103")]));
+    for flood in [interim, frame(7, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])] {
+        let mut client = start();
+        assert_eq!(open(&mut client), 1);
+        assert!((0..10_000).any(|_| client.receive(&flood).is_err()));
+    }
+}
+
+/// A frame with 2,730 settings, each of which changes the windows of all streams, costs no more than one with one.
+#[test]
+fn settings_that_change_many_windows_many_times() {
+    let (mut client, mut server) = pair();
+    let streams: Vec<u32> = (0..50).map(|_| open(&mut client)).collect();
+    for stream in &streams {
+        client.connection.send_headers(*stream, &block(&[(":method", "POST")]), true);
+    }
+    talk(&mut client, &mut server);
+    for stream in &streams {
+        server.connection.send_data(*stream, &[1; 70_000], true);
+    }
+    let windows = |last: u32| {
+        let setting = |value: u32| [&[0, 4][..], &value.to_be_bytes()].concat();
+        let all: Vec<u8> = (0..2729).map(|n| n % 2 * 0x7fff_ffff).chain([last]).flat_map(setting).collect();
+        frame(SETTINGS, 0, 0, &all)
+    };
+    server.connection.output().clear();
+    for last in [0, 1, 1 << 20, 0] {
+        server.receive(&windows(last)).unwrap();
+    }
+    let too_large = [&[0, 4, 0x80, 0, 0, 0][..], &[0, 4, 0, 0, 0, 1]].concat();
+    assert!(server.receive(&frame(SETTINGS, 0, 0, &too_large)).is_err(), "the last one is good, the first one is not");
+}
+
+#[test]
+fn a_client_may_give_up_all_its_streams_at_once() {
+    let mut server = Side::new(Connection::server(4096));
+    server.receive(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).unwrap();
+    let post = block(&[(":method", "POST")]);
+    let all: Vec<u32> = (0..4096).map(|n| 2 * n + 1).collect();
+    server.receive(&all.iter().flat_map(|id| frame(1, 4, *id, &post)).collect::<Vec<_>>()).unwrap();
+    server.receive(&all.iter().flat_map(|id| frame(3, 0, *id, &8_u32.to_be_bytes())).collect::<Vec<_>>()).unwrap();
+    assert_eq!(server.connection.streams(), 0);
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub(super) struct Call {
     /// Which of our tokens it was sent with; 0 for none.
     pub token: u32,
     pub began: Instant,
+    /// The memory that was counted for it, in bytes.
+    pub counted: usize,
 }
 
 impl Call {
@@ -79,6 +81,7 @@ impl Call {
             attempts: 0,
             token: 0,
             began: now,
+            counted: 0,
         }
     }
 
@@ -90,6 +93,13 @@ impl Call {
     /// It goes to a member for the first time, or waits for one.
     pub(super) fn goes(&mut self) {
         self.attempts = self.attempts.max(1);
+    }
+
+    /// How much memory it takes beside what every call takes, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let held = self.held.as_ref().map_or(0, |answer| answer.memory());
+        let translation = self.translation.as_ref().map_or(0, |translation| translation.memory());
+        self.body.capacity() + self.request.memory() + held + translation
     }
 
     /// The body is needed only as long as it may be sent again.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use etcdproxy_http2::{Code, Connection, Event, hpack};
 use mio::{Events, Poll, Token};
+use rustc_hash::FxHashMap;
 use rustls::ClientConnection;
 use slotmap::{Key as _, KeyData, SlotMap};
 use tokio::sync::mpsc::UnboundedSender;
@@ -30,8 +31,13 @@ const STREAMS: u32 = 4096;
 /// How many calls there may be.
 const CALLS: usize = 64 * 1024;
 
-/// How many bytes may wait for slow readers.
+/// How many bytes may wait: for slow readers and writers, and in requests that are not complete.
 const HELD: usize = 32 * 1024 * 1024;
+/// When there is too much of something, the greatest users of it lose it until this part is left.
+const LEFT: (usize, usize) = (7, 8);
+
+/// While so many bytes wait for a member, no new calls go to it: headers need no window.
+const UNWRITTEN: usize = 1024 * 1024;
 
 /// How much is read at once, in bytes.
 const READ: usize = 64 * 1024;
@@ -95,6 +101,19 @@ struct Peer {
     is_finished: bool,
     /// It has sent or received something since the last sweep.
     is_warm: bool,
+    /// The memory that was counted for it, in bytes.
+    counted: usize,
+}
+
+impl Peer {
+    fn memory(&self) -> usize {
+        self.wire.http2.memory() + self.wire.rest.len()
+    }
+
+    /// Whether a call can go to this member.
+    fn has_room(&mut self) -> bool {
+        self.wire.http2.output().len() <= UNWRITTEN && self.wire.http2.can_open()
+    }
 }
 
 enum Side {
@@ -159,8 +178,10 @@ pub(super) struct Engine {
     ready: Vec<(PeerKey, bool)>,
     requests: Heads<Request>,
     answers: Heads<Answer>,
-    /// Bytes that wait for windows and slow readers.
+    /// Bytes that wait, of all peers and calls.
     held: usize,
+    /// A call was refused because there are too many.
+    is_full: bool,
     /// Read into; used again and again.
     buffer: Vec<u8>,
     cipher: Vec<u8>,
@@ -202,6 +223,7 @@ impl Engine {
             answers: Heads::answers(),
             buffer: vec![0; READ + 2 * Connection::LONGEST_FRAME],
             held: 0,
+            is_full: false,
             cipher: vec![0; READ],
             scratch: Vec::new(),
             start: now,
@@ -246,13 +268,14 @@ impl Engine {
             self.serve_waiting();
             self.expire();
             self.send();
+            self.shed();
             self.sweep();
         }
         Ok(())
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.dirty.is_empty() || self.may_go {
             Some(Duration::ZERO)
         } else if !self.waiting.is_empty() {
             Some(TICK)
@@ -294,10 +317,7 @@ impl Engine {
 
     /// Does something with a connection that may then have something to send. Nothing if it is gone.
     fn with<T>(&mut self, key: PeerKey, action: impl FnOnce(&mut Connection) -> T) -> Option<T> {
-        let http2 = &mut self.peers.get_mut(key)?.wire.http2;
-        let before = http2.held();
-        let done = action(http2);
-        self.held = (self.held + http2.held()).saturating_sub(before);
+        let done = action(&mut self.peers.get_mut(key)?.wire.http2);
         self.mark(key);
         Some(done)
     }
@@ -307,7 +327,8 @@ impl Engine {
     }
 
     fn add(&mut self, wire: Wire, side: Side) -> Option<PeerKey> {
-        let key = self.peers.insert(Peer { wire, side, is_dirty: false, is_finished: false, is_warm: true });
+        let key =
+            self.peers.insert(Peer { wire, side, is_dirty: false, is_finished: false, is_warm: true, counted: 0 });
         let token = Token(usize::try_from(key.data().as_ffi()).unwrap_or_default());
         if self.peers[key].wire.register(self.poll.registry(), token).is_err() {
             self.peers.remove(key);
@@ -382,10 +403,7 @@ impl Engine {
         }
         self.mark(key);
         while let Some(peer) = self.peers.get_mut(key) {
-            let before = peer.wire.http2.held();
-            let next = peer.wire.http2.next(&mut input);
-            self.held = (self.held + peer.wire.http2.held()).saturating_sub(before);
-            match next {
+            match peer.wire.http2.next(&mut input) {
                 Ok(Some(event)) => {
                     if self.event(key, event).is_err() {
                         return self.break_off(key);
@@ -463,6 +481,7 @@ impl Engine {
             return self.send_headers(client, &block, true);
         }
         if self.calls.len() >= CALLS {
+            self.is_full = true;
             self.with(client.peer, |http2| http2.reset(client.stream, Code::REFUSED_STREAM));
             return;
         }
@@ -473,6 +492,7 @@ impl Engine {
             Ok(translation) => self.calls[key].translation = translation,
             Err(refused) => return self.refuse(key, refused),
         }
+        self.count_call(key);
         if self.calls[key].must_go() {
             self.dispatch(key);
         }
@@ -496,6 +516,7 @@ impl Engine {
         let bytes = translated.as_deref().unwrap_or(bytes);
         if let Some(member) = call.member {
             call.forget();
+            self.count_call(key);
             let sent = self.with(member.peer, |http2| http2.send_data(member.stream, bytes, end));
             return self.sent_to_member(key, sent.unwrap_or_default());
         }
@@ -506,6 +527,7 @@ impl Engine {
             let (client, owed) = (call.client, std::mem::take(&mut call.owed_to_client));
             self.with(client.peer, |http2| http2.release(client.stream, owed));
         }
+        self.count_call(key);
         if must_go {
             self.dispatch(key);
         }
@@ -558,10 +580,15 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(current) else { return false };
         let Side::Member(upstream) = &peer.side else { return false };
         // Before that, the member may be one that dies or hangs: what it was sent would be lost, or must not be repeated.
-        if !peer.wire.http2.has_settings() {
+        if !peer.wire.http2.has_settings() || peer.wire.http2.output().len() > UNWRITTEN {
             return false;
         }
-        let Some(stream) = peer.wire.http2.open(key.data().as_ffi()) else { return false };
+        let Some(stream) = peer.wire.http2.open(key.data().as_ffi()) else {
+            if peer.wire.http2.is_used_up() {
+                self.leave(current);
+            }
+            return false;
+        };
         let block = &mut self.scratch;
         block.clear();
         block.extend_from_slice(&call.request.first);
@@ -586,10 +613,9 @@ impl Engine {
         let has_body = !call.body.is_empty();
         peer.wire.http2.send_headers(stream, block, call.has_ended && !has_body);
         if has_body {
-            let before = peer.wire.http2.held();
             let sent = peer.wire.http2.send_data(stream, &call.body, call.has_ended);
-            self.held = (self.held + peer.wire.http2.held()).saturating_sub(before);
             call.sent();
+            self.count_call(key);
             self.sent_to_member(key, sent);
         } else {
             call.sent();
@@ -604,8 +630,13 @@ impl Engine {
             return;
         }
         if call.shape == Shape::Unary && !end {
-            call.held = Some(answer);
-            return;
+            if call.is_answered || call.held.replace(answer).is_some() {
+                return self.refuse(key, (status::INTERNAL, "the member has sent headers twice"));
+            }
+            return self.count_call(key);
+        }
+        if !end && call.is_answered {
+            return self.refuse(key, (status::INTERNAL, "the member has sent headers twice"));
         }
         if end && !call.is_answered && answer.status.is_some_and(|status| status != 0) && self.repeats(key, &answer) {
             return;
@@ -613,7 +644,7 @@ impl Engine {
         self.forward_held(key);
         self.forward_headers(key, &answer, end);
         if end {
-            self.calls.remove(key);
+            self.end_call(key);
         }
     }
 
@@ -676,17 +707,16 @@ impl Engine {
             },
             None => None,
         };
+        let is_counted = call.translation.is_some();
         let bytes = translated.as_deref().unwrap_or(bytes);
         let client = call.client;
-        let sent = self.with(client.peer, |http2| http2.send_data(client.stream, bytes, end));
-        if self.held > HELD && sent.is_some_and(|sent| sent < bytes.len()) {
-            // gRPC's code for that is RESOURCE_EXHAUSTED.
-            self.with(client.peer, |http2| http2.reset(client.stream, Code::ENHANCE_YOUR_CALM));
-            return self.canceled(key);
+        if is_counted {
+            self.count_call(key);
         }
+        let sent = self.with(client.peer, |http2| http2.send_data(client.stream, bytes, end));
         self.sent_to_client(key, sent.unwrap_or_default());
         if end {
-            self.calls.remove(key);
+            self.end_call(key);
         }
     }
 
@@ -701,12 +731,13 @@ impl Engine {
         call.is_answered = true;
         call.forget();
         let client = call.client;
+        self.count_call(key);
         self.send_headers(client, &answer.block, end);
     }
 
     /// The client gives the call up.
     fn canceled(&mut self, key: CallKey) {
-        let Some(call) = self.calls.remove(key) else { return };
+        let Some(call) = self.end_call(key) else { return };
         if let Some(member) = call.member {
             self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
             self.end_if_unused(member.peer);
@@ -752,7 +783,7 @@ impl Engine {
 
     /// Ends a call that no member answers.
     fn fail(&mut self, key: CallKey, status: u32, why: &str) {
-        let Some(call) = self.calls.remove(key) else { return };
+        let Some(call) = self.end_call(key) else { return };
         let answer = Answer::error(status, why, call.is_answered);
         self.send_headers(call.client, &answer.block, true);
         self.finish_if_drained(call.client.peer);
@@ -803,7 +834,7 @@ impl Engine {
         self.leave(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
         peer.wire.deregister(self.poll.registry());
-        self.held = self.held.saturating_sub(peer.wire.http2.held());
+        self.held = self.held.saturating_sub(peer.counted);
         let calls: Vec<_> = peer.wire.http2.take_streams(0).into_iter().map(|(_, tag)| tag).collect();
         for tag in calls {
             let call = CallKey::from(KeyData::from_ffi(tag));
@@ -815,10 +846,16 @@ impl Engine {
     }
 
     fn serve_waiting(&mut self) {
-        if std::mem::take(&mut self.may_go) {
-            for key in std::mem::take(&mut self.waiting) {
-                self.dispatch(key);
+        if !std::mem::take(&mut self.may_go) {
+            return;
+        }
+        for _ in 0..self.waiting.len() {
+            // There may be thousands.
+            if !self.current.and_then(|key| self.peers.get_mut(key)).is_some_and(Peer::has_room) {
+                return;
             }
+            let Some(key) = self.waiting.pop_front() else { return };
+            self.dispatch(key);
         }
     }
 
@@ -853,9 +890,7 @@ impl Engine {
                 if let Side::Member(upstream) = &peer.side {
                     upstream.member.counters.sent.fetch_add((before - left) as u64, Ordering::Relaxed);
                 }
-                let before = peer.wire.http2.held();
                 peer.wire.http2.pump();
-                self.held = (self.held + peer.wire.http2.held()).saturating_sub(before);
                 if !is_all || peer.wire.http2.output().is_empty() {
                     if is_all && peer.is_finished {
                         peer.wire.shut_down();
@@ -865,6 +900,9 @@ impl Engine {
             };
             let sent: Vec<_> = peer.wire.http2.sent().collect();
             if is_open {
+                // It may take calls again.
+                self.may_go |= self.current == Some(key) && !self.waiting.is_empty() && peer.has_room();
+                self.count_peer(key);
                 self.release(&sent, key);
             } else {
                 self.remove(key, "etcdproxy: the member has closed the connection");
@@ -883,6 +921,93 @@ impl Engine {
                 self.sent_to_member(key, bytes);
             }
         }
+    }
+
+    fn count_peer(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            let memory = peer.memory();
+            self.held = (self.held + memory).saturating_sub(std::mem::replace(&mut peer.counted, memory));
+        }
+    }
+
+    fn count_call(&mut self, key: CallKey) {
+        if let Some(call) = self.calls.get_mut(key) {
+            let memory = call.memory();
+            self.held = (self.held + memory).saturating_sub(std::mem::replace(&mut call.counted, memory));
+        }
+    }
+
+    fn end_call(&mut self, key: CallKey) -> Option<Call> {
+        let call = self.calls.remove(key)?;
+        self.held = self.held.saturating_sub(call.counted);
+        Some(call)
+    }
+
+    /// Takes memory and calls away from those who have most of them, when there is too much.
+    fn shed(&mut self) {
+        let left = |all: usize| all / LEFT.1 * LEFT.0;
+        if std::mem::take(&mut self.is_full) {
+            let mut clients: Vec<_> = self.clients().map(|key| (self.peers[key].wire.http2.streams(), key)).collect();
+            clients.sort_unstable();
+            while self.calls.len() > left(CALLS)
+                && let Some((_, key)) = clients.pop()
+            {
+                self.turn_away(key);
+            }
+        }
+        if self.held <= HELD {
+            return;
+        }
+        // What was sent is kept only for another attempt.
+        let sent = self.calls.iter().filter(|(_, call)| call.member.is_some() && call.counted > 0);
+        for key in Vec::from_iter(sent.map(|(key, _)| key)) {
+            self.calls[key].forget();
+            self.count_call(key);
+        }
+        if self.held <= left(HELD) {
+            return;
+        }
+        let mut clients: FxHashMap<PeerKey, (usize, Vec<(usize, CallKey)>)> =
+            self.clients().map(|key| (key, (self.peers[key].memory(), Vec::new()))).collect();
+        for (key, call) in &self.calls {
+            let waiting = |end: End| self.peers.get(end.peer).map_or(0, |peer| peer.wire.http2.waiting(end.stream));
+            let for_member = call.member.map_or(0, waiting);
+            if let Some((all, calls)) = clients.get_mut(&call.client.peer) {
+                *all += call.counted + for_member;
+                calls.push((call.counted + for_member + waiting(call.client), key));
+            }
+        }
+        let mut clients: Vec<_> = clients.into_iter().map(|(key, (all, calls))| (all, key, calls)).collect();
+        clients.sort_unstable();
+        while self.held > left(HELD)
+            && let Some((_, client, mut calls)) = clients.pop()
+        {
+            calls.sort_unstable();
+            while self.held > left(HELD)
+                && let Some((1.., key)) = calls.pop()
+                && let Some(call) = self.calls.get(key)
+            {
+                // gRPC's code for that is RESOURCE_EXHAUSTED.
+                let (stream, member) = (call.client.stream, call.member);
+                self.with(client, |http2| http2.reset(stream, Code::ENHANCE_YOUR_CALM));
+                self.canceled(key);
+                self.count_peer(client);
+                if let Some(member) = member {
+                    self.count_peer(member.peer);
+                }
+            }
+            // What is left is no call's.
+            if self.held > left(HELD) {
+                self.turn_away(client);
+            }
+        }
+    }
+
+    /// Ends a client's connection.
+    fn turn_away(&mut self, key: PeerKey) {
+        log::debug!("a client uses too much memory, or has too many calls");
+        self.with(key, |http2| http2.go_away(0, Code::ENHANCE_YOUR_CALM));
+        self.break_off(key);
     }
 
     fn sweep(&mut self) {

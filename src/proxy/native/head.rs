@@ -12,6 +12,9 @@ use crate::api::methods::Method;
 /// More than a cluster's clients use at the same time, in blocks.
 const REMEMBERED: usize = 256;
 
+/// Longer blocks are not remembered, in bytes: a block can have 64 kB, and nobody sends a long one twice.
+const LONGEST_REMEMBERED: usize = 2048;
+
 /// gRPC's status codes.
 pub(super) mod status {
     pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
@@ -68,6 +71,12 @@ impl Request {
             is_compressed,
             refused,
         }
+    }
+
+    /// How much memory it takes that no other call shares, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let length = self.first.len() + self.rest.len();
+        if length > LONGEST_REMEMBERED { length } else { 0 }
     }
 
     /// How long the client waits.
@@ -134,6 +143,11 @@ impl Answer {
         answer
     }
 
+    /// How much memory it takes that no other call shares, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        if self.block.len() > LONGEST_REMEMBERED { self.block.len() } else { 0 }
+    }
+
     /// The end of a call that no member has answered.
     pub(super) fn error(status: u32, message: &str, has_headers: bool) -> Self {
         let mut block = Vec::new();
@@ -184,12 +198,12 @@ impl<T> Heads<T> {
     /// # Errors
     /// When it cannot be read.
     pub(super) fn get(&mut self, connection: &mut Connection, block: &[u8]) -> Result<Rc<T>, Error> {
-        let is_stateless = connection.is_stateless();
-        if is_stateless && let Some(head) = self.known.get(block) {
+        let is_remembered = connection.is_stateless() && block.len() <= LONGEST_REMEMBERED;
+        if is_remembered && let Some(head) = self.known.get(block) {
             return Ok(Rc::clone(head));
         }
         let head = Rc::new((self.read)(&connection.decode(block)?));
-        if is_stateless {
+        if is_remembered {
             if self.known.len() >= REMEMBERED {
                 self.known.clear();
             }

@@ -27,6 +27,12 @@ const NEXT_MEMBER: Duration = Duration::from_millis(500);
 /// The pause after no member could be reached.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A connection that a member ends before this time is no good: the next one may be to another member.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// The longest pause after connections that ended soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// How often to look whether another member is better.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,6 +45,7 @@ struct Current {
     member: Arc<Member>,
     /// The generation of the certificates that it was made with.
     generation: u32,
+    since: Instant,
 }
 
 /// Keeps the engine connected. Never ends.
@@ -53,9 +60,22 @@ pub(super) async fn run(
         let (members, dialer, engine) = (Arc::clone(&members), Arc::clone(&dialer), engine.clone());
         Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default(), refused: Mutex::default() })
     });
-    let mut pilot =
-        Pilot { members, dialer, engine, prefer: settings.prefer, current: None, number: 0, followed: None };
+    let mut pilot = Pilot {
+        members,
+        dialer,
+        engine,
+        prefer: settings.prefer,
+        current: None,
+        number: 0,
+        followed: None,
+        short: 0,
+        avoided: None,
+    };
     loop {
+        // Notices and news do not shorten this pause.
+        if pilot.current.is_none() && pilot.short > 1 {
+            sleep(LONGEST_PAUSE.min(PAUSE * pilot.short)).await;
+        }
         pilot.choose().await;
         let interval = if pilot.current.is_some() { INTERVAL } else { PAUSE };
         tokio::select! {
@@ -95,17 +115,35 @@ struct Pilot {
     number: u64,
     /// When calls last followed the leader.
     followed: Option<Instant>,
+    /// How many connections in a row a member has ended soon, and the member that did so last.
+    short: u32,
+    avoided: Option<(Arc<Member>, Instant)>,
 }
 
 impl Pilot {
     fn lost(&mut self, number: u64) {
-        self.current.take_if(|current| current.number == number);
+        let Some(lost) = self.current.take_if(|current| current.number == number) else { return };
+        if lost.since.elapsed() < SHORT {
+            self.short = self.short.saturating_add(1);
+            self.avoided = Some((lost.member, Instant::now()));
+        } else {
+            (self.short, self.avoided) = (0, None);
+        }
     }
 
     /// Connects to another member if there is reason to.
     async fn choose(&mut self) {
         self.dialer.refresh().await;
-        let order = self.members.order_for_calls(self.prefer);
+        let mut order = self.members.order_for_calls(self.prefer);
+        if let Some((avoided, at)) = &self.avoided
+            && at.elapsed() < HASTE
+        {
+            // Only the others that are up come before it.
+            let is_better = |other: &&Arc<Member>| other.is_usable() && !Arc::ptr_eq(other, avoided);
+            if let Some(better) = order.iter().position(|other| is_better(&other)) {
+                order[..=better].rotate_right(1);
+            }
+        }
         let tried = if self.current.is_none() { order } else { Vec::from_iter(self.better(&order)) };
         if tried.is_empty() {
             return;
@@ -145,7 +183,7 @@ impl Pilot {
         self.number += 1;
         let (number, authority) = (self.number, self.dialer.authority(&member.target));
         log::info!("calls go to {}", member.target);
-        let current = Current { number, generation: self.dialer.generation(), member };
+        let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
         self.watch(&current);
         let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority };
         self.engine.send(Command::Use(link));

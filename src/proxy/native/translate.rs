@@ -109,6 +109,11 @@ impl Translation {
         })
     }
 
+    /// Bytes of messages that are not complete.
+    pub(super) fn memory(&self) -> usize {
+        self.request.len() + self.answer.len()
+    }
+
     /// The answer will come from another member.
     pub(super) fn forget_answer(&mut self) {
         self.answer = Vec::new();

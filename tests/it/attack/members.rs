@@ -16,24 +16,24 @@ use crate::support::{Cluster, Process, free_addrs, makes_progress, unique_addr, 
 use crate::tunnel::{GREETING, memory_kb, tunnel};
 
 /// HTTP/2 frames: DATA, HEADERS, `RST_STREAM`, SETTINGS, PING, GOAWAY, CONTINUATION.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RESET: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GO_AWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RESET: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const GO_AWAY: u8 = 7;
+pub(super) const CONTINUATION: u8 = 9;
 
 /// What the read of a probe contains, and nothing else does: the name of its key.
 const PROBE: &[u8] = b"\x0a\x09etcdproxy";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [.., a, b, c] = payload.len().to_be_bytes();
     [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A header with a name and a value that are not in HPACK's table. Both may be long.
-fn header(name: &str, value: &[u8]) -> Vec<u8> {
+pub(super) fn header(name: &str, value: &[u8]) -> Vec<u8> {
     let length = |length: usize| {
         if length < 127 {
             return vec![u8::try_from(length).unwrap()];

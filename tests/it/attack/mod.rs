@@ -1,6 +1,7 @@
 //! Attacks on our own program. With small counts they are part of the test suite; `scripts/attack.sh` runs them with
 //! large ones, and collects the figures that they print.
 
+mod calls;
 mod certificates;
 mod connections;
 mod machine;
