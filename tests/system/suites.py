@@ -16,6 +16,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as xml
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -25,6 +26,7 @@ from lib.members import NUMBERS, Cluster, Member
 from lib.processes import ENV, exit_on_signals, output
 from lib.proxies import Proxy
 from lib.report import circumstances, table
+from lib.tls_relay import TlsRelay
 
 WAYS = {  # name: flags of `etcdproxy run`; None: no sidecar
     "direct": None,
@@ -33,6 +35,7 @@ WAYS = {  # name: flags of `etcdproxy run`; None: no sidecar
     "native": ("--mode", "native"),
 }
 HOST, PORT = "127.0.0.1", 2379
+PLAIN_PORT = 12379  # behind TLS, when a suite wants that
 ADDRESS = f"{HOST}:{PORT}"
 URL = f"http://{ADDRESS}"
 RUN_SECONDS = 900
@@ -58,7 +61,7 @@ class Suite(NamedTuple):
     fetch: Callable
     install: Callable
     run: Callable
-    notes: str = ""
+    certificate: tuple = ()  # files in the source for an etcd with TLS: certificate, key
 
 
 def call(*argv, cwd=None, env=ENV, seconds=1800):
@@ -245,7 +248,7 @@ def in_background(argv, cwd, env, work) -> str:
 SUITES = [
     Suite(
         "python etcd3", "0.12.0", "Python", sdist("etcd3"),
-        pip("etcd3==0.12.0", "protobuf<3.21", "grpcio<2", "pytest<9", "hypothesis<7", "mock", "six"),
+        pip("etcd3==0.12.0", "protobuf<3.21", "tenacity==6.1.0", "pytest<7", "hypothesis<5", "mock", "six"),
         pytest("tests", PYTHON_ETCD_HTTP_URL=URL, TEST_ETCD_VERSION="v3.5.0"),
     ),
     Suite(
@@ -266,7 +269,7 @@ SUITES = [
     ),
     Suite(
         "tooz", "9.1.0", "Python, JSON", nothing_to_fetch,
-        pip("tooz==9.1.0", "etcd3gw==2.7.0", "pytest<9", "testtools", "fixtures", "ddt"),
+        pip("tooz==9.1.0", "etcd3gw==2.7.0", "sysv-ipc", "pymemcache", "redis", "pytest<9", "testtools", "fixtures", "ddt"),
         pytest(
             "{site}/tooz/tests/test_coordination.py", "{site}/tooz/tests/drivers/test_etcd3gw.py",
             "{site}/tooz/tests/test_partitioner.py", TOOZ_TEST_URL=f"etcd3+{URL}",
@@ -275,6 +278,9 @@ SUITES = [
     Suite(
         "node etcd3", "1.1.2", "Node.js",
         checkout("https://github.com/microsoft/etcd3", "v1.1.2"), npm, mocha,
+        tuple(f"src/test/certs/{name}" for name in (
+            "certs/etcd0.localhost.crt", "private/etcd0.localhost.key",
+        )),
     ),
     Suite("etcd-client", "0.21.1", "Rust", crate("etcd-client"), cargo_build, cargo_test),
     Suite(
@@ -306,11 +312,11 @@ def prepare(cache, suites):
             print(f"suites.py: SKIPPED {suite.name}: {err}", file=sys.stderr)
 
 
-def cluster_of(lab, is_direct) -> Cluster:
-    """Directly, the suites' address is the first member's."""
+def cluster_of(lab, address) -> Cluster:
+    """The first member has this address, if there is one."""
     members = []
     for number in NUMBERS:
-        address = ADDRESS if is_direct and number == NUMBERS[0] else None
+        address = address if number == NUMBERS[0] else None
         member = Member(lab, number, address=address)
         member.name = MEMBER_NAME.format(number - 1)
         members.append(member)
@@ -319,15 +325,19 @@ def cluster_of(lab, is_direct) -> Cluster:
 
 def run_suite(programs, tools, cache, lab_path, suite, way, keep):
     flags = WAYS[way]
-    with Lab(programs, lab_path) as lab:
-        cluster = cluster_of(lab, flags is None).start()
+    source = place(cache, suite) / "source"
+    with Lab(programs, lab_path) as lab, ExitStack() as stack:
+        port = PLAIN_PORT if suite.certificate else PORT
+        cluster = cluster_of(lab, f"{HOST}:{port}" if flags is None else None).start()
         if flags is not None:
-            Proxy(lab, cluster.endpoints, *flags, host=HOST, port=PORT)
+            Proxy(lab, cluster.endpoints, *flags, host=HOST, port=port)
+        if suite.certificate:
+            files = (source / file for file in suite.certificate)
+            stack.enter_context(TlsRelay((HOST, PORT), (HOST, port), *files))
         env = ENV | {"PATH": f"{tools}:{ENV['PATH']}", "ETCDCTL_API": "3"}
-        results = suite.run(suite, place(cache, suite) / "source", env, lab.work)
+        results = suite.run(suite, source, env, lab.work)
         if keep:
-            kept = keep / f"{suite.name} {way}".replace(" ", "-")
-            shutil.rmtree(kept, ignore_errors=True)
+            kept = keep / f"{suite.name} {way} {lab_path.name}".replace(" ", "-")
             kept.mkdir(parents=True)
             for path in (*lab.work.glob("*.log"), *lab.work.glob("report.*")):
                 shutil.copy(path, kept)
