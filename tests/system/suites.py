@@ -338,7 +338,7 @@ def run_suite(programs, tools, cache, lab_path, suite, way, keep):
         results = suite.run(suite, source, env, lab.work)
         if keep:
             kept = keep / f"{suite.name} {way} {lab_path.name}".replace(" ", "-")
-            kept.mkdir(parents=True)
+            kept.mkdir(parents=True, exist_ok=True)
             for path in (*lab.work.glob("*.log"), *lab.work.glob("report.*")):
                 shutil.copy(path, kept)
         return results
