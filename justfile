@@ -35,6 +35,11 @@ bench *PART:
 chaos *WORDS:
     ./scripts/chaos.sh "$@"
 
+# Run the tests of other people's client libraries, write docs/clients.md (as root); with words: only these suites
+[group('measure')]
+suites *ARGS:
+    ./scripts/suites.sh "$@"
+
 # Build twice in different places and compare the results byte by byte
 [group('measure')]
 reproduce *ARGS:

@@ -33,6 +33,7 @@ WAYS = {  # name: flags of `etcdproxy run`; None: no sidecar
     "grpc-proxy": (),
     "tunnel": ("--mode", "tunnel"),
     "native": ("--mode", "native"),
+    "namespace": ("--mode", "native", "--namespace", "of/this/run/", "--namespace-admin"),
 }
 HOST, PORT = "127.0.0.1", 2379
 PLAIN_PORT = 12379  # behind TLS, when a suite wants that
@@ -64,6 +65,7 @@ class Suite(NamedTuple):
     certificate: tuple = ()  # files in the source for an etcd with TLS: certificate, key
     setup: tuple = ()  # arguments of etcdctl
     flags: tuple = ()  # of the members
+    by_design: dict = {}  # test: why it fails through the sidecar, and may
 
 
 def call(*argv, cwd=None, env=ENV, seconds=1800):
@@ -291,6 +293,10 @@ SUITES = [
         "etcd-client", "0.21.1", "Rust", crate("etcd-client"), cargo_build, cargo_test,
         setup=(("user", "add", "root:rootpwd"), ("user", "grant-role", "root", "root")),
         flags=("--auth-token-ttl", "2", "--max-request-bytes", "10240"),
+        by_design={
+            "test_auth_refresh_token_once_for_concurrent_calls":
+                "it looks for the member's logins in `/metrics`, which is the sidecar's page",
+        },
     ),
     Suite(
         "ruby etcdv3", "0.11.6", "Ruby",
@@ -401,7 +407,7 @@ def write(document, text):
 
 def measure(options, suites, ways):
     programs = Programs(options.binary, None)
-    rows, worse, number = [], [], 0
+    rows, known, worse, number = [], [], [], 0
     for suite in suites:
         if not (place(options.cache, suite) / "ready").exists():
             rows.append((f"{suite.name} {suite.version}", suite.language, *("SKIPPED" for _ in ways)))
@@ -418,10 +424,13 @@ def measure(options, suites, ways):
             found = direct if way == "direct" else once(way)
             result = outcome(found, direct, lambda way=way: once(way))
             print(f"suites.py: {suite.name}, {way}: {result}", file=sys.stderr, flush=True)
-            worse += [f"- {suite.name}, {way}: `{name}`" for name in result.worse]
+            for name in result.worse:
+                why = suite.by_design.get(name)
+                line = f"- {suite.name}, {way}: `{name}`"
+                (known if why else worse).append(f"{line}: {why}" if why else line)
             cells.append(result)
         rows.append((f"{suite.name} {suite.version}", suite.language, *cells))
-    return rows, worse
+    return rows, known, worse
 
 
 def main():
@@ -443,10 +452,12 @@ def main():
         prepare(options.cache, suites)
         return
     facts = circumstances(options.scratch)
-    rows, worse = measure(options, suites, options.ways)
+    rows, known, worse = measure(options, suites, options.ways)
     version = output(options.binary, "version").splitlines()[0]
     figures = table(("suite", "language", *options.ways), rows)
     text = f"Measured on {facts['date']} with {version}; tests passed/failed:\n\n{figures}\n"
+    if known:
+        text += "\nThese tests cannot pass through the sidecar:\n\n" + "\n".join(known) + "\n"
     if worse:
         text += "\nThese tests pass directly and fail through the sidecar, twice:\n\n"
         text += "\n".join(worse) + "\n"
