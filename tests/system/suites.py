@@ -33,7 +33,7 @@ WAYS = {  # name: flags of `etcdproxy run`; None: no sidecar
     "grpc-proxy": (),
     "tunnel": ("--mode", "tunnel"),
     "native": ("--mode", "native"),
-    "namespace": ("--mode", "native", "--namespace", "of/this/run/", "--namespace-admin"),
+    "namespace": ("--mode", "native", "--namespace", "of/this/run/"),
 }
 HOST, PORT = "127.0.0.1", 2379
 PLAIN_PORT = 12379  # behind TLS, when a suite wants that
@@ -360,6 +360,8 @@ def run_suite(programs, tools, cache, lab_path, suite, way, keep):
         for arguments in suite.setup:
             output(tools / "etcdctl", "--endpoints", cluster.endpoints, *arguments, env=env)
         if flags is not None:
+            # Suites also manage users and members, which are outside of a namespace.
+            lab.env["ETCDPROXY_NAMESPACE_ADMIN"] = "1"
             Proxy(lab, cluster.endpoints, *flags, host=HOST, port=port)
         if suite.certificate:
             files = (source / file for file in suite.certificate)
