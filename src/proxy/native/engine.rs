@@ -631,12 +631,12 @@ impl Engine {
         }
         if call.shape == Shape::Unary && !end {
             if call.is_answered || call.held.replace(answer).is_some() {
-                return self.refuse(key, (status::INTERNAL, "the member has sent headers twice"));
+                return self.refuse(key, (status::INTERNAL, "etcdproxy: the member has sent headers twice".to_owned()));
             }
             return self.count_call(key);
         }
         if !end && call.is_answered {
-            return self.refuse(key, (status::INTERNAL, "the member has sent headers twice"));
+            return self.refuse(key, (status::INTERNAL, "etcdproxy: the member has sent headers twice".to_owned()));
         }
         if end && !call.is_answered && answer.status.is_some_and(|status| status != 0) && self.repeats(key, &answer) {
             return;
