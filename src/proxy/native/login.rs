@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::Handle;
 use super::engine::Command;
+use super::handle::Handle;
 use crate::net::{Deadline, Dialer, LoginError};
 use crate::os::log::Throttle;
 use crate::proxy::members::Members;
@@ -40,7 +40,7 @@ impl Clerk {
             None => self.log_in().await,
         };
         if let Ok(token) = &token {
-            self.engine.token.send_replace(Some(token.clone().unwrap_or_default()));
+            self.engine.remember_token(token.as_deref());
         }
         self.engine.send(Command::Token(token));
     }

@@ -9,8 +9,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Handle;
 use super::engine::{Command, Link, Notice};
+use super::handle::Handle;
 use super::login::Clerk;
 use super::peer::Socket;
 use crate::net::{Connected, Deadline, DialError, Dialer, Protocol};
