@@ -162,9 +162,9 @@ fn in_a_droplet_without_etcd_auto_is_native_and_what_needs_etcd_says_so() {
     // What the user asks for, and what the launcher says.
     let remedy = "a build with etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE)";
     for verb in ["run", "exec"] {
-        let more: &[&str] = if verb == "exec" { &["--", "true"] } else { &[] };
-        let mode = [verb, "--mode", "grpc-proxy"];
-        let line = fails_with(78, &mut staging.launcher(&[&mode, &common[..], more].concat()));
+        let task: &[&str] = if verb == "exec" { &["--", "true"] } else { &[] };
+        let args = [&[verb, "--mode", "grpc-proxy"], &common[..], task].concat();
+        let line = fails_with(78, &mut staging.launcher(&args));
         let problem = "this launcher has no etcd, which mode grpc-proxy needs: use --mode native, or ";
         assert_eq!(line, format!("etcdproxy: error: --mode: {problem}{remedy}"));
     }
