@@ -419,7 +419,11 @@ def measure(options, suites, ways):
             number += 1
             lab = options.scratch / f"run-{number}"
             keep = options.keep
-            return run_suite(programs, options.tools, options.cache, lab, suite, way, keep)
+            try:
+                return run_suite(programs, options.tools, options.cache, lab, suite, way, keep)
+            except (OSError, ValueError, xml.ParseError) as err:
+                print(f"suites.py: {suite.name}, {way}: no report: {err}", file=sys.stderr)
+                return {}
         cells = []
         direct = once("direct")
         for way in ways:

@@ -60,7 +60,7 @@ pub(super) enum Command {
     /// A client has connected, and has sent these bytes.
     Client { socket: Socket, first: Vec<u8>, permit: Box<dyn Send> },
     /// New calls go to this member. The connection is the pilot's `number`.
-    Use(Link),
+    Use(Box<Link>),
     /// The member of this connection hangs, or is gone.
     Cut(u64),
     /// The token for calls without one; `None` when the cluster wants none, or why nobody can log in.
@@ -159,6 +159,7 @@ struct Login {
 }
 
 /// See the module.
+#[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(super) struct Engine {
     poll: Poll,
     commands: Receiver<Command>,
@@ -293,7 +294,7 @@ impl Engine {
                     self.take(key, &first);
                     self.read(key, false);
                 }
-                Command::Use(link) => self.use_link(link),
+                Command::Use(link) => self.use_link(*link),
                 Command::Cut(number) => {
                     let of_number = |peer: &Peer| matches!(&peer.side, Side::Member(up) if up.number == number);
                     let found = self.peers.iter().find(|(_, peer)| of_number(peer)).map(|(key, _)| key);

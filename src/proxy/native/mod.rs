@@ -50,14 +50,14 @@ impl Native {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (commands, orders) = mpsc::channel();
-        let (notices, noticed) = unbounded_channel();
+        let (notices, heard) = unbounded_channel();
         let thread = thread::Builder::new().name("calls".to_owned()).spawn(move || {
             if let Err(err) = Engine::new(poll, orders, notices, rules, logs_in).run() {
                 log::error!("cannot wait for events: {err}");
                 std::process::abort();
             }
         })?;
-        Ok((Self { handle: Handle::new(commands, waker), thread: Some(thread) }, Notices(noticed)))
+        Ok((Self { handle: Handle::new(commands, waker), thread: Some(thread) }, Notices(heard)))
     }
 }
 

@@ -186,7 +186,7 @@ impl Pilot {
         let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
         self.watch(&current);
         let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority };
-        self.engine.send(Command::Use(link));
+        self.engine.send(Command::Use(Box::new(link)));
         self.current = Some(current);
     }
 

@@ -156,6 +156,28 @@ mod tests {
 
     use super::*;
 
+    /// A client that compresses everything must not lose a call that etcd answers.
+    #[test]
+    fn a_compressed_call_is_refused_only_within_a_namespace() {
+        let path = b"/etcdserverpb.Cluster/MemberList";
+        let request = |is_compressed| Request {
+            method: Method::find(path),
+            first: Vec::new(),
+            rest: Vec::new(),
+            timeout: None,
+            has_token: false,
+            is_compressed,
+            refused: None,
+        };
+        let rules = Rc::new(Rules { member_url: Some("http://127.0.0.1:2379".to_owned()), ..Rules::default() });
+        assert!(matches!(Translation::of(&rules, &request(false)), Ok(Some(_))));
+        assert!(matches!(Translation::of(&rules, &request(true)), Ok(None)));
+        let put = Request { method: Method::find(b"/etcdserverpb.KV/Put"), ..request(true) };
+        assert!(matches!(Translation::of(&rules, &put), Ok(None)));
+        let rules = Rc::new(Rules { namespace: Some(Namespace::new("app/")), ..Rules::default() });
+        assert!(matches!(Translation::of(&rules, &put), Err((status::INVALID_ARGUMENT, _))));
+    }
+
     proptest! {
         /// However the bytes of messages are split, the same messages come out.
         #[test]
