@@ -25,7 +25,7 @@ for target in "${targets[@]}"; do
         -max_total_time=$((minutes * 60)) -rss_limit_mb=500 -timeout=20 -max_len=8192 -print_final_stats=1 -verbosity=1
     if [ "${FUZZ_MINIMIZE:-}" = 1 ]; then
         mkdir -p "$work/min"
-        cargo +nightly fuzz run --sanitizer none "$target" "$work/min" "$new" "fuzz/corpus/$target" -- -merge=1 -max_len=8192
+        cargo +nightly fuzz run --sanitizer none "$target" "$work/min" "$new" "fuzz/corpus/$target" -- -set_cover_merge=1 -max_len=600
         rm -rf "fuzz/corpus/$target"
         mv "$work/min" "fuzz/corpus/$target"
     fi

@@ -34,6 +34,9 @@ const MAX_CONTINUATIONS: u32 = 64;
 const BURST: u32 = 2000;
 const RATE: u32 = 1000;
 
+/// More fields in a block than this cost as much as a frame, and as many again.
+const FREE_FIELDS: usize = 32;
+
 /// The first stream of a client that no id is left for.
 const LAST_STREAM: u32 = 0x7fff_fff0;
 
@@ -229,13 +232,19 @@ impl Connection {
     /// [`Connection::is_stateless`].
     ///
     /// # Errors
-    /// When it is no header block, or too long. The peer has been told, and the connection must be closed.
+    /// When it is no header block, or too long, or there are too many with very many fields. The peer has been told, and
+    /// the connection must be closed.
     pub fn decode(&mut self, block: &[u8]) -> Result<Vec<Field>, Error> {
+        self.decode_and_count(block).inspect_err(|err| self.go_away(self.last_peer, err.code))
+    }
+
+    fn decode_and_count(&mut self, block: &[u8]) -> Result<Vec<Field>, Error> {
         let err = Error { code: Code::COMPRESSION_ERROR, why: "a header block cannot be read" };
-        self.decoder.decode(block, MAX_BLOCK).map_err(|_| {
-            self.go_away(self.last_peer, err.code);
-            err
-        })
+        let fields = self.decoder.decode(block, MAX_BLOCK).map_err(|_| err)?;
+        for _ in 0..fields.len() / FREE_FIELDS {
+            self.spend()?;
+        }
+        Ok(fields)
     }
 
     /// Whether equal header blocks have equal fields from now on.
@@ -701,7 +710,7 @@ impl Connection {
         }
         // Nobody reads it, but the next block may need what it says.
         if !self.is_stateless() {
-            self.decode(&block)?;
+            self.decode_and_count(&block)?;
         }
         Ok(None)
     }

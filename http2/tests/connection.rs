@@ -294,6 +294,7 @@ fn floods_end_the_connection() {
         ("small windows", Box::new(|_| frame(8, 0, 0, &[0, 0, 0, 1]))),
         ("goodbyes", Box::new(|_| frame(7, 0, 0, &[0; 8]))),
         ("requests whose answers are not read", Box::new(|n| frame(1, 5, 2 * n + 1, &block(&[(":path", "unread")])))),
+        ("fields of one byte", Box::new(|n| frame(1, 5, 2 * n + 1, &vec![0x95; 1800]))),
         ("priorities", Box::new(|_| frame(2, 0, 1, &[0; 5]))),
         ("unknown frames", Box::new(|_| frame(77, 0, 0, b""))),
         ("continuations", Box::new(|n| if n == 0 { frame(1, 0, 1, &post) } else { frame(9, 0, 1, b"") })),

@@ -53,6 +53,38 @@ ROWS = [
         ("attack::connections::clients_that",), 2_000,
     ),
     Row(
+        "rapid reset", "streams that are opened and reset at once, on one connection and on many",
+        ("attack::calls::streams_that_are_reset",), 100_000,
+    ),
+    Row(
+        "header bombs",
+        "Huffman codes, CONTINUATION, 60 kB of metadata, the dynamic table, fields of one byte",
+        ("attack::calls::header_bombs",), 1_000,
+    ),
+    Row(
+        "window games",
+        "windows of nothing and of a byte, floods of settings that change them, overflows",
+        ("attack::calls::window_games",), 1_000,
+    ),
+    Row(
+        "floods of frames",
+        "PING, SETTINGS, PRIORITY, DATA, GOAWAY, WINDOW_UPDATE, RST_STREAM and unknown ones",
+        ("attack::calls::floods",), 200_000,
+    ),
+    Row(
+        "slow readers and writers",
+        "answers that are not read, requests that do not end",
+        ("attack::calls::slow_readers",), 400,
+    ),
+    Row(
+        "many streams", "one after another, and open at once",
+        ("attack::calls::many_streams",), 480_000,
+    ),
+    Row(
+        "odd ends", "RST_STREAM, GOAWAY, half-closed and broken connections in the middle of calls",
+        ("attack::calls::calls_that",), 2_000,
+    ),
+    Row(
         "the port for metrics",
         "idle connections to it while clients are served, and at the end",
         ("attack::connections::a_flooded_port",), 4_200,

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::members::{CONTINUATION, DATA, GO_AWAY, HEADERS, PING, RESET, SETTINGS, frame, header};
-use super::{Target, cases, connect_from, figure, number};
+use super::{Target, cases, check_log, connect_from, figure, number};
 use crate::load;
-use crate::tunnel::{GREETING, memory_kb, metric};
+use crate::support::{Cluster, Process, unique_addr, unique_host, wait_ready};
+use crate::tunnel::{GREETING, memory_kb, metric, tunnel};
 
 const PRIORITY: u8 = 2;
 const WINDOW_UPDATE: u8 = 8;
@@ -128,13 +131,16 @@ async fn survive(attack: impl FnOnce(&str) -> String + Send + 'static) -> String
     let (mut slowest, mut gets) = (Duration::ZERO, 0);
     while !attack.is_finished() {
         let asked = Instant::now();
-        let got = timeout(Duration::from_secs(10), client.get("a", None)).await;
-        assert!(matches!(got, Ok(Ok(_))), "after {:?}: {got:?}", asked.elapsed());
+        // The client gives up after two seconds.
+        while let Err(err) = client.get("a", None).await {
+            assert!(asked.elapsed() < Duration::from_secs(20), "others are not served: {err}");
+        }
         slowest = slowest.max(asked.elapsed());
         gets += 1;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let what = attack.await.unwrap();
+    crate::support::makes_progress(&target.load).await;
     load::connect(&target.addr).await.unwrap().get("a", None).await.expect("a new client is served");
     assert_eq!(metric(&target.addr, &connections), before, "the connection to the member has survived");
     let memory = memory_kb(&target.tunnel, "VmHWM");
@@ -158,7 +164,8 @@ async fn streams_that_are_reset_at_once() {
             while said < count {
                 connections += 1;
                 let mut connection = Attacker::reading(attacker * 100_000 + connections, addr);
-                for batch in 0..usize::MAX {
+                // The proxy leaves a client that resets more at once.
+                for batch in 0..60 {
                     let one = |n: usize| {
                         let request = if n.is_multiple_of(2) { opens(n, WATCH) } else { call(n, RANGE, GET_A) };
                         [request, frame(RESET, 0, id(n), CANCEL)].concat()
@@ -168,6 +175,12 @@ async fn streams_that_are_reset_at_once() {
                         break;
                     }
                     said += 100;
+                }
+                // Until all of it has been looked at.
+                let before = connection.ended();
+                connection.say(&call(6000, RANGE, GET_A));
+                while connection.ended() == before && !connection.reader.as_ref().unwrap().is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             }
             connections
@@ -242,12 +255,14 @@ async fn header_bombs() {
 async fn window_games() {
     let count = cases(200);
     let attack = move |addr: &str| {
+        // More of them keep the member busy, not the proxy.
+        let megabytes = count.min(200);
         let mut held = Vec::new();
         // Answers that may not be sent, or byte by byte.
         for (n, window) in [0, 1, 255].into_iter().enumerate() {
             let mut attacker = Attacker::reading(n, addr);
             attacker.say(&frame(SETTINGS, 0, 0, &setting(4, window)));
-            let _ = (0..count).all(|n| attacker.say(&call(n, RANGE, GET_BIG)));
+            let _ = (0..megabytes).all(|n| attacker.say(&call(n, RANGE, GET_BIG)));
             let update = frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
             let _ = (0..count).all(|_| attacker.say(&update.repeat(10)));
             held.push(attacker);
@@ -267,7 +282,10 @@ async fn window_games() {
             held.push(attacker);
         }
         std::thread::sleep(Duration::from_millis(500));
-        format!("windows of 0, 1 and 255 bytes for {} megabytes each, floods of changes, overflows", number(count))
+        format!(
+            "windows of 0, 1 and 255 bytes for {megabytes} megabytes each, {} floods of changes, overflows",
+            number(count)
+        )
     };
     figure(&survive(attack).await);
 }
@@ -306,7 +324,7 @@ async fn floods_of_frames() {
         let mut attacker = Attacker::connect(99, addr);
         attacker.stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
         let get = |n: usize| frame(HEADERS, END | END_HEADERS, id(n), b"\x82\x86\x84");
-        let answered = (0..20 * count / 100).all(|n| {
+        let _ = (0..20 * count / 100).all(|n| {
             let bytes: Vec<u8> = (n * 100..n * 100 + 100).flat_map(get).collect();
             attacker.say(&bytes)
         });
@@ -422,4 +440,150 @@ async fn calls_that_end_oddly() {
         format!("{} clients that reset, say goodbye, close one side or break off in a call", number(count))
     };
     figure(&survive(attack).await);
+}
+
+/// What a member says on the connection that carries calls; it has answered its probes well. The last
+/// field: without an end.
+fn answers_of_a_hostile_member() -> Vec<(&'static str, Vec<u8>, bool)> {
+    const OK: &[u8] = b"\x88\x0f\x10\x10application/grpc";
+    let hello = frame(SETTINGS, 0, 0, b"");
+    let after = |frames: Vec<u8>| [hello.clone(), frames].concat();
+    let headers = |stream, flags, block: &[u8]| frame(HEADERS, END_HEADERS | flags, stream, block);
+    let status = |status: &[u8]| headers(1, END, &[OK, &header("grpc-status", status)].concat());
+    vec![
+        ("no settings", Vec::new(), false),
+        ("no settings, but an answer", status(b"0"), false),
+        ("streams that do not exist", after([headers(9, 0, OK), frame(DATA, 0, 11, &[0; 1000])].concat()), false),
+        ("a stream of its own", after(headers(2, 0, OK)), false),
+        ("no streams", frame(SETTINGS, 0, 0, &setting(3, 0)), false),
+        ("one stream", frame(SETTINGS, 0, 0, &setting(3, 1)), false),
+        ("no window", frame(SETTINGS, 0, 0, &setting(4, 0)), false),
+        ("goodbye", after(frame(GO_AWAY, 0, 0, &[0; 8])), false),
+        ("goodbyes", after(frame(GO_AWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])), true),
+        ("endless headers", after(headers(1, 0, &[OK, &header("x", &[b'x'; 15_000])].concat())), true),
+        ("endless parts", [hello.clone(), frame(HEADERS, 0, 1, OK)].concat(), false),
+        ("a huge frame", after(b"\xff\xff\xff\0\0\0\0\0\x01".to_vec()), false),
+        ("data before headers", after(frame(DATA, 0, 1, &[0; 1000])), false),
+        ("data without end", after([headers(1, 0, OK), frame(DATA, 0, 1, &[0; 10_000])].concat()), true),
+        ("interim answers", after(headers(1, 0, b"\x08\x03103")), true),
+        ("garbage", after(headers(1, 0, &[0xff; 200])), false),
+        ("a bomb", after(headers(1, END, &vec![0x95; 16_000])), false),
+        ("a reset", after(frame(RESET, 0, 1, &[0, 0, 0, 7])), false),
+        ("a status that is no number", after(status(b"9999999999999999999")), false),
+        (
+            "a message with line breaks",
+            after(headers(
+                1,
+                END,
+                &[OK, &header("grpc-status", b"14"), &header("grpc-message", b"a\nb\x1b[31m")].concat(),
+            )),
+            false,
+        ),
+        ("pings", after(frame(PING, 0, 0, b"12345678")), true),
+        ("settings", hello.clone(), true),
+        ("windows", after(frame(WINDOW_UPDATE, 0, 0, &LARGEST_WINDOW.to_be_bytes())), true),
+        (
+            "compressed zeros",
+            after(
+                [
+                    headers(1, 0, &[OK, &header("grpc-encoding", b"gzip")].concat()),
+                    frame(DATA, END, 1, b"\x01\0\0\0\x04\x1f\x8b\x08\0"),
+                ]
+                .concat(),
+            ),
+            false,
+        ),
+    ]
+}
+
+/// A member whose probes go well and whose calls do not. When it has become honest, calls work.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_answer_calls_with_hostility() {
+    let rounds = cases(24) / 24;
+    let cluster = Cluster::start(1);
+    let member = cluster.client_addr(0).to_owned();
+    let listener = TcpListener::bind((unique_host(), 0)).await.unwrap();
+    let hostile = listener.local_addr().unwrap();
+    let (tried, kinds) = (Arc::new(AtomicUsize::new(0)), answers_of_a_hostile_member().len());
+    let count = rounds * kinds;
+    let serve = {
+        let tried = Arc::clone(&tried);
+        async move {
+            let answers = Arc::new(answers_of_a_hostile_member());
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (member, answers, tried) = (member.clone(), Arc::clone(&answers), Arc::clone(&tried));
+                tokio::spawn(async move {
+                    let mut first = Vec::with_capacity(4096);
+                    let _ = stream.read_buf(&mut first).await;
+                    // Probes bring their request at once. The connection for calls says only its settings, and calls.
+                    let is_probe = [&b"etcdproxy"[..], b"Maintenance/Status", b"AreYouThere", b"Members"]
+                        .iter()
+                        .any(|word| first.windows(word.len()).any(|bytes| bytes == *word));
+                    let n = tried.load(Ordering::Relaxed);
+                    if is_probe || n >= count || !first.starts_with(b"PRI") {
+                        let Ok(mut member) = tokio::net::TcpStream::connect(member).await else { return };
+                        if member.write_all(&first).await.is_ok() {
+                            let _ = copy_bidirectional(&mut stream, &mut member).await;
+                        }
+                        return;
+                    }
+                    tried.store(n + 1, Ordering::Relaxed);
+                    let (name, bytes, repeats) = &answers[n % answers.len()];
+                    println!("{name}");
+                    // Calls that wait come soon.
+                    let mut buffer = [0; 4096];
+                    let _ = timeout(Duration::from_millis(100), stream.read(&mut buffer)).await;
+                    let (mut read, mut write) = stream.split();
+                    let talk = async {
+                        let _ = write.write_all(bytes).await;
+                        let rest =
+                            if bytes.starts_with(&GREETING[24..]) && bytes.len() > 9 { &bytes[9..] } else { bytes };
+                        while *repeats && write.write_all(&rest.repeat(1 + 20_000 / rest.len())).await.is_ok() {}
+                        while let Ok(1..) = read.read(&mut buffer).await {}
+                    };
+                    let _ = timeout(Duration::from_millis(400), talk).await;
+                });
+            }
+        }
+    };
+    tokio::spawn(serve);
+    let addr = unique_addr();
+    let mut process = Process::start(&mut tunnel(&format!("http://{hostile}"), &addr));
+    tokio::task::block_in_place(|| wait_ready(&addr));
+    let mut calls = 0;
+    let started = Instant::now();
+    while tried.load(Ordering::Relaxed) < count {
+        assert!(started.elapsed() < Duration::from_mins(5) && process.is_running());
+        let Ok(mut client) = load::connect(&addr).await else { continue };
+        for _ in 0..5 {
+            // What comes of it does not matter.
+            let _ = timeout(Duration::from_millis(200), client.get("a", None)).await;
+            calls += 1;
+        }
+    }
+    let (took, memory) = (started.elapsed(), memory_kb(&process, "VmHWM"));
+    let honest = Instant::now();
+    loop {
+        let get = async { load::connect(&addr).await?.get("a", None).await };
+        if matches!(timeout(Duration::from_secs(3), get).await, Ok(Ok(_))) {
+            break;
+        }
+        assert!(honest.elapsed() < Duration::from_secs(20), "calls work again: {}", process.stderr_text());
+    }
+    let healed = honest.elapsed();
+    assert!(process.is_running());
+    let log = process.into_log();
+    check_log(&log);
+    assert!(memory < MEMORY, "{memory} kB");
+    let lines = log.lines().count();
+    assert!(lines < 20 + 5 * count, "{log}");
+    figure(&format!(
+        "{} connections of {kinds} kinds in {:.0} s, {} calls; {} MB of memory, {} lines of log; calls work {} ms later",
+        number(count),
+        took.as_secs_f64(),
+        number(calls),
+        memory / 1000,
+        number(lines),
+        healed.as_millis(),
+    ));
 }
