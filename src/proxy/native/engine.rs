@@ -961,7 +961,7 @@ impl Engine {
         }
         // What was sent is kept only for another attempt.
         let sent = self.calls.iter().filter(|(_, call)| call.member.is_some() && call.counted > 0);
-        for key in Vec::from_iter(sent.map(|(key, _)| key)) {
+        for key in sent.map(|(key, _)| key).collect::<Vec<_>>() {
             self.calls[key].forget();
             self.count_call(key);
         }

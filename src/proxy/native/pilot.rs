@@ -144,7 +144,7 @@ impl Pilot {
                 order[..=better].rotate_right(1);
             }
         }
-        let tried = if self.current.is_none() { order } else { Vec::from_iter(self.better(&order)) };
+        let tried = if self.current.is_none() { order } else { self.better(&order).into_iter().collect() };
         if tried.is_empty() {
             return;
         }

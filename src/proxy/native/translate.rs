@@ -59,15 +59,11 @@ impl Translation {
         let (mut keys, mut must_only_read) = (None, None);
         if rules.namespace.is_some() {
             match request.method.map(|method| (method, method.namespaced)) {
-                Some((_, Namespaced::Pass)) => {}
                 Some((_, Namespaced::Rewrite { request, answer })) => keys = Some((request, answer)),
-                Some((method, Namespaced::PassIfReadOnly)) if !rules.is_admin => must_only_read = Some(method),
-                Some((_, Namespaced::PassIfReadOnly)) => {}
-                Some((_, Namespaced::Refuse)) | None if rules.is_admin => {}
-                Some((_, Namespaced::Refuse)) => {
-                    return Err(beyond());
-                }
-                None => return Err(beyond()),
+                Some((_, Namespaced::Pass)) => {}
+                _ if rules.is_admin => {}
+                Some((method, Namespaced::PassIfReadOnly)) => must_only_read = Some(method),
+                Some((_, Namespaced::Refuse)) | None => return Err(beyond()),
             }
         }
         let is_bound = keys.is_some() || must_only_read.is_some();
@@ -175,7 +171,7 @@ mod tests {
         let put = Request { method: Method::find(b"/etcdserverpb.KV/Put"), ..request(true) };
         assert!(matches!(Translation::of(&rules, &put), Ok(None)));
         let rules = Rc::new(Rules { namespace: Some(Namespace::new("app/")), ..Rules::default() });
-        assert!(matches!(Translation::of(&rules, &put), Err((status::INVALID_ARGUMENT, _))));
+        assert!(matches!(Translation::of(&rules, &put), Err((status::UNIMPLEMENTED, _))));
     }
 
     proptest! {
