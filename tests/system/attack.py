@@ -101,6 +101,11 @@ ROWS = [
         ("attack::members::floods",), 1_500,
     ),
     Row(
+        "members hostile to calls",
+        "good probes, but no settings, no streams, GOAWAY, endless headers and data, garbage, floods",
+        ("attack::calls::members_that",), 120,
+    ),
+    Row(
         "full accept queue",
         "a member that answers its probes and takes no new connections",
         ("attack::members::a_member_that_takes",), 20,
