@@ -398,8 +398,7 @@ async fn a_member_that_takes_no_new_connections_keeps_its_old_ones() {
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     for client in &mut clients {
-        // A busy machine may make a call late; a connection that ends would fail all that follow.
-        late += usize::from(client.get("a", None).await.is_err());
+        client.get("a", None).await.expect("an open connection goes on");
     }
     let log = process.into_log();
     check_log(&log);
