@@ -41,6 +41,8 @@ const EVENTS: usize = 256;
 
 /// How long a call waits for a member.
 const WAIT: Duration = Duration::from_secs(6);
+/// A member's clock may end a call that much earlier than ours, because it got its time in whole milliseconds.
+const TOLERANCE: Duration = Duration::from_millis(2);
 /// How often to look whether a call waits for too long.
 const TICK: Duration = Duration::from_millis(100);
 /// How often to give back what idle connections do not need.
@@ -438,6 +440,10 @@ impl Engine {
             Event::Data { tag, bytes, end, .. } if is_client => self.request_data(call(tag), bytes, end),
             Event::Data { tag, bytes, end, .. } => self.answer_data(call(tag), bytes, end),
             Event::Reset { tag, .. } if is_client => self.canceled(call(tag)),
+            Event::Reset { tag, code: Code::CANCEL, .. } if self.is_late(call(tag)) => {
+                // With UNAVAILABLE, libraries would send the call again: a lock, for example.
+                self.fail(call(tag), status::DEADLINE_EXCEEDED, "the member has not answered in time");
+            }
             Event::Reset { tag, code, .. } => {
                 let is_seen = code != Code::REFUSED_STREAM;
                 self.lost_by_member(call(tag), is_seen, "the member has given up the call");
@@ -707,6 +713,12 @@ impl Engine {
             self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
             self.end_if_unused(member.peer);
         }
+    }
+
+    /// Whether the time that its client gave the call is over.
+    fn is_late(&self, key: CallKey) -> bool {
+        let deadline = self.calls.get(key).and_then(Call::deadline);
+        deadline.is_some_and(|deadline| deadline <= self.now + TOLERANCE)
     }
 
     /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
