@@ -47,6 +47,8 @@ const EVENTS: usize = 256;
 
 /// How long a call waits for a member.
 const WAIT: Duration = Duration::from_secs(6);
+/// A member's clock may end a call that much earlier than ours, because it got its time in whole milliseconds.
+const TOLERANCE: Duration = Duration::from_millis(2);
 /// How often to look whether a call waits for too long.
 const TICK: Duration = Duration::from_millis(100);
 /// How often to give back what idle connections do not need.
@@ -762,12 +764,12 @@ impl Engine {
             self.lost_by_member(key, code != Code::REFUSED_STREAM, "");
         } else if code == Code::REFUSED_STREAM {
             self.fail(key, status::UNAVAILABLE, "etcdproxy: the member refuses the call");
-        } else if call.deadline().is_some_and(|deadline| deadline <= self.now) {
+        } else if call.deadline().is_some_and(|deadline| deadline <= self.now + TOLERANCE) {
             // etcd may do that instead of an answer.
             self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: the member gave the call up when its time was over");
         } else {
             let client = call.client;
-            self.calls.remove(key);
+            self.end_call(key);
             self.with(client.peer, |http2| http2.reset(client.stream, code));
             self.finish_if_drained(client.peer);
         }
