@@ -158,7 +158,8 @@ fn odd_request() -> impl Strategy<Value = Call> {
     // A stray AddMember would cost the cluster its majority.
     let paths: Vec<&str> = METHODS.iter().map(|method| method.path).collect();
     let malformed = select(paths).prop_map(|path| Call::new(path, b"\xff\xff"));
-    let random = (select(&[RANGE, TXN, DELETE, LOCK][..]), prop::collection::vec(any::<u8>(), 0..12))
+    // A lock without a lease would get one with a random number.
+    let random = (select(&[RANGE, TXN, DELETE][..]), prop::collection::vec(any::<u8>(), 0..12))
         .prop_map(|(path, message)| Call::new(path, &message).with("grpc-timeout", DEADLINE));
     let framing = (
         select(&[RANGE, PUT, WATCH, "/etcdserverpb.KV/Unknown"][..]),

@@ -96,7 +96,7 @@ async fn nothing_outside_is_read_changed_or_shown() {
         }
         // Some wait until their deadline.
         let waits = method.shape != Shape::Unary || method.path.starts_with("/v3");
-        for message in messages(method.path == TXN).into_iter().step_by(if waits { 8 } else { 1 }) {
+        for message in messages(method.path == TXN).into_iter().step_by(if waits { 37 } else { 5 }) {
             let call = Call::new(method.path, &message).with("grpc-timeout", "30m");
             let outcome = if method.shape == Shape::Unary || refused {
                 through.send(&call).await
