@@ -40,6 +40,11 @@ chaos *WORDS:
 attack *WORDS:
     ./scripts/attack.sh "$@"
 
+# Run the tests of other people's client libraries, write docs/clients.md (as root); with words: only these suites
+[group('measure')]
+suites *ARGS:
+    ./scripts/suites.sh "$@"
+
 # Build twice in different places and compare the results byte by byte
 [group('measure')]
 reproduce *ARGS:

@@ -140,6 +140,7 @@ pub struct Connection {
     sent: Vec<(u64, usize)>,
     /// Frames that the peer may still send at no cost, and when that was known.
     credit: u32,
+    /// The most that [`Self::credit`] may be. A peer may give up all its streams at once, and soon again.
     burst: u32,
     second: u32,
 }
@@ -175,12 +176,14 @@ impl Connection {
         let settings =
             [(HEADER_TABLE_SIZE, 0), second, (INITIAL_WINDOW_SIZE, STREAM_WINDOW), (MAX_HEADER_LIST_SIZE, longest)];
         let bytes = |(name, value): (u16, u32)| {
-            let ([a, b], [c, d, e, f]) = (name.to_be_bytes(), value.to_be_bytes());
-            [a, b, c, d, e, f]
+            let mut bytes = [0; 6];
+            bytes[..2].copy_from_slice(&name.to_be_bytes());
+            bytes[2..].copy_from_slice(&value.to_be_bytes());
+            bytes
         };
         frame::write(&mut out, SETTINGS, 0, 0, settings.map(bytes).as_flattened());
         frame::write(&mut out, WINDOW_UPDATE, 0, 0, &(CONNECTION_WINDOW - INITIAL_WINDOW).to_be_bytes());
-        Self {
+        let mut connection = Self {
             role,
             out,
             streams: Streams::default(),
@@ -200,10 +203,12 @@ impl Connection {
             queue: VecDeque::new(),
             held: 0,
             sent: Vec::new(),
-            credit: BURST + max_streams,
-            burst: BURST + max_streams,
+            credit: 0,
+            burst: BURST.saturating_add(max_streams.saturating_mul(2)),
             second: 0,
-        }
+        };
+        connection.credit = connection.burst;
+        connection
     }
 
     /// What is to be written to the peer. Whoever writes it takes it out, and then calls [`Connection::pump`].
@@ -407,9 +412,7 @@ impl Connection {
 
     /// Says that no stream after `last` is looked at.
     pub fn go_away(&mut self, last: u32, code: Code) {
-        let [a, b, c, d] = last.to_be_bytes();
-        let [e, f, g, h] = code.0.to_be_bytes();
-        frame::write(&mut self.out, GO_AWAY, 0, 0, &[a, b, c, d, e, f, g, h]);
+        frame::write(&mut self.out, GO_AWAY, 0, 0, [last.to_be_bytes(), code.0.to_be_bytes()].as_flattened());
     }
 
     /// The peer shall open no new streams, and finish those that it has.
@@ -592,13 +595,13 @@ impl Connection {
                 }
             }
             GO_AWAY => {
-                let Some((&[a, b, c, d, e, f, g, h], _)) = payload.split_first_chunk() else {
+                let ([last, code, ..], _) = payload.as_chunks::<4>() else {
                     return Err(Error { code: Code::FRAME_SIZE_ERROR, why: "a frame has the wrong length" });
                 };
                 self.spend()?;
                 self.peer_goes = true;
-                let last = u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff;
-                return Ok(Some(Event::GoAway { last, code: Code(u32::from_be_bytes([e, f, g, h])) }));
+                let last = u32::from_be_bytes(*last) & 0x7fff_ffff;
+                return Ok(Some(Event::GoAway { last, code: Code(u32::from_be_bytes(*code)) }));
             }
             WINDOW_UPDATE => self.take_window_update(frame, payload)?,
             PUSH_PROMISE => return Err(Error::protocol("a push was not asked for")),
@@ -685,7 +688,7 @@ impl Connection {
             return Ok(Some(Event::Headers { stream: id, tag, block, end }));
         }
         let is_new = self.role == Role::Server && id > self.last_peer;
-        if is_new && id % 2 == 0 {
+        if is_new && id.is_multiple_of(2) {
             return Err(Error::protocol("a client's stream has an odd number"));
         }
         if !is_new {
@@ -778,7 +781,9 @@ impl Connection {
                 waiting.push(*id);
             }
         }
-        waiting.into_iter().for_each(|id| self.enqueue(id));
+        for id in waiting {
+            self.enqueue(id);
+        }
         Ok(())
     }
 

@@ -105,7 +105,9 @@ fn open(client: &mut Side) -> u32 {
 
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
-    fields.iter().for_each(|(name, value)| hpack::encode(&mut block, name.as_bytes(), value.as_bytes()));
+    for (name, value) in fields {
+        hpack::encode(&mut block, name.as_bytes(), value.as_bytes());
+    }
     block
 }
 
@@ -275,12 +277,14 @@ fn what_breaks_the_rules_ends_the_connection() {
     assert!(early.receive(&[PREFACE, &frame(6, 0, 0, &[0; 8])].concat()).is_err(), "settings come first");
 }
 
+/// The frames of a flood, by number.
+type Flood<'a> = Box<dyn Fn(u32) -> Vec<u8> + 'a>;
+
 /// Each of these costs the sender less than us.
 #[test]
 fn floods_end_the_connection() {
     let post = block(&[(":method", "POST")]);
     let reset = |n: u32| [frame(1, 4, 2 * n + 1, &post), frame(3, 0, 2 * n + 1, &8_u32.to_be_bytes())].concat();
-    type Flood<'a> = Box<dyn Fn(u32) -> Vec<u8> + 'a>;
     let floods: Vec<(&str, Flood<'_>)> = vec![
         ("opens and resets", Box::new(reset)),
         ("pings", Box::new(|_| frame(6, 0, 0, &[0; 8]))),
@@ -364,7 +368,7 @@ fn settings_that_change_many_windows_many_times() {
     }
     talk(&mut client, &mut server);
     for stream in &streams {
-        server.connection.send_data(*stream, &[1; 70_000], true);
+        server.connection.send_data(*stream, &vec![1; 70_000], true);
     }
     let windows = |last: u32| {
         let setting = |value: u32| [&[0, 4][..], &value.to_be_bytes()].concat();

@@ -68,7 +68,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Forward connections from 127.0.0.1:2379 to the cluster, with etcd's gRPC proxy (exec, same pid) or the tunnel
+/// Connect 127.0.0.1:2379 to the cluster, with etcd's gRPC proxy (exec, same pid) or with the proxy in this program
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -76,11 +76,13 @@ Examples:
   ETCDPROXY_ENDPOINTS=10.0.0.1:2379 etcdproxy run --dry-run
   etcdproxy run --endpoints 10.0.0.1:2379 --drain 8s
   etcdproxy run --endpoints 10.0.0.1:2379 -- --max-send-bytes=4194304
+  etcdproxy run --endpoints 10.0.0.1:2379 --username app --password-file app.password
 
 A flag overrides the environment, and the environment overrides the service binding (SERVICE_BINDING_ROOT,
 VCAP_SERVICES_FILE_PATH or VCAP_SERVICES). ETCDPROXY_CACERT, _CERT and _KEY can also be PEM text, or PEM in base64.
 
-Only in the environment: ETCDPROXY_NAMESPACE_FROM_BINDING=1 uses the key prefix of the bound service,
+Only in the environment: ETCDPROXY_PASSWORD is the password of --username, ETCDPROXY_LOGIN_FROM_BINDING=0 does not log in
+as the user of the bound service, ETCDPROXY_NAMESPACE_FROM_BINDING=1 uses the key prefix of the bound service,
 ETCDPROXY_USE_HTTP_PROXY=1 lets etcd's grpc-proxy use HTTPS_PROXY and similar variables, ETCDPROXY_UNPACK_DIR is the
 directory to unpack etcd into.")]
 pub(crate) struct Run {
@@ -435,7 +437,11 @@ fn arg((setting, name): (Setting, &'static str)) -> Arg {
     let default = setting.default().map(|default| format!(" [default: {default}]")).unwrap_or_default();
     let help = format!("{} [env: {}]{default}", setting.help(), setting.variable());
     let arg = Arg::new(name).long(name).value_name(value_name).value_hint(hint);
-    arg.value_parser(value_parser!(OsString)).help(help)
+    let arg = arg.value_parser(value_parser!(OsString)).help(help);
+    match setting.kind() {
+        Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    }
 }
 
 impl<V: Verb> Args for Flags<V> {
@@ -485,10 +491,13 @@ mod tests {
     #[test]
     fn a_flag_is_given_to_its_setting() {
         for (setting, name) in flags(Run::TAKES) {
-            let args = ["etcdproxy", "run", &format!("--{name}"), "a b"];
+            let args = ["etcdproxy", "run", &format!("--{name}=a b")];
             let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("{args:?}") };
             assert_eq!(run.settings.0, [(setting, "a b".into())]);
         }
+        let args = ["etcdproxy", "run", "--namespace-admin", "--dry-run"];
+        let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("{args:?}") };
+        assert_eq!(run.settings.0, [(Setting::NamespaceAdmin, "true".into())]);
     }
 
     #[test]

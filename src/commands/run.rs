@@ -55,6 +55,15 @@ fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Writ
             writeln!(out, "# listens on {addr}; after SIGTERM it drains for {drain} at most")?;
         }
     }
+    if matches!(settings.run, Run::Native { .. }) {
+        writeln!(out, "# calls go to {}", settings.prefer)?;
+        if let Some(login) = &settings.login {
+            writeln!(out, "# calls without a token act as the user {:?}", login.username)?;
+        }
+        if let Some(namespace) = &settings.namespace {
+            writeln!(out, "# puts {namespace:?} before every key")?;
+        }
+    }
     for warning in &settings.warnings {
         writeln!(out, "# warning: {warning}")?;
     }

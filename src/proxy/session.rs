@@ -62,6 +62,7 @@ fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<
     if matches!(verdict, Verdict::Interrupted(_)) || events.is_some_and(|events| events.ending().is_some()) {
         return Ok(());
     }
+    log_mode(&settings);
     let mut command = launch.command(etcd.path());
     claim.pass_on(&mut command);
     Err(exec(command, "etcd", etcd.shown()).into())
@@ -178,8 +179,9 @@ impl Prepared {
     pub(super) fn new(settings: &Settings, extra: &[OsString], env: &Env, preflight: Preflight) -> Result<Self> {
         warn_all(&settings.warnings);
         let results = preflight::start(settings, preflight)?;
-        if let Some(why) = &settings.mode_reason {
-            log::info!("mode {}: {why}", settings.run.mode());
+        // What etcd's proxy cannot do matters only when it starts.
+        if !settings.run.mode().capabilities().runs_etcd {
+            log_mode(settings);
         }
         let start = match settings.run {
             Run::ExecEtcd | Run::SuperviseEtcd { .. } => {
@@ -213,6 +215,7 @@ impl Prepared {
         let Self { start, results, tried, .. } = self;
         Ok(match start {
             Start::Etcd { etcd, launch } => {
+                log_mode(settings);
                 let output = Output::new(&preflight::failing(&tried));
                 let later = output.clone();
                 preflight::report_rest(results, move |endpoint, problem| later.report(endpoint, problem));
@@ -235,6 +238,13 @@ fn supervision(settings: &Settings) -> Result<Supervision> {
     // An etcd that uses an HTTP proxy reaches members that we may not reach, and the other way round.
     let watched = settings.http_proxy.is_none().then(|| settings.clone());
     Ok(Supervision { watched, status, metrics })
+}
+
+/// Says why `auto` chose the mode, or what the mode cannot do.
+fn log_mode(settings: &Settings) {
+    if let Some(why) = &settings.mode_reason {
+        log::info!("mode {}: {why}", settings.run.mode());
+    }
 }
 
 /// The preflight that the user chose; off if etcd may use an HTTP proxy, which the preflight cannot.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::host_port::{refuse_odd, split_host_port, write_host_port};
-use super::table::invalid;
+use super::table::{Setting, invalid};
 
 /// How a member is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +133,12 @@ pub(super) fn parse_list(text: &str, default: Scheme) -> Result<Vec<Endpoint>, S
     let parts = split(text);
     // Checked before an error shows any of the text: a password can be before an @, and it can contain commas.
     if parts.iter().any(|part| part.contains('@') && !part.starts_with("unix:")) {
-        return Err("an endpoint has a user name or password (something before an @): remove it, because the \
-             application itself logs in"
-            .to_owned());
+        return Err(format!(
+            "an endpoint has a user name or password (something before an @): remove it, and give them with {} and {}, \
+             or let the application log in",
+            Setting::Username.variable(),
+            Setting::Password.variable()
+        ));
     }
     let endpoints = parts.into_iter().map(|part| Endpoint::parse(part, default)).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = endpoints.first() else {

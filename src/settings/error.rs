@@ -56,7 +56,7 @@ impl Error {
             name,
             format_args!(
                 "{NO_ETCD}: use \"etcdproxy run\" in the command instead, which needs none, or a build with etcd (on \
-                 Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)"
+                 Cloud Foundry, stage without BP_ETCDPROXY_MODE)"
             ),
         )
     }

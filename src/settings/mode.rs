@@ -35,6 +35,10 @@ pub(crate) struct Capabilities {
     pub server_names: bool,
     /// Watches keep working for clients that log in with a password.
     pub passwords: bool,
+    /// It logs in for clients that do not.
+    pub logins: bool,
+    /// It sees calls, so it can choose a member for them, change lists of members, and guard a namespace.
+    pub sees_calls: bool,
     /// It looks SRV records up again while it runs.
     pub follows_srv: bool,
     /// It can listen on a Unix socket.
@@ -51,8 +55,12 @@ pub(super) struct Demands<'a> {
     pub common_name: Option<&'a str>,
     /// The members' certificates have this name.
     pub server_name: Option<&'a str>,
-    /// Clients log in with a password.
+    /// Clients log in with a password, or the proxy can log in for them.
     pub password: bool,
+    /// The name of the setting that asks the proxy to log in.
+    pub login: Option<&'a str>,
+    /// The name of a setting that only a mode that sees calls has.
+    pub about_calls: Option<&'a str>,
     /// Another setting needs what only etcd's proxy can do.
     pub only_etcd: bool,
     /// SRV records name the members.
@@ -73,6 +81,8 @@ impl Mode {
                 common_names: false,
                 server_names: false,
                 passwords: false,
+                logins: false,
+                sees_calls: false,
                 follows_srv: false,
                 unix_sockets: false,
                 min_memory: 32, // 26 when idle
@@ -84,17 +94,21 @@ impl Mode {
                 common_names: true,
                 server_names: true,
                 passwords: true,
+                logins: false,
+                sees_calls: false,
                 follows_srv: true,
                 unix_sockets: true,
                 min_memory: 8, // 4 when idle
             },
             Self::Native => Capabilities {
                 runs_etcd: false,
-                namespaces: false,
+                namespaces: true,
                 http_proxies: false,
                 common_names: true,
                 server_names: true,
                 passwords: true,
+                logins: true,
+                sees_calls: true,
                 follows_srv: true,
                 unix_sockets: true,
                 min_memory: 8, // 4 when idle
@@ -114,9 +128,9 @@ impl Mode {
     }
 
     /// The mode that `auto` stands for: etcd's grpc-proxy wherever there is an etcd and it works correctly; otherwise
-    /// another one, with the reason.
+    /// our own, with the reason.
     pub(super) fn auto(demands: Demands<'_>) -> (Self, Option<String>) {
-        let (first, second) = (Self::GrpcProxy, Self::Tunnel);
+        let (first, second) = (Self::GrpcProxy, Self::Native);
         let can = first.capabilities();
         if demands.no_etcd && can.runs_etcd {
             return (second, Some(NO_ETCD.to_owned()));
@@ -135,6 +149,16 @@ impl Mode {
         {
             let why = format!("etcd's grpc-proxy cannot check certificates for another name ({name:?})");
             return (second, Some(why));
+        }
+        if let Some(setting) = demands.login
+            && !can.logins
+        {
+            return (second, Some(format!("etcd's grpc-proxy does not log in for clients ({setting})")));
+        }
+        if let Some(setting) = demands.about_calls
+            && !can.sees_calls
+        {
+            return (second, Some(format!("etcd's grpc-proxy has no {setting}")));
         }
         if demands.only_etcd {
             return (first, None);
@@ -196,7 +220,7 @@ pub(crate) enum Run {
 }
 
 /// 2 s less than Cloud Foundry gives a process between SIGTERM and SIGKILL.
-const TUNNEL_DRAIN: Duration = Duration::from_secs(8);
+const OWN_DRAIN: Duration = Duration::from_secs(8);
 
 impl Run {
     /// `drain` as the user gave it: `None` if not at all, and `Some(None)` for `off`.
@@ -204,8 +228,8 @@ impl Run {
     pub(super) fn new(mode: Mode, drain: Option<Option<Duration>>) -> Self {
         match mode {
             Mode::GrpcProxy => drain.flatten().map_or(Self::ExecEtcd, |drain| Self::SuperviseEtcd { drain }),
-            Mode::Tunnel => Self::Tunnel { drain: drain.map_or(TUNNEL_DRAIN, Option::unwrap_or_default) },
-            Mode::Native => Self::Native { drain: drain.map_or(TUNNEL_DRAIN, Option::unwrap_or_default) },
+            Mode::Tunnel => Self::Tunnel { drain: drain.map_or(OWN_DRAIN, Option::unwrap_or_default) },
+            Mode::Native => Self::Native { drain: drain.map_or(OWN_DRAIN, Option::unwrap_or_default) },
         }
     }
 
@@ -233,24 +257,27 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_etcds_proxy_unless_the_other_mode_can_do_more() {
+    fn auto_is_etcds_proxy_unless_ours_can_do_more() {
         let none = Demands::default();
         for (demands, expected) in [
             (none, Mode::GrpcProxy),
             (Demands { only_etcd: true, ..none }, Mode::GrpcProxy),
-            (Demands { password: true, ..none }, Mode::Tunnel),
+            (Demands { password: true, ..none }, Mode::Native),
             (Demands { password: true, only_etcd: true, ..none }, Mode::GrpcProxy),
-            (Demands { common_name: Some("app"), ..none }, Mode::Tunnel),
-            (Demands { common_name: Some("app"), password: true, only_etcd: true, ..none }, Mode::Tunnel),
-            (Demands { server_name: Some("etcd"), ..none }, Mode::Tunnel),
-            (Demands { srv: true, ..none }, Mode::Tunnel),
+            (Demands { login: Some("--username"), ..none }, Mode::Native),
+            (Demands { login: Some("--username"), only_etcd: true, ..none }, Mode::Native),
+            (Demands { about_calls: Some("--prefer"), ..none }, Mode::Native),
+            (Demands { common_name: Some("app"), ..none }, Mode::Native),
+            (Demands { common_name: Some("app"), password: true, only_etcd: true, ..none }, Mode::Native),
+            (Demands { server_name: Some("etcd"), ..none }, Mode::Native),
+            (Demands { srv: true, ..none }, Mode::Native),
             (Demands { srv: true, only_etcd: true, ..none }, Mode::GrpcProxy),
-            (Demands { no_etcd: true, ..none }, Mode::Tunnel),
-            (Demands { unix_socket: true, ..none }, Mode::Tunnel),
-            (Demands { no_etcd: true, password: true, only_etcd: true, ..none }, Mode::Tunnel),
+            (Demands { no_etcd: true, ..none }, Mode::Native),
+            (Demands { unix_socket: true, ..none }, Mode::Native),
+            (Demands { no_etcd: true, password: true, only_etcd: true, ..none }, Mode::Native),
         ] {
             let (mode, why) = Mode::auto(demands);
-            assert_eq!((mode, why.is_some()), (expected, expected == Mode::Tunnel), "{demands:?}");
+            assert_eq!((mode, why.is_some()), (expected, expected == Mode::Native), "{demands:?}");
         }
     }
 
@@ -275,14 +302,17 @@ mod tests {
             (Mode::GrpcProxy, None, Run::ExecEtcd),
             (Mode::GrpcProxy, Some(None), Run::ExecEtcd),
             (Mode::GrpcProxy, Some(Some(drain)), Run::SuperviseEtcd { drain }),
-            (Mode::Tunnel, None, Run::Tunnel { drain: TUNNEL_DRAIN }),
+            (Mode::Tunnel, None, Run::Tunnel { drain: OWN_DRAIN }),
             (Mode::Tunnel, Some(None), Run::Tunnel { drain: Duration::ZERO }),
             (Mode::Tunnel, Some(Some(drain)), Run::Tunnel { drain }),
+            (Mode::Native, None, Run::Native { drain: OWN_DRAIN }),
+            (Mode::Native, Some(None), Run::Native { drain: Duration::ZERO }),
+            (Mode::Native, Some(Some(drain)), Run::Native { drain }),
         ] {
             let run = Run::new(mode, given);
             assert_eq!((run, run.mode()), (expected, mode));
         }
         let (_, tunnel) = Setting::Drain.default().unwrap().split_once("tunnel: ").unwrap();
-        assert_eq!(crate::settings::duration(tunnel), Ok(TUNNEL_DRAIN));
+        assert_eq!(crate::settings::duration(tunnel), Ok(OWN_DRAIN));
     }
 }

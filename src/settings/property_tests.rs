@@ -44,6 +44,8 @@ const NAMES: &[&str] = &[
     "client_cert",
     "tls",
     "username",
+    "user",
+    "auth",
     "namespace",
     "prefix",
     "Endpoints",
@@ -160,7 +162,7 @@ fn check(env: &Env) {
     let shown = match resolved {
         Ok(settings) => {
             assert_ne!(settings.endpoints.is_empty(), settings.discovery_srv.is_none());
-            format!("{:?} {}", settings.endpoints, settings.warnings.join(" "))
+            format!("{settings:?} {}", settings.warnings.join(" "))
         }
         Err(err) => err.to_string(),
     };

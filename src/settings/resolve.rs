@@ -10,7 +10,7 @@ use super::duration::duration;
 use super::endpoint::{self, Endpoint, Scheme};
 use super::error::Error;
 use super::host_port;
-use super::login::{Login, Prefer};
+use super::login::{Login, Prefer, keeps_urls};
 use super::mode::{Demands, Mode, NO_ETCD, Run};
 use super::pem::{Content, Pem};
 use super::sources::{Origin, Sources, Value};
@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     pub members_from: String,
     pub listen_addr: ListenAddr,
     pub run: Run,
-    /// Why `auto` did not choose etcd's grpc-proxy.
+    /// Why `auto` chose the mode, or what the mode that it chose cannot do.
     pub mode_reason: Option<String>,
     /// Name of the service binding that is used.
     pub binding: Option<String>,
@@ -114,10 +114,10 @@ impl Sources {
         let http_proxy = self.http_proxy.filter(|_| use_http_proxy);
         let (mode, mode_reason) = self.mode(&tls, password, discovery_srv.is_some(), http_proxy, &listen_addr)?;
         if password && !mode.capabilities().passwords {
-            let tunnel = self.origin(Setting::Mode).assignment(Setting::Mode, "tunnel");
+            let native = self.origin(Setting::Mode).assignment(Setting::Mode, "native");
             warnings.push(format!(
                 "the service binding has a password: with etcd's grpc-proxy, watches stop without an error when the \
-                 token of the first login expires (after 300 s by default): use {tunnel}"
+                 token of the first login expires (after 300 s by default): use {native}"
             ));
         }
         let listen_addr = choose(listen_addr, mode, &mut warnings);
@@ -128,23 +128,32 @@ impl Sources {
             let problem = format!("{addr} is the address that the application connects to: choose another one");
             return Err(value.error(problem));
         }
+        let run = Run::new(mode, self.parsed(Setting::Drain, drain)?);
+        let namespace = self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?;
+        let preflight = self.preflight()?;
+        let memory = self.parsed(Setting::Memory, |text| mode.memory(text))?;
+        let prefer = self.parsed(Setting::Prefer, Prefer::parse)?.unwrap_or_default();
+        let keeps_member_urls = self.parsed(Setting::MemberUrls, keeps_urls)?.unwrap_or_default();
+        let namespace_admin = self.switch(Setting::NamespaceAdmin)?;
+        // Last, because its file may come late: what time cannot mend is reported at once.
+        let login = if mode.capabilities().logins { self.login(&mut warnings)? } else { None };
         Ok(Settings {
             endpoints,
             discovery_srv,
             members_from,
-            run: Run::new(mode, self.parsed(Setting::Drain, drain)?),
+            run,
             mode_reason,
             binding: self.bound.as_ref().map(|bound| bound.name.clone()),
             tls,
-            namespace: self.parsed(Setting::Namespace, |text| Ok(text.to_owned()))?,
-            namespace_admin: false,
-            login: None,
-            prefer: Prefer::Leader,
-            keeps_member_urls: false,
+            namespace,
+            namespace_admin,
+            login,
+            prefer,
+            keeps_member_urls,
             metrics_addr,
             listen_addr,
-            preflight: self.preflight()?,
-            memory: self.parsed(Setting::Memory, |text| mode.memory(text))?,
+            preflight,
+            memory,
             http_proxy,
             warnings,
         })
@@ -191,6 +200,27 @@ impl Sources {
         self.get(setting).map_or(Origin::Environment, |value| value.origin)
     }
 
+    /// A setting that is about single calls.
+    fn about_calls(&self) -> Result<Option<Value>, Error> {
+        let admin = self.switch(Setting::NamespaceAdmin)?;
+        let given = [Setting::Prefer, Setting::MemberUrls].into_iter().find_map(|setting| self.get(setting));
+        Ok(given.or_else(|| self.get(Setting::NamespaceAdmin).filter(|_| admin)))
+    }
+
+    /// What etcd's grpc-proxy, which `auto` chose, cannot do.
+    fn limits(&self) -> String {
+        let origin = self.get(Setting::Mode).or_else(|| self.members().ok().flatten().map(|(_, value)| value));
+        let native = origin.map_or(Origin::Environment, |value| value.origin).assignment(Setting::Mode, "native");
+        format!("JSON clients, and some libraries' leases and locks, do not work through it, but with {native} they do")
+    }
+
+    /// The mode for `auto`, with why, or with what it cannot do.
+    fn auto(&self, demands: Demands<'_>) -> (Mode, Option<String>) {
+        let (mode, why) = Mode::auto(demands);
+        let limits = || (mode == Mode::GrpcProxy).then(|| self.limits());
+        (mode, why.or_else(limits))
+    }
+
     /// The mode that was chosen, or the one for `auto` and why.
     fn mode(
         &self,
@@ -202,91 +232,85 @@ impl Sources {
     ) -> Result<(Mode, Option<String>), Error> {
         let identity = tls.identity.as_ref();
         let named = identity.and_then(|it| Some((&it.cert.name, it.common_name.as_deref()?)));
-        let namespace = self.get(Setting::Namespace);
-        let only_etcd = namespace.is_some() || http_proxy.is_some();
         let unix_socket = listen_addr.socket_path().is_some();
+        let login = self.wants_login();
+        let about_calls = self.about_calls()?;
         let (mode, reason) = match self.parsed(Setting::Mode, Mode::parse)?.flatten() {
             Some(mode) => (mode, None),
-            None => Mode::auto(Demands {
+            None => self.auto(Demands {
                 common_name: named.map(|(_, name)| name),
                 server_name: tls.server_name.as_deref(),
                 password,
-                only_etcd,
+                login: login.as_ref().map(|value| value.name.as_str()),
+                about_calls: about_calls.as_ref().map(|value| value.name.as_str()),
+                only_etcd: http_proxy.is_some(),
                 srv,
                 no_etcd: !self.has_etcd,
                 unix_socket,
             }),
         };
         let can = mode.capabilities();
-        let origin = self.origin(Setting::Mode);
+        let native = self.origin(Setting::Mode).assignment(Setting::Mode, "native");
         if can.runs_etcd
             && !self.has_etcd
             && let Some(chosen) = self.get(Setting::Mode)
         {
-            let tunnel = origin.assignment(Setting::Mode, "tunnel");
             return Err(chosen.error(format_args!(
-                "{NO_ETCD}, which mode {mode} needs: use {tunnel}, or a build with etcd (on Cloud Foundry, stage \
-                 without BP_ETCDPROXY_MODE=tunnel)"
+                "{NO_ETCD}, which mode {mode} needs: use {native}, or a build with etcd (on Cloud Foundry, stage \
+                 without BP_ETCDPROXY_MODE)"
             )));
         }
         if unix_socket
             && !can.unix_sockets
             && let Some(value) = self.get(Setting::ListenAddr)
         {
-            let tunnel = origin.assignment(Setting::Mode, "tunnel");
             return Err(value.error(format_args!(
-                "etcd's grpc-proxy cannot listen on a Unix socket: use {tunnel}, or write host:port, as in \
+                "etcd's grpc-proxy cannot listen on a Unix socket: use {native}, or write host:port, as in \
                  127.0.0.1:2379"
             )));
         }
         if let Some(value) = self.get(Setting::ServerName)
             && !can.server_names
         {
-            let tunnel = origin.assignment(Setting::Mode, "tunnel");
             return Err(value.error(format_args!(
-                "etcd's grpc-proxy checks the members' certificates against the endpoints only: use {tunnel}, or \
+                "etcd's grpc-proxy checks the members' certificates against the endpoints only: use {native}, or \
                  endpoints with a name that the certificates have"
             )));
         }
         if let Some((cert, name)) = named
             && !can.common_names
         {
-            let tunnel = origin.assignment(Setting::Mode, "tunnel");
             return Err(Error::new(
                 cert,
                 format_args!(
                     "the client certificate has the common name {name:?}, which etcd's grpc-proxy does not accept: \
-                     use {tunnel}, or a certificate without a common name"
+                     use {native}, or a certificate without a common name"
                 ),
             ));
         }
-        let needs_etcd = |value: &Value, problem: &str| {
-            // Whoever has not chosen a mode uses the source of the other setting.
-            let origin = self.get(Setting::Mode).map_or(value.origin, |mode| mode.origin);
-            let grpc_proxy = origin.assignment(Setting::Mode, "grpc-proxy");
-            let server_name = origin.name_of(Setting::ServerName);
-            value.error(format_args!(
-                "{problem}: remove it, or use {grpc_proxy} (without {server_name}, and without a common name in the \
-                 client certificate)"
-            ))
-        };
-        if let Some(namespace) = namespace.as_ref().filter(|_| !can.namespaces && !self.has_etcd) {
-            return Err(namespace.error(format_args!(
-                "{NO_ETCD}, and only etcd's grpc-proxy can put a prefix before keys: remove it, or use a build with \
-                 etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)"
-            )));
+        if let Some(value) = login.filter(|_| !can.logins) {
+            return Err(
+                value.error(format_args!("mode {mode} does not log in for clients: remove it, or use {native}"))
+            );
         }
-        if let Some(namespace) = namespace
-            && !can.namespaces
-        {
+        if let Some(value) = about_calls.filter(|_| !can.sees_calls) {
+            return Err(value.error(format_args!("mode {mode} does not have this setting: remove it, or use {native}")));
+        }
+        if let Some(namespace) = self.get(Setting::Namespace).filter(|_| !can.namespaces) {
             let problem = "the tunnel forwards bytes unchanged and cannot put a prefix before keys";
-            return Err(needs_etcd(&namespace, problem));
+            return Err(namespace.error(format_args!("{problem}: remove it, or use {native}")));
         }
         if let (Some(variable), Some(switch)) = (http_proxy, self.get(Setting::UseHttpProxy))
             && !can.http_proxies
         {
-            let problem = format!("the tunnel connects to the members itself, not through {variable}");
-            return Err(needs_etcd(&switch, &problem));
+            // Whoever has not chosen a mode uses the source of the other setting.
+            let origin = self.get(Setting::Mode).map_or(switch.origin, |mode| mode.origin);
+            let grpc_proxy = origin.assignment(Setting::Mode, "grpc-proxy");
+            let server_name = origin.name_of(Setting::ServerName);
+            return Err(switch.error(format_args!(
+                "mode {mode} connects to the members itself, not through {variable}: remove it, or use {grpc_proxy} \
+                 (without {server_name}, and without a common name in the client certificate)"
+            )));
         }
         Ok((mode, reason))
     }
@@ -332,7 +356,7 @@ fn choose(addr: ListenAddr, mode: Mode, warnings: &mut Vec<String>) -> ListenAdd
     if let Some(single) = &single {
         warnings.push(format!(
             "{addr} means several addresses, and etcd's grpc-proxy listens on one of them, {single}: use {single}, or \
-             mode tunnel, which listens on all"
+             mode native, which listens on all"
         ));
     }
     let addr = single.unwrap_or(addr);
@@ -490,7 +514,7 @@ mod tests {
         assert!(error(&[(Setting::Endpoints, "a")], []).starts_with("--endpoints: "));
         assert!(error(&[], [("ETCDPROXY_ENDPOINTS", "a")]).starts_with("ETCDPROXY_ENDPOINTS: "));
         for (key, text, problem) in [
-            (Setting::Mode, "fast", "--mode: invalid mode \"fast\": expected auto, grpc-proxy or tunnel"),
+            (Setting::Mode, "fast", "--mode: invalid mode \"fast\": expected auto, grpc-proxy, native or tunnel"),
             (Setting::Preflight, "yes", "--preflight: invalid preflight \"yes\": expected warn, strict or off"),
             (Setting::Drain, "8", "--drain: invalid duration \"8\": expected a number with a unit, as in 8s, or off"),
             (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs at least 32 MB"),
@@ -556,9 +580,9 @@ mod tests {
 
         let tunnel = (Setting::Mode, "tunnel");
         let (endpoint, namespace) = ((Setting::Endpoints, "a:1"), (Setting::Namespace, "p/"));
-        assert!(change(&[endpoint, tunnel, namespace], &[]).contains("or use --mode grpc-proxy"));
+        assert!(change(&[endpoint, tunnel, namespace], &[]).ends_with("or use --mode native"));
         let by_env = [("ETCDPROXY_MODE", "tunnel"), ("ETCDPROXY_NAMESPACE", "p/")];
-        assert!(change(&[endpoint], &by_env).contains("or use ETCDPROXY_MODE=grpc-proxy"));
+        assert!(change(&[endpoint], &by_env).ends_with("or use ETCDPROXY_MODE=native"));
     }
 
     #[test]
@@ -569,7 +593,7 @@ mod tests {
         let problem = error(&[endpoint, (Setting::Mode, "tunnel")], wanted);
         assert_eq!(
             problem,
-            "ETCDPROXY_USE_HTTP_PROXY: the tunnel connects to the members itself, not through HTTPS_PROXY: remove it, \
+            "ETCDPROXY_USE_HTTP_PROXY: mode tunnel connects to the members itself, not through HTTPS_PROXY: remove it, \
              or use --mode grpc-proxy (without --server-name, and without a common name in the client certificate)"
         );
         // Without a proxy, the switch changes nothing.
@@ -578,11 +602,11 @@ mod tests {
         let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","password":"s3cret"}}]}"#;
         let settings = resolve(&[], [wanted[0], wanted[1], ("VCAP_SERVICES", services)]);
         assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
-        assert!(settings.warnings[0].ends_with(": use ETCDPROXY_MODE=tunnel"), "{:?}", settings.warnings);
+        assert!(settings.warnings[0].ends_with(": use ETCDPROXY_MODE=native"), "{:?}", settings.warnings);
         let pair = Certificate::new(Some("app"), days(-1), days(365));
         let env = [wanted[0], wanted[1], ("ETCDPROXY_CERT", &pair.cert), ("ETCDPROXY_KEY", &pair.key)];
         let problem = error(&[endpoint], env);
-        assert!(problem.starts_with("ETCDPROXY_USE_HTTP_PROXY: the tunnel connects"), "{problem}");
+        assert!(problem.starts_with("ETCDPROXY_USE_HTTP_PROXY: mode native connects"), "{problem}");
         assert!(problem.contains("use ETCDPROXY_MODE=grpc-proxy"), "{problem}");
     }
 
@@ -596,6 +620,75 @@ mod tests {
             assert_eq!(with(Setting::Drain, off).run, Run::ExecEtcd, "{off}");
         }
         assert_eq!(with(Setting::Memory, "64MB").memory, Some(64));
+    }
+
+    #[test]
+    fn settings_about_calls_and_logins_are_for_native() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "pw").unwrap();
+        let endpoint = (Setting::Endpoints, "a:1");
+        let given = [
+            (Setting::Prefer, "leader"),
+            (Setting::MemberUrls, "keep"),
+            (Setting::NamespaceAdmin, "true"),
+            (Setting::Username, "app"),
+            (Setting::PasswordFile, file.to_str().unwrap()),
+        ];
+        for (setting, text) in given {
+            let more = match setting {
+                Setting::Username => (Setting::Password, "pw"),
+                Setting::PasswordFile => (Setting::Username, "app"),
+                _ => endpoint,
+            };
+            let settings = resolve(&[endpoint, (setting, text), more], []);
+            assert_eq!(settings.run.mode(), Mode::Native, "{setting:?}");
+            let reason = settings.mode_reason.unwrap();
+            assert!(reason.contains(setting.flag()) || reason.contains("(--username)"), "{reason}");
+            for (mode, remedy) in [("grpc-proxy", "use --mode native"), ("tunnel", "use --mode native")] {
+                let problem = error(&[endpoint, (setting, text), (Setting::Mode, mode)], []);
+                assert!(problem.starts_with(&format!("{}: mode {mode} does not ", setting.flag())), "{problem}");
+                assert!(problem.ends_with(remedy), "{problem}");
+            }
+            assert_eq!(resolve(&[endpoint, (setting, text), more, (Setting::Mode, "native")], []).mode_reason, None);
+        }
+        let problem = error(&[endpoint, (Setting::Mode, "tunnel")], [("ETCDPROXY_PASSWORD", "s3cret")]);
+        assert_eq!(
+            problem,
+            "ETCDPROXY_PASSWORD: mode tunnel does not log in for clients: remove it, or use --mode native"
+        );
+        let problem = error(&[endpoint], [("ETCDPROXY_MODE", "tunnel"), ("ETCDPROXY_USERNAME", "app")]);
+        assert!(problem.ends_with("or use ETCDPROXY_MODE=native"), "{problem}");
+        // Off asks for nothing.
+        assert_eq!(resolve(&[endpoint, (Setting::NamespaceAdmin, "off")], []).run, Run::ExecEtcd);
+        // A binding asks for nothing: its application may log in.
+        let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"https://u:p@h:1"}}]}"#;
+        for mode in ["grpc-proxy", "tunnel"] {
+            assert_eq!(resolve(&[(Setting::Mode, mode)], [("VCAP_SERVICES", services)]).login, None, "{mode}");
+        }
+        let settings = resolve(&[], [("VCAP_SERVICES", services)]);
+        assert_eq!((settings.login.unwrap().username.as_str(), settings.warnings.len()), ("u", 0));
+    }
+
+    #[test]
+    fn a_missing_password_file_is_reported_after_what_time_cannot_mend() {
+        let missing =
+            [(Setting::Endpoints, "a:1"), (Setting::Username, "app"), (Setting::PasswordFile, "/no/such/file")];
+        let found = sources(&missing, []).resolve().unwrap_err();
+        assert!(found.time_can_mend(), "{found}");
+        let found = sources(&[&missing[..], &[(Setting::Drain, "8")]].concat(), []).resolve().unwrap_err();
+        assert!(!found.time_can_mend() && found.to_string().starts_with("--drain: "), "{found}");
+    }
+
+    #[test]
+    fn the_plain_case_says_what_etcds_proxy_does_not_serve() {
+        let reason = |flags: &[(Setting, &str)], env: [(&str, &str); 1]| resolve(flags, env).mode_reason;
+        let none = ("X", "");
+        let endpoint = (Setting::Endpoints, "a:1");
+        let found = reason(&[endpoint], [none]).unwrap();
+        assert!(found.starts_with("JSON clients, ") && found.contains(" --mode native "), "{found}");
+        assert!(reason(&[], [("ETCDPROXY_ENDPOINTS", "a:1")]).unwrap().contains(" ETCDPROXY_MODE=native "));
+        assert_eq!(reason(&[endpoint, (Setting::Mode, "grpc-proxy")], [none]), None);
     }
 
     #[test]
@@ -635,24 +728,28 @@ mod tests {
         let env = [("ETCDPROXY_CERT", pair.cert.as_str()), ("ETCDPROXY_KEY", &pair.key)];
         let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Mode, "grpc-proxy")], env);
         assert!(problem.starts_with("ETCDPROXY_CERT: the client certificate has the common name \"app\""), "{problem}");
-        assert!(problem.contains("--mode tunnel"), "{problem}");
+        assert!(problem.contains("--mode native"), "{problem}");
     }
 
     #[test]
-    fn auto_takes_the_tunnel_where_etcds_proxy_cannot_serve() {
+    fn auto_takes_native_where_etcds_proxy_cannot_serve() {
         let pair = Certificate::new(Some("app"), days(-1), days(365));
         let env = [("ETCDPROXY_CERT", pair.cert.as_str()), ("ETCDPROXY_KEY", &pair.key)];
         let settings = resolve(&[(Setting::Endpoints, "a:1")], env);
-        assert_eq!(settings.run, Run::Tunnel { drain: Duration::from_secs(8) });
+        assert_eq!(settings.run, Run::Native { drain: Duration::from_secs(8) });
         assert!(settings.mode_reason.unwrap().contains("\"app\""));
-        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/")], env);
-        assert!(problem.starts_with("--namespace: the tunnel forwards bytes unchanged"), "{problem}");
+        let settings = resolve(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/")], env);
+        assert_eq!((settings.run.mode(), settings.namespace.as_deref()), (Mode::Native, Some("p/")));
 
         let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","password":"s3cret"}}]}"#;
         let bound = [("VCAP_SERVICES", services)];
         let settings = resolve(&[], bound);
-        assert_eq!((settings.run.mode(), settings.warnings.len()), (Mode::Tunnel, 0));
-        assert_eq!(resolve(&[(Setting::Namespace, "p/")], bound).run, Run::ExecEtcd);
+        // The application logs in itself: no user is named.
+        assert_eq!((settings.run.mode(), settings.warnings.len()), (Mode::Native, 1));
+        let settings = resolve(&[(Setting::Namespace, "p/")], bound);
+        assert_eq!((settings.run.mode(), settings.namespace.as_deref()), (Mode::Native, Some("p/")));
+        // A prefix alone is nothing that etcd's proxy cannot do.
+        assert_eq!(resolve(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/")], []).run, Run::ExecEtcd);
         let settings = resolve(&[(Setting::Mode, "grpc-proxy")], bound);
         assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
         let off = resolve(&[(Setting::Mode, "tunnel"), (Setting::Drain, "off")], bound);
@@ -660,35 +757,34 @@ mod tests {
     }
 
     #[test]
-    fn without_an_etcd_auto_takes_the_tunnel_and_what_needs_etcd_is_an_error() {
+    fn without_an_etcd_auto_takes_native_and_what_needs_etcd_is_an_error() {
         let without = |more: &[(Setting, &str)]| {
             let flags = [&[(Setting::Endpoints, "a:1")], more].concat();
             sources(&flags, []).with_etcd(false).resolve().map_err(|err| err.to_string())
         };
         for more in [&[][..], &[(Setting::Mode, "auto")]] {
             let settings = without(more).unwrap();
-            assert_eq!(settings.run.mode(), Mode::Tunnel);
+            assert_eq!(settings.run.mode(), Mode::Native);
             assert_eq!(settings.mode_reason.as_deref(), Some("this launcher has no etcd"));
         }
         assert_eq!(without(&[(Setting::Mode, "tunnel")]).unwrap().mode_reason, None);
         let problem = without(&[(Setting::Mode, "grpc-proxy")]).unwrap_err();
         assert!(problem.starts_with("--mode: this launcher has no etcd, which mode grpc-proxy needs: "), "{problem}");
-        let problem = without(&[(Setting::Namespace, "p/")]).unwrap_err();
-        assert!(problem.starts_with("--namespace: this launcher has no etcd, and only etcd's grpc-proxy"), "{problem}");
+        let settings = without(&[(Setting::Namespace, "p/")]).unwrap();
+        assert_eq!((settings.run.mode(), settings.namespace.as_deref()), (Mode::Native, Some("p/")));
     }
 
     #[test]
-    fn a_server_name_is_for_the_tunnel() {
+    fn a_server_name_is_not_for_etcds_proxy() {
         let name = (Setting::ServerName, "etcd.example");
         let settings = resolve(&[(Setting::Endpoints, "a:1"), name], []);
-        assert_eq!((settings.run.mode(), settings.endpoints[0].scheme), (Mode::Tunnel, Scheme::Https));
+        assert_eq!((settings.run.mode(), settings.endpoints[0].scheme), (Mode::Native, Scheme::Https));
         assert_eq!(settings.tls.server_name.as_deref(), Some("etcd.example"));
         assert!(settings.mode_reason.unwrap().contains("\"etcd.example\""));
         let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Mode, "grpc-proxy"), name], []);
         assert!(problem.starts_with("--server-name: etcd's grpc-proxy checks"), "{problem}");
-        assert!(problem.contains("--mode tunnel"), "{problem}");
-        let problem = error(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/"), name], []);
-        assert!(problem.starts_with("--namespace: the tunnel forwards bytes unchanged"), "{problem}");
+        assert!(problem.contains("--mode native"), "{problem}");
+        assert_eq!(resolve(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/"), name], []).run, settings.run);
         let problem = error(&[(Setting::Endpoints, "a:1")], [("ETCDPROXY_SERVER_NAME", "https://h:1")]);
         assert_eq!(
             problem,
@@ -751,7 +847,11 @@ mod tests {
     #[test]
     fn every_word_of_the_table_is_a_value() {
         for setting in Setting::ALL {
-            let Kind::Choice(_, words) = setting.kind() else { continue };
+            let words = match setting.kind() {
+                Kind::Choice(_, words) => words,
+                Kind::Switch => &["true", "false"],
+                Kind::Text(_) | Kind::File => continue,
+            };
             for word in words {
                 let sources = sources(&[(Setting::Endpoints, "a:1"), (*setting, word)], []);
                 assert!(sources.resolve().is_ok() && sources.log_format().is_ok(), "{setting:?} {word}");

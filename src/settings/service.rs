@@ -13,6 +13,9 @@ use crate::os::env::Env;
 
 const TLS_SETTINGS: [Setting; 3] = [Setting::CaCert, Setting::Cert, Setting::Key];
 
+/// Settings whose files the service's user may not be able to read.
+const FILES: [Setting; 4] = [Setting::CaCert, Setting::Cert, Setting::Key, Setting::PasswordFile];
+
 /// The part of the settings that systemd needs to know.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "they are independent")]
@@ -23,10 +26,10 @@ pub(crate) struct Needs {
     pub ipv6: bool,
     /// TCP ports that it listens on.
     pub ports: BTreeSet<u16>,
-    /// Files of certificates and keys. The service's user may not be able to read them.
+    /// Files of certificates, keys and a password. The service's user may not be able to read them.
     pub files: Vec<(Setting, PathBuf)>,
-    /// The settings contain the text of a private key.
-    pub holds_key: bool,
+    /// The settings contain a private key or a password.
+    pub holds_secret: bool,
 }
 
 impl Needs {
@@ -45,7 +48,7 @@ impl Needs {
                 needs.ports.insert(addr.port());
             }
         }
-        for setting in TLS_SETTINGS {
+        for setting in FILES {
             match sources.get(setting) {
                 Some(value) if value.text()?.starts_with('/') => {
                     let path = value.text()?;
@@ -58,10 +61,11 @@ impl Needs {
                     }
                     needs.files.push((setting, path.into()));
                 }
-                Some(_) if setting == Setting::Key => needs.holds_key = true,
+                Some(_) if setting == Setting::Key => needs.holds_secret = true,
                 _ => {}
             }
         }
+        needs.holds_secret |= sources.get(Setting::Password).is_some();
         let tls = TLS_SETTINGS.iter().chain([&Setting::ServerName]).any(|setting| sources.get(*setting).is_some());
         let endpoints = sources.parsed(Setting::Endpoints, |text| parse_list(text, Scheme::default_for(tls)))?;
         needs.configured = sources.members()?.is_some();
@@ -113,10 +117,15 @@ mod tests {
             ("ETCDPROXY_METRICS_ADDR", "[::1]:3"),
             ("ETCDPROXY_CACERT", "/etc/ca.pem"),
             ("ETCDPROXY_KEY", "-----BEGIN\nx"),
+            ("ETCDPROXY_PASSWORD_FILE", "/etc/password"),
         ]);
-        assert!(!all.ipv4 && all.ipv6 && all.holds_key);
+        assert!(!all.ipv4 && all.ipv6 && all.holds_secret);
+        assert!(
+            needs([("ETCDPROXY_PASSWORD", "x")]).holds_secret && !needs([("ETCDPROXY_USERNAME", "x")]).holds_secret
+        );
         assert_eq!(all.ports, [2, 3].into());
-        assert_eq!(all.files, [(Setting::CaCert, "/etc/ca.pem".into())]);
+        let password = (Setting::PasswordFile, "/etc/password".into());
+        assert_eq!(all.files, [(Setting::CaCert, "/etc/ca.pem".into()), password]);
     }
 
     #[test]

@@ -195,7 +195,12 @@ impl Sources {
         let content = binding.content(members)?;
         // The prefix may be meant for other things.
         let namespace = self.switch(Setting::NamespaceFromBinding)?;
-        let wanted = content.settings.into_iter().filter(|(setting, ..)| *setting != Setting::Namespace || namespace);
+        let login = self.switch(Setting::LoginFromBinding)?;
+        let wanted = content.settings.into_iter().filter(|(setting, ..)| match setting {
+            Setting::Namespace => namespace,
+            Setting::Username | Setting::Password => login,
+            _ => true,
+        });
         let name = binding.title();
         let value = |entry: String, text: String| Origin::Binding.value(format!("{name}, {entry}"), text);
         self.layers.push(wanted.map(|(setting, entry, text)| (setting, value(entry, text))).collect());
@@ -244,7 +249,13 @@ impl Sources {
 
     pub(super) fn switch(&self, key: Setting) -> Result<bool, Error> {
         let parsed = self.parsed(key, |text| switch(text).ok_or_else(|| key.invalid(text)))?;
-        Ok(parsed.unwrap_or_default())
+        Ok(parsed.unwrap_or(key.default() == Some("true")))
+    }
+
+    /// Whether the service binding has a value for the setting, even if another source overrides it.
+    pub(super) fn binding_has(&self, key: Setting) -> bool {
+        let all = self.layers.iter().flatten();
+        all.filter(|(_, value)| value.origin == Origin::Binding).any(|(setting, _)| *setting == key)
     }
 
     /// The address that the application connects to.

@@ -8,11 +8,11 @@
 pub(crate) enum Kind {
     /// Any text; the help calls it this.
     Text(&'static str),
-    /// The path of a file. In the environment it may also be the file's content.
+    /// The path of a file. Of a certificate or key, the environment may also have the content.
     File,
     /// One of these words; the help calls it this.
     Choice(&'static str, &'static [&'static str]),
-    /// `true` or `false`.
+    /// `true` or `false`. A flag without a value is `true`.
     Switch,
 }
 
@@ -57,9 +57,9 @@ settings! {
     DiscoverySrv: Some("--discovery-srv"), "ETCDPROXY_DISCOVERY_SRV", Kind::Text("DOMAIN"), default None,
         "Find the cluster's members by the SRV records of this domain, instead of --endpoints";
     ListenAddr: Some("--listen-addr"), "ETCDPROXY_LISTEN_ADDR", Kind::Text("HOST:PORT"), default Some("127.0.0.1:2379"),
-        "Address that the application connects to; with the tunnel, also unix: and the path of a socket";
-    Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "tunnel", "native"]), default Some("auto"),
-        "How to forward connections: auto, grpc-proxy (etcd's own proxy), tunnel or native";
+        "Address that the application connects to; except with grpc-proxy, also unix: and the path of a socket";
+    Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "native", "tunnel"]), default Some("auto"),
+        "Who forwards: auto, grpc-proxy (etcd's own proxy), native (this program, call by call) or tunnel (byte by byte)";
     Service: Some("--service"), "ETCDPROXY_SERVICE", Kind::Text("NAME"), default None,
         "Bound service to use, if several could be etcd";
     CaCert: Some("--cacert"), "ETCDPROXY_CACERT", Kind::File, default None,
@@ -70,8 +70,18 @@ settings! {
         "Private key of the client certificate";
     ServerName: Some("--server-name"), "ETCDPROXY_SERVER_NAME", Kind::Text("NAME"), default None,
         "Name that the members' certificates must have, if it is not the endpoint's host";
+    Username: Some("--username"), "ETCDPROXY_USERNAME", Kind::Text("NAME"), default None,
+        "User that calls without a token act as: native logs in for them";
+    PasswordFile: Some("--password-file"), "ETCDPROXY_PASSWORD_FILE", Kind::File, default None,
+        "File with the user's password; one line end at its end is not part of it";
+    Prefer: Some("--prefer"), "ETCDPROXY_PREFER", Kind::Choice("MEMBER", &["leader", "spread", "nearest"]), default Some("leader"),
+        "Member that serves the calls, with native: leader, spread (a random one) or nearest (the fastest to answer)";
+    MemberUrls: Some("--member-urls"), "ETCDPROXY_MEMBER_URLS", Kind::Choice("URLS", &["proxy", "keep"]), default Some("proxy"),
+        "Client URLs in lists of members, with native: proxy (this proxy's address) or keep (the members' own)";
     Namespace: Some("--namespace"), "ETCDPROXY_NAMESPACE", Kind::Text("PREFIX"), default None,
-        "Prefix to put before every key, but not before the names of etcd's Lock and Campaign calls";
+        "Prefix to put before every key; with grpc-proxy, not before the names of etcd's Lock and Campaign calls";
+    NamespaceAdmin: Some("--namespace-admin"), "ETCDPROXY_NAMESPACE_ADMIN", Kind::Switch, default None,
+        "Allow calls that reach beyond the namespace, such as snapshots and compactions, with native";
     MetricsAddr: Some("--metrics-addr"), "ETCDPROXY_METRICS_ADDR", Kind::Text("HOST:PORT"), default None,
         "Serve metrics on this address as well";
     Preflight: Some("--preflight"), "ETCDPROXY_PREFLIGHT", Kind::Choice("POLICY", &["warn", "strict", "off"]), default Some("warn"),
@@ -80,13 +90,17 @@ settings! {
         "Format of log lines: text, json or raw. etcd's own lines change only with --drain, and never with raw";
     Memory: Some("--memory"), "ETCDPROXY_MEMORY", Kind::Text("MB"), default None,
         "Memory that the proxy may use, in MB; sets Go's GOMEMLIMIT, limits the tunnel's clients";
-    Drain: Some("--drain"), "ETCDPROXY_DRAIN", Kind::Text("DURATION"), default Some("off; tunnel: 8s"),
+    Drain: Some("--drain"), "ETCDPROXY_DRAIN", Kind::Text("DURATION"), default Some("off; native and tunnel: 8s"),
         "Supervise etcd: restart it if it exits, filter its log, and after SIGTERM keep serving until no client is \
          connected, for at most this long, as in 8s. off: exec etcd and hand over";
     NamespaceFromBinding: None, "ETCDPROXY_NAMESPACE_FROM_BINDING", Kind::Switch, default None,
         "Use the key prefix of the bound service";
     UseHttpProxy: None, "ETCDPROXY_USE_HTTP_PROXY", Kind::Switch, default None,
-        "Let etcd's grpc-proxy use the HTTP proxy that the environment names; the tunnel cannot";
+        "Let etcd's grpc-proxy use the HTTP proxy that the environment names; other modes cannot";
+    Password: None, "ETCDPROXY_PASSWORD", Kind::Text("PASSWORD"), default None,
+        "Password of the user. It has no flag: other users of this host can read command lines";
+    LoginFromBinding: None, "ETCDPROXY_LOGIN_FROM_BINDING", Kind::Switch, default Some("true"),
+        "Log in as the user of the bound service, with native";
 }
 
 /// The beginning of our variables' names.
@@ -107,6 +121,12 @@ impl Setting {
             Some(flag) => flag,
             None => self.variable(),
         }
+    }
+
+    /// Whether it can be given on the command line.
+    #[cfg(test)]
+    pub(crate) const fn has_flag(self) -> bool {
+        self.row().flag.is_some()
     }
 
     /// The form of its value.
@@ -142,15 +162,20 @@ pub(crate) fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// The error for a text that is none of `words`: `invalid mode "fast": expected auto, grpc-proxy or tunnel`.
+/// The error for a text that is none of `words`: `invalid mode "fast": expected auto, grpc-proxy, native or tunnel`.
 pub(crate) fn invalid(what: &str, text: &str, words: &[&str]) -> String {
     let (last, others) = words.split_last().unwrap_or((&"", &[]));
     format!("invalid {what} {text:?}: expected {} or {last}", others.join(", "))
 }
 
 /// Variables that can hold secrets. They are not passed on to etcd, which does not need them.
-pub(crate) const SECRETS: [&str; 4] =
-    [Setting::CaCert.variable(), Setting::Cert.variable(), Setting::Key.variable(), "VCAP_SERVICES"];
+pub(crate) const SECRETS: [&str; 5] = [
+    Setting::CaCert.variable(),
+    Setting::Cert.variable(),
+    Setting::Key.variable(),
+    Setting::Password.variable(),
+    "VCAP_SERVICES",
+];
 
 #[cfg(test)]
 mod tests {
@@ -178,7 +203,7 @@ mod tests {
     #[test]
     fn the_readme_has_every_setting_with_its_flag_its_choices_and_its_default() {
         let rows = readme();
-        for setting in Setting::ALL.iter().filter(|setting| setting.kind() != Kind::Switch) {
+        for setting in Setting::ALL.iter().filter(|setting| setting.has_flag()) {
             let row = rows.iter().find(|[flag, ..]| code(flag).contains(&setting.flag()));
             let [flag, variables, default] = row.unwrap_or_else(|| panic!("{} is not in README.md", setting.flag()));
             // `_CERT` stands for `ETCDPROXY_CERT`.
@@ -189,7 +214,7 @@ mod tests {
                 assert!(code(flag).contains(&words.join("|").as_str()), "{flag}: {words:?}");
             }
             match setting.default() {
-                // As in `off; tunnel: 8s`.
+                // As in `off; native and tunnel: 8s`.
                 Some(text) => {
                     let values = text.split("; ").filter_map(|value| value.split(": ").last());
                     for value in values {
@@ -205,7 +230,7 @@ mod tests {
     #[test]
     fn the_readme_has_no_other_settings() {
         let rows = readme().concat().join("\n");
-        for setting in Setting::ALL.iter().filter(|setting| setting.kind() == Kind::Switch) {
+        for setting in Setting::ALL.iter().filter(|setting| !setting.has_flag()) {
             assert!(rows.contains(setting.variable()), "{}", setting.variable());
         }
         let words = rows.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c));
@@ -225,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_flag_and_its_variable_have_the_same_name() {
-        for setting in Setting::ALL.iter().filter(|setting| setting.kind() != Kind::Switch) {
+        for setting in Setting::ALL.iter().filter(|setting| setting.has_flag()) {
             let variable = setting.flag().trim_start_matches('-').replace('-', "_").to_uppercase();
             assert_eq!(setting.variable(), format!("ETCDPROXY_{variable}"));
         }
@@ -233,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_invalid_word_is_named_with_those_that_are_expected() {
-        assert_eq!(Setting::Mode.invalid("fast"), "invalid mode \"fast\": expected auto, grpc-proxy or tunnel");
+        assert_eq!(Setting::Mode.invalid("fast"), "invalid mode \"fast\": expected auto, grpc-proxy, native or tunnel");
         assert_eq!(Setting::LogFormat.invalid("x"), "invalid log format \"x\": expected text, json or raw");
         assert_eq!(Setting::UseHttpProxy.invalid("x"), "invalid value \"x\": expected true or false");
     }

@@ -87,13 +87,13 @@ fn without_header(answer: &[u8]) -> Vec<u8> {
     rewrite(answer, &Schema(&[(1, Rule::Edit(()))]), &|_| Ok(None)).unwrap()
 }
 
-fn field(number: u32, content: impl Into<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn field(number: u32, content: impl Into<Vec<u8>>) -> Vec<u8> {
     let mut field = Vec::new();
     bytes::encode(number, &content.into(), &mut field);
     field
 }
 
-fn number(number: u32, value: i64) -> Vec<u8> {
+pub(crate) fn number(number: u32, value: i64) -> Vec<u8> {
     let mut field = Vec::new();
     int64::encode(number, &value, &mut field);
     field
@@ -306,7 +306,7 @@ fn contents(field: Field<'_>) -> Vec<Vec<u8>> {
 }
 
 /// The values of a message's fields that are bytes.
-fn values(message: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn values(message: &[u8]) -> Vec<Vec<u8>> {
     let bytes = |field: Field<'_>| match field.value {
         Value::Bytes(bytes) => Some(bytes.to_vec()),
         _ => None,

@@ -180,7 +180,7 @@ const DIRECTORIES: [(&str, &[(&str, &str)]); 4] = [
 struct Site {
     cluster: Cluster,
     ca: String,
-    /// Its common name makes `auto` choose the tunnel.
+    /// Its common name makes `auto` choose native.
     client: Pair,
 }
 
@@ -238,7 +238,7 @@ fn serves(mut command: Command, name: &str) {
     let proxy = Process::start(command.args(["--listen-addr", &addr]).stderr(Stdio::piped()));
     wait_ready(&addr);
     let log = proxy.into_log();
-    assert!(!log.contains("etcdproxy: warning") && log.contains("mode tunnel"), "{name}: {log}");
+    assert!(!log.contains("etcdproxy: warning") && log.contains("mode native"), "{name}: {log}");
 }
 
 /// Asserts what happens, without a cluster.

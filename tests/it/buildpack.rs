@@ -118,14 +118,14 @@ fn supply_prints_its_steps_and_writes_the_etcd_and_the_launcher() {
 }
 
 #[test]
-fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
+fn native_needs_only_the_launcher_and_supply_removes_the_etcd() {
     let staging = Staging::new();
     let cluster = Cluster::start(1);
     assert_eq!(finish(&mut staging.supply("0")).0, 0);
     let mut supply = staging.supply("0");
     supply.env("BP_ETCDPROXY_MODE", "native").env("BP_ETCDPROXY_SIDECAR", "true").env("BP_ETCDPROXY_MEMORY", "16");
     let (code, stdout, _) = finish(&mut supply);
-    assert_eq!((code, stdout.lines().nth(1)), (0, Some("-----> Supplying the tunnel, which needs no etcd")));
+    assert_eq!((code, stdout.lines().nth(1)), (0, Some("-----> Supplying mode native, which needs no etcd")));
     assert!(
         stdout.contains("       The droplet contains no etcd. A command of the manifest that runs etcd"),
         "{stdout}"
@@ -133,7 +133,7 @@ fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
     assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
     assert_eq!(fs::read_link(staging.path("deps/0/bin/etcd")).unwrap(), Path::new("etcdproxy"), "it was a real etcd");
     assert!(!staging.text("deps/0/config.yml").contains("etcd_version"));
-    assert!(staging.text("deps/0/launch.yml").contains(" --mode tunnel --memory 16"));
+    assert!(staging.text("deps/0/launch.yml").contains(" --mode native --memory 16"));
     let addr = unique_addr();
     let args = ["run", "--mode", "native", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
     let _tunnel = Process::start(staging.launcher(&args).stderr(Stdio::null()));
@@ -141,12 +141,12 @@ fn the_tunnel_needs_only_the_launcher_and_supply_removes_the_etcd() {
 }
 
 #[test]
-fn in_a_droplet_without_etcd_auto_is_the_tunnel_and_what_needs_etcd_says_so() {
+fn in_a_droplet_without_etcd_auto_is_native_and_what_needs_etcd_says_so() {
     let staging = Staging::new();
     let cluster = Cluster::start(1);
     assert_eq!(finish(staging.supply("0").env("BP_ETCDPROXY_MODE", "native")).0, 0);
     let (endpoints, addr) = (cluster.endpoints(), unique_addr());
-    let why = "etcdproxy: mode tunnel: this launcher has no etcd\n";
+    let why = "etcdproxy: mode native: this launcher has no etcd\n";
 
     // The sidecar of a manifest, and a task.
     let common = ["--endpoints", &endpoints, "--listen-addr", &addr];
@@ -160,21 +160,17 @@ fn in_a_droplet_without_etcd_auto_is_the_tunnel_and_what_needs_etcd_says_so() {
     assert!(stderr.starts_with(why), "{stderr}");
 
     // What the user asks for, and what the launcher says.
-    let remedy = "a build with etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE=tunnel)";
+    let remedy = "a build with etcd (on Cloud Foundry, stage without BP_ETCDPROXY_MODE)";
     for verb in ["run", "exec"] {
-        for (flag, value, problem) in [
-            ("--mode", "grpc-proxy", "this launcher has no etcd, which mode grpc-proxy needs: use --mode tunnel, or "),
-            (
-                "--namespace",
-                "app/",
-                "this launcher has no etcd, and only etcd's grpc-proxy can put a prefix before keys: remove it, or use ",
-            ),
-        ] {
-            let more: &[&str] = if verb == "exec" { &["--", "true"] } else { &[] };
-            let line = fails_with(78, &mut staging.launcher(&[&[verb, flag, value], &common[..], more].concat()));
-            assert_eq!(line, format!("etcdproxy: error: {flag}: {problem}{remedy}"));
-        }
+        let task: &[&str] = if verb == "exec" { &["--", "true"] } else { &[] };
+        let args = [&[verb, "--mode", "grpc-proxy"], &common[..], task].concat();
+        let line = fails_with(78, &mut staging.launcher(&args));
+        let problem = "this launcher has no etcd, which mode grpc-proxy needs: use --mode native, or ";
+        assert_eq!(line, format!("etcdproxy: error: --mode: {problem}{remedy}"));
     }
+    // A prefix needs no etcd.
+    let args = [&["run", "--dry-run", "--namespace", "app/"], &common[..]].concat();
+    assert!(succeeds(&mut staging.launcher(&args)).contains("\n# puts \"app/\" before every key\n"));
     // The command of a manifest for the buildpack of 2019.
     let mut etcd = command(&staging.path("deps/0/bin/etcd"), ["grpc-proxy", "start", "--endpoints=h:1"]);
     let line = fails_with(78, etcd.env_remove("ETCDPROXY_UNPACK_DIR").env("DEPS_DIR", staging.path("deps")));

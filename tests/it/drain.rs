@@ -104,7 +104,8 @@ fn etcd_is_not_restarted_with_a_setting_that_it_rejects() {
     let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
     let mut command = etcdproxy(["run", "--preflight", "off", "--endpoints", &closed, "--listen-addr", &addr]);
-    let (code, _, stderr) = finish(command.args(["--drain", "1s", "--", "--no-such-flag"]));
+    command.args(["--mode", "grpc-proxy", "--drain", "1s", "--", "--no-such-flag"]);
+    let (code, _, stderr) = finish(&mut command);
     assert_eq!(code, 78, "{stderr}");
     assert_eq!(
         stderr,
@@ -172,7 +173,8 @@ fn sighup_is_ignored_if_it_was_ignored_at_the_start() {
 fn a_normal_start_logs_one_line_and_a_lasting_failure_is_logged_once() {
     let host = unique_host();
     let (closed, addr) = (free_addr(&host), free_addr(&host));
-    let mut proxy = Process::start(run(&closed, &addr, "0s").args(["--preflight", "off"]));
+    let args = ["--mode", "grpc-proxy", "--preflight", "off"]; // auto would say why
+    let mut proxy = Process::start(run(&closed, &addr, "0s").args(args));
     wait_listening(&addr);
     fails_with(69, &mut etcdproxy(["wait", "--timeout", "3s", "--listen-addr", &addr]));
     assert_eq!(proxy.terminate().code(), Some(0));

@@ -565,7 +565,7 @@ fn the_sandbox_allows_what_the_settings_need() {
     fs::write(host.path(ENV), "ETCDPROXY_KEY='-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n'\n").unwrap();
     let output = host.run(&["install"]);
     assert!(
-        output.contains("holds a private key that other users can read") && !output.contains("c2VjcmV0"),
+        output.contains("holds a private key or a password that other users can read") && !output.contains("c2VjcmV0"),
         "{output}"
     );
 }

@@ -71,7 +71,7 @@ fn etcd_listens_on_one_address_of_localhost_and_a_line_says_which() {
     let log = proxy.into_log();
     let line = format!(
         "warning: {addr} means several addresses, and etcd's grpc-proxy listens on one of them, 127.0.0.1:{port}: use \
-         127.0.0.1:{port}, or mode tunnel, which listens on all\n"
+         127.0.0.1:{port}, or mode native, which listens on all\n"
     );
     assert_eq!(log.matches(&line).count(), 1, "{log}");
 }
@@ -129,7 +129,7 @@ async fn applications_reach_the_cluster_through_a_unix_socket() {
     assert_eq!(tunnel.wait().code(), Some(0));
     assert!(!file_of(&addr).exists(), "the socket is removed at the end");
     let log = tunnel.stderr_text();
-    assert!(log.starts_with("etcdproxy: mode tunnel: etcd's grpc-proxy cannot listen on a Unix socket\n"), "{log}");
+    assert!(log.starts_with("etcdproxy: mode native: etcd's grpc-proxy cannot listen on a Unix socket\n"), "{log}");
     let line = fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
     assert!(line.ends_with("is not ready: nothing listens there"), "{line}");
 }
@@ -185,7 +185,7 @@ fn etcds_proxy_cannot_listen_on_a_unix_socket() {
     let line = fails_with(78, &mut run("grpc-proxy", "h:1", "unix:///run/etcd.sock"));
     assert_eq!(
         line,
-        "etcdproxy: error: --listen-addr: etcd's grpc-proxy cannot listen on a Unix socket: use --mode tunnel, or write \
+        "etcdproxy: error: --listen-addr: etcd's grpc-proxy cannot listen on a Unix socket: use --mode native, or write \
          host:port, as in 127.0.0.1:2379"
     );
 }

@@ -414,7 +414,7 @@ fn srv_records_name_the_members() {
         cluster.signal_member(0, Signal::SIGCONT);
     });
     let log = tunnel.into_log();
-    assert!(log.contains("mode tunnel: ") && log.contains("http://m2.test:2379 (127.0.0.12) is up"), "{log}");
+    assert!(log.contains("mode native: ") && log.contains("http://m2.test:2379 (127.0.0.12) is up"), "{log}");
 
     // etcd's own proxy takes them from one look-up, which waits for DNS.
     network.set("_etcd-client._tcp.example.test", SRV, Reply::Error(SERVFAIL));

@@ -490,6 +490,11 @@ impl Cluster {
         Self::begin(&unique_host(), 1, None, flags)
     }
 
+    /// Several members that write to the disk as they do in production.
+    pub(crate) fn start_durable(size: usize) -> Self {
+        Self::begin(&unique_host(), size, None, vec!["--unsafe-no-fsync=false".to_owned()])
+    }
+
     /// One member on each of these hosts; the clients' port is the same on all.
     pub(crate) fn spread(hosts: &[&str], port: u16, tls: Option<Tls>) -> Self {
         let mut cluster = Self::prepare("127.0.0.1", hosts.len(), tls, Vec::new());
@@ -541,7 +546,7 @@ impl Cluster {
             }
         }
         // A disk may be slow, and no test cuts the power.
-        command.args(&self.flags).arg("--unsafe-no-fsync").stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("--unsafe-no-fsync").args(&self.flags).stdout(Stdio::null()).stderr(Stdio::null());
         self.members[n].process = Some(Process::start(&mut command));
     }
 
@@ -579,6 +584,11 @@ impl Cluster {
 
     pub(crate) fn client_addr(&self, n: usize) -> &str {
         &self.members[n].client
+    }
+
+    /// Where a member answers about itself without TLS.
+    pub(crate) fn health_addr(&self, n: usize) -> &str {
+        &self.members[n].health
     }
 
     /// The value of `--endpoints`.

@@ -182,7 +182,7 @@ fn certificates_that_can_never_work_stop_the_start_with_one_line() {
             "ETCDPROXY_KEY: the key does not belong to the certificate of ETCDPROXY_CERT",
         ),
         (Some(&named.cert), Some(&named.key), "has the common name \"app\""),
-        (Some(&named.cert), Some(&named.key), "use --mode tunnel"),
+        (Some(&named.cert), Some(&named.key), "use --mode native"),
         (Some(&expired.cert), Some(&expired.key), "expired on 20"),
     ] {
         let mut command = etcdproxy(["run", "--mode", "grpc-proxy", "--endpoints", "https://127.0.0.1:1"]);

@@ -179,8 +179,8 @@ async fn the_application_is_the_user_named_in_the_client_certificate() {
     assert!(refused.contains("permission denied"), "{refused}");
     let log = app_tunnel.into_log();
     let reason =
-        "etcdproxy: mode tunnel: etcd's grpc-proxy does not accept a client certificate with a common name (\"app\")\n";
-    assert!(log.starts_with(reason) && log.contains("the tunnel (pid "), "{log}");
+        "etcdproxy: mode native: etcd's grpc-proxy does not accept a client certificate with a common name (\"app\")\n";
+    assert!(log.starts_with(reason) && log.contains("the proxy (pid "), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,7 +208,7 @@ async fn watches_outlive_the_tokens_of_a_login() {
     }
     let mut second = client().await.watch_client().watch("k", None).await.unwrap();
     assert!(second.message().await.unwrap().unwrap().created());
-    assert!(tunnel.into_log().contains("mode tunnel: with etcd's grpc-proxy, watches stop"));
+    assert!(tunnel.into_log().contains("mode native: with etcd's grpc-proxy, watches stop"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,9 +202,9 @@ for manifest, unpack, others in itertools.product(
     )(rubyapp)
 
 
-@case("rubyapp, through the tunnel")
-def tunnel(lab):
-    env = {"BP_ETCDPROXY_MODE": "tunnel"}
+@case("rubyapp, through native")
+def native(lab):
+    env = {"BP_ETCDPROXY_MODE": "native"}
     with three_members(lab) as cluster:
         instance = lab.push("rubyapp", cluster.endpoints, **env)
         programs = {path.name: path.is_symlink() for path in instance.deps.glob("*/bin/*")}
@@ -212,7 +212,7 @@ def tunnel(lab):
         instance.start()
         same([instance.get(), instance.get()], VIEWS)
         log = instance.process("etcd-proxy").text()
-        assert "the tunnel (pid " in log, log
+        assert "the proxy (pid " in log, log
         instance.ssh("etcdproxy wait --timeout 10s")
         instance.stop()
         same(instance.process("etcd-proxy").popen.returncode, 0)
@@ -220,7 +220,7 @@ def tunnel(lab):
 
 @case("a droplet without etcd serves the manifest's own etcdproxy run, and a task")
 def without_etcd(lab):
-    env = {"BP_ETCDPROXY_MODE": "tunnel", "BP_ETCDPROXY_SIDECAR": "false"}
+    env = {"BP_ETCDPROXY_MODE": "native", "BP_ETCDPROXY_SIDECAR": "false"}
     with three_members(lab) as cluster:
         own = {"name": "own", "command": "etcdproxy run"}
         instance = lab.push("rubyapp", cluster.endpoints, more_sidecars=[own], **env)
@@ -229,7 +229,7 @@ def without_etcd(lab):
         instance.start()
         same([instance.get(), instance.get()], VIEWS)
         log = instance.process("own").text()
-        assert "mode tunnel: this launcher has no etcd" in log, log
+        assert "mode native: this launcher has no etcd" in log, log
         instance.stop()
         old = instance.launch("old", "etcd grpc-proxy start --endpoints=h:1")
         old.expect_exit(78, seconds=5)

@@ -168,12 +168,11 @@ pub fn encode(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     {
         return encode_integer(block, 0x80, 7, index + 1);
     }
-    match STATIC_TABLE.iter().position(|(known, _)| known.as_bytes() == name) {
-        Some(index) => encode_integer(block, 0, 4, index + 1),
-        None => {
-            block.push(0);
-            encode_text(block, name);
-        }
+    if let Some(index) = STATIC_TABLE.iter().position(|(known, _)| known.as_bytes() == name) {
+        encode_integer(block, 0, 4, index + 1);
+    } else {
+        block.push(0);
+        encode_text(block, name);
     }
     encode_text(block, value);
 }

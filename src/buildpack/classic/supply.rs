@@ -63,7 +63,7 @@ pub(crate) fn supply(
     dirs::ensure(&bin, REMEDY)?;
     let without_etcd = options.mode.filter(|mode| !mode.capabilities().runs_etcd);
     let programs = if let Some(mode) = without_etcd {
-        writeln!(out, "-----> Supplying the {mode}, which needs no etcd")?;
+        writeln!(out, "-----> Supplying mode {mode}, which needs no etcd")?;
         for name in PROGRAM_NAMES {
             let _ = fs::remove_file(bin.join(name)); // of an earlier supply
         }

@@ -53,9 +53,12 @@ pub(in crate::install) fn problems(layout: &Layout, needs: &Needs) -> Vec<String
     let missing = needs.files.iter().filter(|(_, file)| layout.is_live() && !file.exists());
     let mut problems: Vec<String> =
         missing.map(|(setting, file)| format!("{}: {} does not exist", setting.variable(), file.display())).collect();
-    if needs.holds_key && fs::metadata(layout.real_target(&layout.config())).is_ok_and(|meta| meta.mode() & 0o044 != 0)
+    if needs.holds_secret
+        && fs::metadata(layout.real_target(&layout.config())).is_ok_and(|meta| meta.mode() & 0o044 != 0)
     {
-        problems.push(format!("{shown} holds a private key that other users can read: run chmod 600 {shown}"));
+        problems.push(format!(
+            "{shown} holds a private key or a password that other users can read: run chmod 600 {shown}"
+        ));
     }
     if !needs.configured {
         problems.push(format!("the service does not start until ETCDPROXY_ENDPOINTS is set in {shown}"));

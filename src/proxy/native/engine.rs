@@ -60,7 +60,7 @@ pub(super) enum Command {
     /// A client has connected, and has sent these bytes.
     Client { socket: Socket, first: Vec<u8>, permit: Box<dyn Send> },
     /// New calls go to this member. The connection is the pilot's `number`.
-    Use(Link),
+    Use(Box<Link>),
     /// The member of this connection hangs, or is gone.
     Cut(u64),
     /// The token for calls without one; `None` when the cluster wants none, or why nobody can log in.
@@ -159,6 +159,7 @@ struct Login {
 }
 
 /// See the module.
+#[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(super) struct Engine {
     poll: Poll,
     commands: Receiver<Command>,
@@ -293,12 +294,12 @@ impl Engine {
                     self.take(key, &first);
                     self.read(key, false);
                 }
-                Command::Use(link) => self.use_link(link),
+                Command::Use(link) => self.use_link(*link),
                 Command::Cut(number) => {
                     let of_number = |peer: &Peer| matches!(&peer.side, Side::Member(up) if up.number == number);
                     let found = self.peers.iter().find(|(_, peer)| of_number(peer)).map(|(key, _)| key);
                     if let Some(key) = found {
-                        self.remove(key, "the member does not answer");
+                        self.remove(key, "etcdproxy: the member does not answer");
                     }
                 }
                 Command::Token(token) => self.take_token(token),
@@ -382,7 +383,7 @@ impl Engine {
                     more = is_more || until_end;
                 }
                 Received::Nothing => {}
-                Received::End => self.remove(key, "the member has closed the connection"),
+                Received::End => self.remove(key, "etcdproxy: the member has closed the connection"),
             }
             self.buffer = buffer;
             if !more {
@@ -396,7 +397,9 @@ impl Engine {
     fn take(&mut self, key: PeerKey, bytes: &[u8]) {
         let mut input = bytes;
         let second = u32::try_from(self.now.duration_since(self.start).as_secs()).unwrap_or(u32::MAX);
+        let mut had_settings = true;
         if let Some(peer) = self.peers.get_mut(key) {
+            had_settings = peer.wire.http2.has_settings();
             peer.wire.http2.set_clock(second);
         }
         self.mark(key);
@@ -408,6 +411,7 @@ impl Engine {
                     }
                 }
                 Ok(None) => {
+                    self.may_go |= !had_settings && peer.wire.http2.has_settings();
                     peer.wire.rest.clear();
                     if input.is_empty() {
                         peer.wire.rest = Vec::new();
@@ -430,7 +434,7 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(key) {
             let _ = peer.wire.send();
         }
-        self.remove(key, "the member broke HTTP/2");
+        self.remove(key, "etcdproxy: the member broke HTTP/2");
     }
 
     fn event(&mut self, key: PeerKey, event: Event<'_>) -> Result<(), etcdproxy_http2::Error> {
@@ -456,10 +460,7 @@ impl Engine {
             Event::Data { tag, bytes, end, .. } if is_client => self.request_data(call(tag), bytes, end),
             Event::Data { tag, bytes, end, .. } => self.answer_data(call(tag), bytes, end),
             Event::Reset { tag, .. } if is_client => self.canceled(call(tag)),
-            Event::Reset { tag, code, .. } => {
-                let is_seen = code != Code::REFUSED_STREAM;
-                self.lost_by_member(call(tag), is_seen, "the member has given up the call");
-            }
+            Event::Reset { tag, code, .. } => self.reset_by_member(call(tag), code),
             Event::GoAway { last, .. } => {
                 if !is_client {
                     self.goes(key, last);
@@ -579,7 +580,8 @@ impl Engine {
         let Some(current) = self.current else { return false };
         let Some(peer) = self.peers.get_mut(current) else { return false };
         let Side::Member(upstream) = &peer.side else { return false };
-        if peer.wire.http2.output().len() > UNWRITTEN {
+        // Before that, the member may be one that dies or hangs: what it was sent would be lost, or must not be repeated.
+        if !peer.wire.http2.has_settings() || peer.wire.http2.output().len() > UNWRITTEN {
             return false;
         }
         let Some(stream) = peer.wire.http2.open(key.data().as_ffi()) else {
@@ -630,12 +632,12 @@ impl Engine {
         }
         if call.shape == Shape::Unary && !end {
             if call.is_answered || call.held.replace(answer).is_some() {
-                return self.refuse(key, (status::INTERNAL, "the member has sent headers twice"));
+                return self.refuse(key, (status::INTERNAL, "etcdproxy: the member has sent headers twice".to_owned()));
             }
             return self.count_call(key);
         }
         if !end && call.is_answered {
-            return self.refuse(key, (status::INTERNAL, "the member has sent headers twice"));
+            return self.refuse(key, (status::INTERNAL, "etcdproxy: the member has sent headers twice".to_owned()));
         }
         if end && !call.is_answered && answer.status.is_some_and(|status| status != 0) && self.repeats(key, &answer) {
             return;
@@ -688,7 +690,7 @@ impl Engine {
                     if call.request.has_token {
                         self.waiting.push_back(key);
                     } else {
-                        self.fail(key, status::UNAUTHENTICATED, &why);
+                        self.fail(key, status::UNAUTHENTICATED, &format!("etcdproxy: {why}"));
                     }
                 }
             }
@@ -753,19 +755,37 @@ impl Engine {
         self.fail(key, status::UNAVAILABLE, why);
     }
 
+    /// The member gives the call up. gRPC has a status for each code of HTTP/2, so the client gets the same code.
+    fn reset_by_member(&mut self, key: CallKey, code: Code) {
+        let Some(call) = self.calls.get(key) else { return };
+        if call.can_be_repeated(code == Code::REFUSED_STREAM) {
+            self.lost_by_member(key, code != Code::REFUSED_STREAM, "");
+        } else if code == Code::REFUSED_STREAM {
+            self.fail(key, status::UNAVAILABLE, "etcdproxy: the member refuses the call");
+        } else if call.deadline().is_some_and(|deadline| deadline <= self.now) {
+            // etcd may do that instead of an answer.
+            self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: the member gave the call up when its time was over");
+        } else {
+            let client = call.client;
+            self.calls.remove(key);
+            self.with(client.peer, |http2| http2.reset(client.stream, code));
+            self.finish_if_drained(client.peer);
+        }
+    }
+
     /// Ends a call that must not go on.
     fn refuse(&mut self, key: CallKey, (status, why): Refused) {
         if let Some(member) = self.calls.get(key).and_then(|call| call.member) {
             self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
             self.end_if_unused(member.peer);
         }
-        self.fail(key, status, why);
+        self.fail(key, status, &why);
     }
 
     /// Ends a call that no member answers.
     fn fail(&mut self, key: CallKey, status: u32, why: &str) {
         let Some(call) = self.end_call(key) else { return };
-        let answer = Answer::error(status, &format!("etcdproxy: {why}"), call.is_answered);
+        let answer = Answer::error(status, why, call.is_answered);
         self.send_headers(call.client, &answer.block, true);
         self.finish_if_drained(call.client.peer);
     }
@@ -774,7 +794,7 @@ impl Engine {
     fn goes(&mut self, key: PeerKey, last: u32) {
         self.leave(key);
         for (_, tag) in self.with(key, |http2| http2.take_streams(last)).unwrap_or_default() {
-            self.lost_by_member(CallKey::from(KeyData::from_ffi(tag)), false, "the member shuts down");
+            self.lost_by_member(CallKey::from(KeyData::from_ffi(tag)), false, "etcdproxy: the member shuts down");
         }
     }
 
@@ -850,9 +870,9 @@ impl Engine {
         for key in std::mem::take(&mut self.waiting) {
             let Some(call) = self.calls.get(key) else { continue };
             if call.deadline().is_some_and(|deadline| deadline <= now) {
-                self.fail(key, status::DEADLINE_EXCEEDED, "no member can be reached");
+                self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: no member can be reached");
             } else if now.duration_since(call.began) >= WAIT {
-                self.fail(key, status::UNAVAILABLE, "no member can be reached");
+                self.fail(key, status::UNAVAILABLE, "etcdproxy: no member can be reached");
             } else {
                 self.waiting.push_back(key);
             }
@@ -886,7 +906,7 @@ impl Engine {
                 self.count_peer(key);
                 self.release(&sent, key);
             } else {
-                self.remove(key, "the member has closed the connection");
+                self.remove(key, "etcdproxy: the member has closed the connection");
             }
         }
     }
@@ -941,7 +961,7 @@ impl Engine {
         }
         // What was sent is kept only for another attempt.
         let sent = self.calls.iter().filter(|(_, call)| call.member.is_some() && call.counted > 0);
-        for key in Vec::from_iter(sent.map(|(key, _)| key)) {
+        for key in sent.map(|(key, _)| key).collect::<Vec<_>>() {
             self.calls[key].forget();
             self.count_call(key);
         }

@@ -17,9 +17,9 @@ const LONGEST_REMEMBERED: usize = 2048;
 
 /// gRPC's status codes.
 pub(super) mod status {
-    pub(crate) const INVALID_ARGUMENT: u32 = 3;
     pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
     pub(crate) const PERMISSION_DENIED: u32 = 7;
+    pub(crate) const UNIMPLEMENTED: u32 = 12;
     pub(crate) const INTERNAL: u32 = 13;
     pub(crate) const UNAVAILABLE: u32 = 14;
     pub(crate) const UNAUTHENTICATED: u32 = 16;
@@ -57,8 +57,8 @@ impl Request {
         }
         let is_grpc = value(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
         let refused = match value(b":method") {
-            Some(b"POST") if is_grpc && path.starts_with(b"/") => None,
-            Some(b"POST") => Some("415"),
+            _ if !is_grpc => Some("415"),
+            Some(b"POST") if path.starts_with(b"/") => None,
             _ => Some("405"),
         };
         let is_compressed = value(b"grpc-encoding").is_some_and(|encoding| encoding != b"identity");
@@ -222,7 +222,7 @@ mod tests {
     fn how_long_a_client_waits() {
         for (text, expected) in [
             (&b"5S"[..], Some(Duration::from_secs(5))),
-            (b"99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            (b"99999999H", Some(Duration::from_hours(99_999_999))),
             (b"4998123u", Some(Duration::from_micros(4_998_123))),
             (b"10m", Some(Duration::from_millis(10))),
             (b"123456789S", None),

@@ -1,12 +1,12 @@
 //! Logs in, so that the application need not.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::Handle;
 use super::engine::Command;
+use super::handle::Handle;
 use crate::net::{Deadline, Dialer, LoginError};
 use crate::os::log::Throttle;
 use crate::proxy::members::Members;
@@ -16,7 +16,7 @@ use crate::settings::{Login, Prefer};
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause after no member gave a token.
 const PAUSE: Duration = Duration::from_millis(200);
-/// A wrong password is not tried more often.
+/// A wrong password is not tried more often: until then, calls get the last answer.
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Gets tokens for one user.
@@ -26,28 +26,43 @@ pub(super) struct Clerk {
     pub dialer: Arc<Dialer>,
     pub engine: Handle,
     pub warnings: Throttle,
+    /// When the cluster refused the password, and what we say about it.
+    pub refused: Mutex<Option<(Instant, String)>>,
 }
 
 impl Clerk {
     /// Gets a token and gives it to the engine, as long as it takes.
     pub(super) async fn get_token(&self) {
-        let token = loop {
+        let is_recent = |refused: &(Instant, String)| refused.0.elapsed() < REFUSED_PAUSE;
+        let refused = self.refused().clone().filter(is_recent);
+        let token = match refused {
+            Some((_, why)) => Err(why),
+            None => self.log_in().await,
+        };
+        if let Ok(token) = &token {
+            self.engine.remember_token(token.as_deref());
+        }
+        self.engine.send(Command::Token(token));
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn log_in(&self) -> Result<Option<String>, String> {
+        loop {
             match self.try_members().await {
-                Some(Ok(token)) => break Ok(token),
+                Some(Ok(token)) => {
+                    *self.refused() = None;
+                    return Ok(token);
+                }
                 Some(Err(why)) => {
                     self.warnings.warn(format_args!("{why}"));
-                    break Err(why);
+                    *self.refused() = Some((Instant::now(), why.clone()));
+                    return Err(why);
                 }
                 None => sleep(PAUSE).await,
             }
-        };
-        let is_refused = token.is_err();
-        if let Ok(token) = &token {
-            self.engine.token.send_replace(Some(token.clone().unwrap_or_default()));
-        }
-        self.engine.send(Command::Token(token));
-        if is_refused {
-            sleep(REFUSED_PAUSE).await;
         }
     }
 

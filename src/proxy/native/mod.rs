@@ -2,11 +2,13 @@
 //!
 //! - [`engine`]: carries the calls, in a thread of its own
 //! - [`pilot`]: chooses the member, in the event loop that also probes
-//! - [`call`], [`head`], [`peer`]: a call, the header blocks, a connection
+//! - [`login`]: gets tokens; [`translate`]: changes keys and lists of members; [`gateway`]: requests of HTTP/1.1
+//! - [`call`], [`head`], [`peer`], [`handle`]: a call, the header blocks, a connection, the way to the engine
 
 mod call;
 mod engine;
 pub(super) mod gateway;
+mod handle;
 mod head;
 mod login;
 mod peer;
@@ -15,66 +17,20 @@ mod translate;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use mio::{Poll, Waker};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::watch;
 
 use engine::{Command, Engine, Notice, WAKER};
-use peer::Socket;
+pub(super) use handle::Handle;
 use translate::Rules;
 
-use super::listener::Client;
 use super::members::Members;
 use crate::api::namespace::Namespace;
 use crate::net::Dialer;
 use crate::settings::{ListenAddr, Settings};
-
-/// Tells the engine what to do.
-#[derive(Clone)]
-pub(super) struct Handle {
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-    /// The last token, for requests that the engine does not carry.
-    token: Arc<watch::Sender<Option<String>>>,
-}
-
-impl Handle {
-    fn send(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// Serves a client of HTTP/2 that has sent these bytes. `permit` is dropped when it leaves.
-    pub(super) fn serve(&self, client: Client, first: Vec<u8>, permit: Box<dyn Send>) {
-        let socket = match client {
-            Client::Tcp(stream) => stream.into_std().map(Socket::from),
-            Client::Unix(stream) => stream.into_std().map(Socket::from),
-        };
-        if let Ok(socket) = socket {
-            self.send(Command::Client { socket, first, permit });
-        }
-    }
-
-    /// The last token, for requests that the engine does not carry; empty when the cluster wants none. Asks for one if
-    /// there is none, or if it is `bad`.
-    pub(super) async fn token(&self, bad: Option<&str>) -> Option<String> {
-        let is_good = |token: &Option<String>| token.as_deref().is_some_and(|token| Some(token) != bad);
-        let mut tokens = self.token.subscribe();
-        if !is_good(&tokens.borrow()) {
-            self.send(Command::NeedToken);
-        }
-        tokens.wait_for(is_good).await.ok()?.clone()
-    }
-
-    /// Asks the clients to leave.
-    pub(super) fn drain(&self) {
-        self.send(Command::Drain);
-    }
-}
 
 /// A running engine.
 pub(super) struct Native {
@@ -94,14 +50,14 @@ impl Native {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (commands, orders) = mpsc::channel();
-        let (notices, noticed) = unbounded_channel();
+        let (notices, heard) = unbounded_channel();
         let thread = thread::Builder::new().name("calls".to_owned()).spawn(move || {
             if let Err(err) = Engine::new(poll, orders, notices, rules, logs_in).run() {
                 log::error!("cannot wait for events: {err}");
                 std::process::abort();
             }
         })?;
-        Ok((Self { handle: Handle { commands, waker, token: Arc::default() }, thread: Some(thread) }, Notices(noticed)))
+        Ok((Self { handle: Handle::new(commands, waker), thread: Some(thread) }, Notices(heard)))
     }
 }
 

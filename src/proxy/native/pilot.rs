@@ -1,7 +1,7 @@
 //! Chooses the member that serves new calls, and connects to it.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
@@ -9,8 +9,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Handle;
 use super::engine::{Command, Link, Notice};
+use super::handle::Handle;
 use super::login::Clerk;
 use super::peer::Socket;
 use crate::net::{Connected, Deadline, DialError, Dialer, Protocol};
@@ -58,7 +58,7 @@ pub(super) async fn run(
 ) {
     let clerk = settings.login.clone().map(|login| {
         let (members, dialer, engine) = (Arc::clone(&members), Arc::clone(&dialer), engine.clone());
-        Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default() })
+        Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default(), refused: Mutex::default() })
     });
     let mut pilot = Pilot {
         members,
@@ -144,7 +144,7 @@ impl Pilot {
                 order[..=better].rotate_right(1);
             }
         }
-        let tried = if self.current.is_none() { order } else { Vec::from_iter(self.better(&order)) };
+        let tried = if self.current.is_none() { order } else { self.better(&order).into_iter().collect() };
         if tried.is_empty() {
             return;
         }
@@ -186,7 +186,7 @@ impl Pilot {
         let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
         self.watch(&current);
         let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority };
-        self.engine.send(Command::Use(link));
+        self.engine.send(Command::Use(Box::new(link)));
         self.current = Some(current);
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::api::member_list::replace_client_urls;
 use crate::api::methods::{Method, Namespaced};
 use crate::api::namespace::{Key, Namespace};
-use crate::api::wire::{Error, Schema};
+use crate::api::wire::{Error, Malformed, Schema};
 
 use super::head::{Request, status};
 
@@ -26,10 +26,16 @@ pub(super) struct Rules {
 }
 
 /// Why a call is not forwarded, or not any further: gRPC's status, and a message for the client.
-pub(super) type Refused = (u32, &'static str);
+pub(super) type Refused = (u32, String);
 
-const MALFORMED: Refused = (status::INVALID_ARGUMENT, "a message of the request is not what etcd's API says");
-const UNREADABLE: Refused = (status::INTERNAL, "the member's answer cannot be read");
+fn beyond() -> Refused {
+    (status::PERMISSION_DENIED, "etcdproxy: this call reaches beyond the namespace".to_owned())
+}
+
+/// As etcd says it, where etcd says it.
+fn refused(err: Error) -> Refused {
+    (err.status(), err.to_string())
+}
 
 /// What is changed in the messages of one call.
 pub(super) struct Translation {
@@ -53,27 +59,20 @@ impl Translation {
         let (mut keys, mut must_only_read) = (None, None);
         if rules.namespace.is_some() {
             match request.method.map(|method| (method, method.namespaced)) {
-                Some((_, Namespaced::Pass)) => {}
                 Some((_, Namespaced::Rewrite { request, answer })) => keys = Some((request, answer)),
-                Some((method, Namespaced::PassIfReadOnly)) if !rules.is_admin => must_only_read = Some(method),
-                Some((_, Namespaced::PassIfReadOnly)) => {}
-                Some((_, Namespaced::Refuse)) | None if rules.is_admin => {}
-                Some((_, Namespaced::Refuse)) => {
-                    return Err((status::PERMISSION_DENIED, "this call reaches beyond the namespace"));
-                }
-                None => {
-                    return Err((status::PERMISSION_DENIED, "this method is not known, so it may leave the namespace"));
-                }
+                Some((_, Namespaced::Pass)) => {}
+                _ if rules.is_admin => {}
+                Some((method, Namespaced::PassIfReadOnly)) => must_only_read = Some(method),
+                Some((_, Namespaced::Refuse)) | None => return Err(beyond()),
             }
         }
-        if keys.is_none() && must_only_read.is_none() && !lists_members {
+        let is_bound = keys.is_some() || must_only_read.is_some();
+        if !is_bound && (!lists_members || request.is_compressed) {
             return Ok(None);
         }
         if request.is_compressed {
-            return Err((
-                status::INVALID_ARGUMENT,
-                "compressed messages cannot be changed: send them without compression",
-            ));
+            let why = "etcdproxy: compressed messages cannot be changed: send them without compression";
+            return Err((status::UNIMPLEMENTED, why.to_owned()));
         }
         let rules = Rc::clone(rules);
         Ok(Some(Box::new(Self { rules, keys, must_only_read, lists_members, request: Vec::new(), answer: Vec::new() })))
@@ -82,17 +81,12 @@ impl Translation {
     /// What the member gets for these bytes of the request.
     pub(super) fn request(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refused> {
         let (rules, keys, must_only_read) = (&self.rules, self.keys, self.must_only_read);
-        messages(&mut self.request, bytes, MALFORMED, |message| {
+        messages(&mut self.request, bytes, |message| {
             if must_only_read.is_some_and(|method| !method.is_read_only(message)) {
-                return Err((status::PERMISSION_DENIED, "this call reaches beyond the namespace"));
+                return Err(beyond());
             }
             match (&rules.namespace, keys) {
-                (Some(namespace), Some((schema, _))) => {
-                    namespace.put_on(schema, message).map(Some).map_err(|err| match err {
-                        Error::EmptyKey => (status::INVALID_ARGUMENT, "etcdserver: key is not provided"),
-                        _ => MALFORMED,
-                    })
-                }
+                (Some(namespace), Some((schema, _))) => namespace.put_on(schema, message).map(Some).map_err(refused),
                 _ => Ok(None),
             }
         })
@@ -101,13 +95,13 @@ impl Translation {
     /// What the client gets for these bytes of the answer.
     pub(super) fn answer(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refused> {
         let (rules, keys, lists_members) = (&self.rules, self.keys, self.lists_members);
-        messages(&mut self.answer, bytes, UNREADABLE, |message| {
+        messages(&mut self.answer, bytes, |message| {
             let changed = match (&rules.namespace, keys, &rules.member_url) {
                 (Some(namespace), Some((_, schema)), _) => namespace.take_off(schema, message),
                 (_, _, Some(url)) if lists_members => replace_client_urls(message, url),
                 _ => return Ok(None),
             };
-            changed.map(Some).map_err(|_| UNREADABLE)
+            changed.map(Some).map_err(refused)
         })
     }
 
@@ -126,7 +120,6 @@ impl Translation {
 fn messages(
     rest: &mut Vec<u8>,
     bytes: &[u8],
-    bad: Refused,
     mut change: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, Refused>,
 ) -> Result<Vec<u8>, Refused> {
     rest.extend_from_slice(bytes);
@@ -135,14 +128,14 @@ fn messages(
     while let Some((&[flag, a, b, c, d], after)) = left.split_first_chunk::<PREFIX>() {
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         if length > LONGEST || flag != 0 {
-            return Err(bad);
+            return Err(refused(Malformed.into()));
         }
         let Some(message) = after.get(..length) else { break };
         left = &after[length..];
         let changed = change(message)?;
         let message = changed.as_deref().unwrap_or(message);
         out.push(0);
-        out.extend(u32::try_from(message.len()).map_err(|_| bad)?.to_be_bytes());
+        out.extend(u32::try_from(message.len()).map_err(|_| refused(Error::TooLarge))?.to_be_bytes());
         out.extend_from_slice(message);
     }
     let used = rest.len() - left.len();
@@ -159,6 +152,28 @@ mod tests {
 
     use super::*;
 
+    /// A client that compresses everything must not lose a call that etcd answers.
+    #[test]
+    fn a_compressed_call_is_refused_only_within_a_namespace() {
+        let path = b"/etcdserverpb.Cluster/MemberList";
+        let request = |is_compressed| Request {
+            method: Method::find(path),
+            first: Vec::new(),
+            rest: Vec::new(),
+            timeout: None,
+            has_token: false,
+            is_compressed,
+            refused: None,
+        };
+        let rules = Rc::new(Rules { member_url: Some("http://127.0.0.1:2379".to_owned()), ..Rules::default() });
+        assert!(matches!(Translation::of(&rules, &request(false)), Ok(Some(_))));
+        assert!(matches!(Translation::of(&rules, &request(true)), Ok(None)));
+        let put = Request { method: Method::find(b"/etcdserverpb.KV/Put"), ..request(true) };
+        assert!(matches!(Translation::of(&rules, &put), Ok(None)));
+        let rules = Rc::new(Rules { namespace: Some(Namespace::new("app/")), ..Rules::default() });
+        assert!(matches!(Translation::of(&rules, &put), Err((status::UNIMPLEMENTED, _))));
+    }
+
     proptest! {
         /// However the bytes of messages are split, the same messages come out.
         #[test]
@@ -169,7 +184,7 @@ mod tests {
                 .collect();
             let (mut rest, mut out, mut seen) = (Vec::new(), Vec::new(), Vec::new());
             for piece in bytes.chunks(piece) {
-                let changed = messages(&mut rest, piece, MALFORMED, |message| {
+                let changed = messages(&mut rest, piece, |message| {
                     seen.push(message.to_vec());
                     Ok(None)
                 });
@@ -180,7 +195,7 @@ mod tests {
 
         #[test]
         fn no_bytes_cause_a_panic(bytes: Vec<u8>) {
-            let _ = messages(&mut Vec::new(), &bytes, MALFORMED, |_| Ok(None));
+            let _ = messages(&mut Vec::new(), &bytes, |_| Ok(None));
         }
     }
 }

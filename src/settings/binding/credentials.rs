@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
+use std::ops::Range;
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::names::{self, GROUPS, Role, TLS_GROUPS};
@@ -26,7 +28,7 @@ pub(in crate::settings) struct Content {
     /// The settings that it has: each with the name of its entry and its value. The endpoints are separated by commas,
     /// and have no user names, passwords and paths.
     pub settings: Vec<(Setting, String, String)>,
-    /// Whether clients log in with a user name and a password.
+    /// Whether there is a password to log in with, with or without a user.
     pub has_password: bool,
     /// What was not understood: names only, one line.
     pub warning: Option<String>,
@@ -55,6 +57,24 @@ struct Entry<'a> {
     /// Whether the name is that of a member, a certificate or a key.
     telling: bool,
     value: &'a Value,
+}
+
+impl Content {
+    /// Adds the user and the password of the members, which are at `path`, as far as no entry has them.
+    fn add_login(&mut self, path: &str, listed: &[Member]) {
+        let has = |setting| self.settings.iter().any(|(it, ..)| *it == setting);
+        let (has_user, has_password) = (has(Setting::Username), has(Setting::Password));
+        if has_password && has_user {
+            return;
+        }
+        let Some((user, password)) = listed.iter().find_map(Member::login) else { return };
+        if !has_password {
+            // The password belongs to its own user.
+            self.settings.retain(|(setting, ..)| *setting != Setting::Username);
+            self.settings.push((Setting::Password, path.to_owned(), password));
+        }
+        self.settings.push((Setting::Username, path.to_owned(), user));
+    }
 }
 
 impl Binding {
@@ -87,6 +107,7 @@ impl Binding {
         let by_srv = content.settings.iter().any(|(setting, ..)| *setting == Setting::DiscoverySrv);
         let (path, listed) = entries.members();
         content.has_password |= listed.iter().any(|member| member.text.contains('@'));
+        content.add_login(&path, &listed);
         let unresolved = entries.has(Role::Reference);
         let unknown = entries.unknown();
         let unknown = if unknown.is_empty() { None } else { Some(shown(&unknown)) };
@@ -173,7 +194,12 @@ impl<'a> Entries<'a> {
 
     /// The first text with this role: its place and itself.
     fn take(&mut self, role: Role) -> Option<(String, String)> {
-        let texts = self.with(role).into_iter().filter_map(|index| Some((index, text(self.all[index].value)?)));
+        let read = match role {
+            Role::Setting(Setting::Username) => username,
+            Role::Setting(Setting::Password) => scalar,
+            _ => text,
+        };
+        let texts = self.with(role).into_iter().filter_map(|index| Some((index, read(self.all[index].value)?)));
         let texts: Vec<(usize, String)> = texts.collect();
         let (first, taken) = texts.first()?;
         // Others do not matter if they say the same.
@@ -190,6 +216,8 @@ impl<'a> Entries<'a> {
             Setting::Cert,
             Setting::Key,
             Setting::ServerName,
+            Setting::Username,
+            Setting::Password,
             Setting::Namespace,
             Setting::DiscoverySrv,
         ] {
@@ -208,7 +236,8 @@ impl<'a> Entries<'a> {
             let found = self.take(Role::Certificates);
             settings.extend(found.map(|(path, text)| (setting, path, text)));
         }
-        let has_password = self.with(Role::Password).into_iter().any(|index| !self.all[index].value.is_null());
+        let passwords = self.with(Role::Setting(Setting::Password));
+        let has_password = passwords.into_iter().any(|index| !self.all[index].value.is_null());
         Content { settings, has_password, warning: None }
     }
 
@@ -262,8 +291,10 @@ impl<'a> Entries<'a> {
     fn unknown(&self) -> Vec<&str> {
         let is_telling = |entry: &Entry<'_>| match entry.role {
             Some((Role::Members | Role::Certificates, _)) => true,
-            // The prefix counts only if the user opts in.
-            Some((Role::Setting(setting), _)) => setting != Setting::Namespace,
+            // The prefix counts only if the user opts in, and several users are common.
+            Some((Role::Setting(setting), _)) => {
+                ![Setting::Namespace, Setting::Username, Setting::Password].contains(&setting)
+            }
             Some(_) => false,
             None => entry.telling,
         };
@@ -351,6 +382,16 @@ fn port(value: &Value) -> Option<String> {
     if value.is_number() { Some(value.to_string()) } else { text(value) }
 }
 
+/// A text, or a number that was meant as one.
+fn scalar(value: &Value) -> Option<String> {
+    if value.is_array() { None } else { port(value) }
+}
+
+/// The name of a user. An address is none, and may contain a password.
+fn username(value: &Value) -> Option<String> {
+    scalar(value).filter(|name| !name.contains("://"))
+}
+
 /// A member as it is written.
 #[derive(Debug, Clone, PartialEq)]
 struct Member {
@@ -383,6 +424,18 @@ impl Member {
         }
     }
 
+    /// The user name and the password before the host, percent-decoded (RFC 3986, section 3.2.1).
+    fn login(&self) -> Option<(String, String)> {
+        if self.text.starts_with("unix:") {
+            return None;
+        }
+        let (_, rest) = self.text.split_once("://").unwrap_or(("", &self.text));
+        let (user, password) = rest.rsplit_once('@')?.0.split_once(':')?;
+        let decoded = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+        let (user, password) = (decoded(user)?, decoded(password)?);
+        (!user.is_empty() && !password.is_empty()).then_some((user, password))
+    }
+
     /// The address without its scheme.
     fn host(&self) -> String {
         let address = self.address();
@@ -394,7 +447,7 @@ impl Member {
 fn list(value: &Value, members: &mut Vec<Member>) {
     match value {
         Value::String(text) => {
-            members.extend(join_passwords(&endpoint::split(text)).into_iter().map(|text| Member { text, port: None }));
+            members.extend(join_passwords(text).into_iter().map(|text| Member { text, port: None }));
         }
         Value::Array(all) => all.iter().for_each(|value| list(value, members)),
         Value::Object(object) => {
@@ -422,22 +475,24 @@ fn list(value: &Value, members: &mut Vec<Member>) {
     }
 }
 
-/// Joins what was split within a password: errors would show parts of the password as host names.
-fn join_passwords(parts: &[&str]) -> Vec<String> {
-    let mut endpoints: Vec<String> = Vec::new();
-    for part in parts {
-        let mut endpoint = (*part).to_owned();
+/// The parts of a list. Joins what was split within a password: errors would show parts of the password as host names.
+fn join_passwords(list: &str) -> Vec<String> {
+    // Of each, where it begins and ends in the list.
+    let mut endpoints: Vec<Range<usize>> = Vec::new();
+    for part in endpoint::split(list) {
+        let start = part.as_ptr().addr() - list.as_ptr().addr(); // a part of the list
+        let mut endpoint = start..start + part.len();
         // The text before an @ began at the last scheme, or at the beginning.
-        while let Some((before, _)) = endpoint.split_once('@')
+        while let Some((before, _)) = list[endpoint.clone()].split_once('@')
             && !before.contains("://")
             && !before.starts_with("unix:")
-            && let Some(before) = endpoints.pop_if(|before| !before.starts_with("unix:"))
+            && let Some(before) = endpoints.pop_if(|before| !list[before.clone()].starts_with("unix:"))
         {
-            endpoint = format!("{before},{endpoint}");
+            endpoint.start = before.start;
         }
         endpoints.push(endpoint);
     }
-    endpoints
+    endpoints.into_iter().map(|endpoint| list[endpoint].to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -563,7 +618,7 @@ mod tests {
                         assert_eq!(entries(&nested), found(format!("{group}.{name}")), "{nested}");
                     }
                     let below = format!("{{\"TLS\":{object}}}");
-                    let is_about_tls = setting != Setting::Namespace;
+                    let is_about_tls = ![Setting::Namespace, Setting::Username, Setting::Password].contains(&setting);
                     assert_eq!(entries(&below), if is_about_tls { found(format!("TLS.{name}")) } else { vec![] });
                 }
             }
@@ -632,6 +687,39 @@ mod tests {
         );
         let warning = binding(r#"{"credhub-ref":"/s3cret"}"#).content(false).unwrap().warning;
         assert!(warning.unwrap().contains("are in CredHub"));
+    }
+
+    #[test]
+    fn users_and_their_passwords() {
+        let login = |credentials: &str| {
+            let settings = binding(credentials).content(false).unwrap().settings;
+            let get = |setting| settings.iter().find(|(it, ..)| *it == setting).map(|(.., text)| text.clone());
+            (get(Setting::Username), get(Setting::Password))
+        };
+        for (credentials, user, password) in [
+            (r#"{"username":"u","password":"p"}"#, Some("u"), Some("p")),
+            (r#"{"User":"u","PASSWD":"p"}"#, Some("u"), Some("p")),
+            (r#"{"username":"u","password":1234}"#, Some("u"), Some("1234")),
+            (r#"{"connection":{"grpc":{"authentication":{"username":"u","password":"p"}}}}"#, Some("u"), Some("p")),
+            (r#"{"uri":"https://u:p%40%3A%2F@h:1"}"#, Some("u"), Some("p@:/")),
+            (r#"{"uri":"etcd://root:a:b@h:1,i:1"}"#, Some("root"), Some("a:b")),
+            (r#"{"uri":"u:p@h:1"}"#, Some("u"), Some("p")),
+            (r#"{"uri":"https://u:s3,c;r et@h:1"}"#, Some("u"), Some("s3,c;r et")),
+            (r#"{"hosts":["h:1",{"url":"https://u:p@i:1"}]}"#, Some("u"), Some("p")),
+            // Entries first, and never the password of another user.
+            (r#"{"username":"u","password":"p","uri":"https://v:q@h:1"}"#, Some("u"), Some("p")),
+            (r#"{"username":"u","uri":"https://v:q@h:1"}"#, Some("v"), Some("q")),
+            (r#"{"password":"p","uri":"https://v:q@h:1"}"#, Some("v"), Some("p")),
+            (r#"{"password":"p"}"#, None, Some("p")),
+            (r#"{"uri":"https://u@h:1"}"#, None, None),
+            (r#"{"uri":"https://u:@h:1"}"#, None, None),
+            (r#"{"uri":"https://u:%ff@h:1"}"#, None, None),
+            (r#"{"uri":"unix:///run/u:p@h"}"#, None, None),
+            (r#"{"username":"https://u:p@h","password":["p"]}"#, None, None),
+            (r#"{"admin":{"username":"u","password":"p"}}"#, None, None),
+        ] {
+            assert_eq!(login(credentials), (user.map(str::to_owned), password.map(str::to_owned)), "{credentials}");
+        }
     }
 
     #[test]

@@ -20,8 +20,6 @@ pub(super) enum Role {
     Setting(Setting),
     /// Certificates of the client or of an authority: the other entries decide.
     Certificates,
-    /// The password of a user.
-    Password,
     /// A reference to the credentials, instead of the credentials.
     Reference,
 }
@@ -104,7 +102,8 @@ pub(super) const NAMES: &[(Role, &[&str])] = &[
     (Role::Certificates, &["certificates", "certificate", "certs"]),
     (Role::Setting(Setting::ServerName), &["servername", "sni"]),
     (Role::Setting(Setting::Namespace), &["namespace", "prefix", "keyprefix"]),
-    (Role::Password, &["password", "passwd"]),
+    (Role::Setting(Setting::Username), &["username", "user"]),
+    (Role::Setting(Setting::Password), &["password", "passwd"]),
     (Role::Reference, &["credhubref"]),
 ];
 
@@ -228,7 +227,7 @@ mod tests {
 
     #[test]
     fn names_in_every_spelling() {
-        use Role::{Certificates, Members, Password, Port, Reference};
+        use Role::{Certificates, Members, Port, Reference};
         let (ca, cert, key) = (Setting::CaCert, Setting::Cert, Setting::Key);
         for (name, expected) in [
             ("endpoints", Some(Members)),
@@ -253,7 +252,8 @@ mod tests {
             ("client-key.pem", Some(Role::Setting(key))),
             ("certificates", Some(Certificates)),
             ("Key_Prefix", Some(Role::Setting(Setting::Namespace))),
-            ("password", Some(Password)),
+            ("etcd_username", Some(Role::Setting(Setting::Username))),
+            ("password", Some(Role::Setting(Setting::Password))),
             ("credhub-ref", Some(Reference)),
             ("tls_host", None),
             ("endpoints_file", None),

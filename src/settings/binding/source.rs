@@ -219,7 +219,8 @@ mod tests {
         let content = first.clone().open().unwrap().content(true).unwrap();
         let ca = dir.join("ca").to_str().unwrap().to_owned();
         let endpoints = (Setting::Endpoints, "endpoints".to_owned(), "a:1,b:2".to_owned());
-        assert_eq!(content.settings, [(Setting::CaCert, "ca".to_owned(), ca), endpoints]);
+        let password = (Setting::Password, "password".to_owned(), "123".to_owned());
+        assert_eq!(content.settings, [(Setting::CaCert, "ca".to_owned(), ca), password, endpoints]);
         assert!(content.has_password);
         assert!(content.warning.unwrap().contains(": keystore.jks. "));
     }

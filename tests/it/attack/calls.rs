@@ -192,7 +192,7 @@ async fn streams_that_are_reset_at_once() {
         });
         format!("{} streams reset at once, on {one} connections in turn, then on {many} of four clients", number(count))
     };
-    figure(&survive(attack).await);
+    figure(&Box::pin(survive(attack)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,7 +248,7 @@ async fn header_bombs() {
         std::thread::sleep(Duration::from_millis(500));
         format!("{kinds} kinds of header bombs, {} of each on 2 connections, and parts of blocks", number(count))
     };
-    figure(&survive(attack).await);
+    figure(&Box::pin(survive(attack)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +287,7 @@ async fn window_games() {
             number(count)
         )
     };
-    figure(&survive(attack).await);
+    figure(&Box::pin(survive(attack)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +334,7 @@ async fn floods_of_frames() {
             number(20 * count)
         )
     };
-    figure(&survive(attack).await);
+    figure(&Box::pin(survive(attack)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -375,7 +375,7 @@ async fn slow_readers_and_writers() {
             number(4 * count)
         )
     };
-    figure(&survive(attack).await);
+    figure(&Box::pin(survive(attack)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,7 +411,7 @@ async fn many_streams() {
         std::thread::sleep(Duration::from_millis(500));
         format!("{} reads one after another ({} a second), {} open at once", number(count), number(rate), number(open))
     };
-    figure(&survive(attack).await);
+    figure(&Box::pin(survive(attack)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -439,7 +439,7 @@ async fn calls_that_end_oddly() {
         }
         format!("{} clients that reset, say goodbye, close one side or break off in a call", number(count))
     };
-    figure(&survive(attack).await);
+    figure(&Box::pin(survive(attack)).await);
 }
 
 /// What a member says on the connection that carries calls; it has answered its probes well. The last
