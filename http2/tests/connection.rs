@@ -330,7 +330,7 @@ fn windows_of_a_byte_end_the_connection_and_small_parts_of_large_ones_do_not() {
     // So does grpc-go, for each message.
     assert!((0..10_000).all(|_| server.receive(&part(0)).is_ok()));
     server.connection.send_headers(1, &get, false);
-    server.connection.send_data(1, &[1; 100_000], true);
+    server.connection.send_data(1, &vec![1; 100_000], true);
     let ended = (0..10_000).find(|_| server.receive(&part(1)).is_err());
     assert!(ended.is_some_and(|n| n >= 2000), "{ended:?}");
 }
