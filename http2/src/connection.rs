@@ -792,14 +792,12 @@ impl Connection {
     }
 
     fn take_window_update(&mut self, frame: Frame, payload: &[u8]) -> Result<(), Error> {
-        /// Peers open their windows by large parts. Smaller ones would make us send many small frames.
-        const SMALL: u32 = 256;
+        /// Windows that stay below this make us send many small frames. Small parts alone do not: grpc-go opens the
+        /// connection's window by every few bytes that it has received.
+        const SMALL: i64 = 256;
         let by = u32::from_be_bytes(*sized(payload)?) & 0x7fff_ffff;
         if by == 0 {
             return Err(Error::protocol("a window is opened by nothing"));
-        }
-        if by < SMALL {
-            self.spend()?;
         }
         let too_large = Error { code: Code::FLOW_CONTROL_ERROR, why: "a window is too large" };
         if frame.stream == 0 {
@@ -807,12 +805,18 @@ impl Connection {
             if self.send_window > MAX_WINDOW {
                 return Err(too_large);
             }
+            if self.send_window < SMALL {
+                self.spend()?;
+            }
         } else {
             self.must_not_be_idle(frame.stream)?;
             let Some(stream) = self.streams.get_mut(&frame.stream) else { return Ok(()) };
             stream.send_window += i64::from(by);
             if stream.send_window > MAX_WINDOW {
                 return Err(too_large);
+            }
+            if stream.send_window < SMALL {
+                self.spend()?;
             }
             self.enqueue(frame.stream);
         }

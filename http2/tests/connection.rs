@@ -291,7 +291,6 @@ fn floods_end_the_connection() {
         ("settings", Box::new(|_| frame(SETTINGS, 0, 0, b""))),
         ("empty data", Box::new(|n| if n == 0 { frame(1, 4, 1, &post) } else { frame(0, 0, 1, b"") })),
         ("padding only", Box::new(|n| if n == 0 { frame(1, 4, 1, &post) } else { frame(0, 8, 1, &[1, 0]) })),
-        ("small windows", Box::new(|_| frame(8, 0, 0, &[0, 0, 0, 1]))),
         ("goodbyes", Box::new(|_| frame(7, 0, 0, &[0; 8]))),
         ("requests whose answers are not read", Box::new(|n| frame(1, 5, 2 * n + 1, &block(&[(":path", "unread")])))),
         ("fields of one byte", Box::new(|n| frame(1, 5, 2 * n + 1, &vec![0x95; 1800]))),
@@ -319,6 +318,21 @@ fn floods_end_the_connection() {
         assert!(ended.is_some(), "{what}");
         assert!(most < 3 << 20, "{what}: {most} bytes gathered");
     }
+}
+
+/// A window that is opened byte by byte makes us send a frame for each.
+#[test]
+fn windows_of_a_byte_end_the_connection_and_small_parts_of_large_ones_do_not() {
+    let get = block(&[(":method", "POST")]);
+    let part = |stream| frame(8, 0, stream, &[0, 0, 0, 1]);
+    let mut server = server();
+    server.receive(&[frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]), frame(1, 5, 1, &get)].concat()).unwrap();
+    // So does grpc-go, for each message.
+    assert!((0..10_000).all(|_| server.receive(&part(0)).is_ok()));
+    server.connection.send_headers(1, &get, false);
+    server.connection.send_data(1, &vec![1; 100_000], true);
+    let ended = (0..10_000).find(|_| server.receive(&part(1)).is_err());
+    assert!(ended.is_some_and(|n| n >= 2000), "{ended:?}");
 }
 
 /// Members reset what we have opened, often for good reasons: that is no flood.
