@@ -78,7 +78,7 @@ fn etcd_listens_on_one_address_of_localhost_and_a_line_says_which() {
 
 #[test]
 fn a_name_without_an_address_is_waited_for() {
-    for mode in ["grpc-proxy", "native"] {
+    for mode in ["grpc-proxy", "native", "tunnel"] {
         let mut proxy = Process::start(&mut run(mode, "127.0.0.1:1", "nohost.invalid:2379"));
         let mut lines = BufReader::new(proxy.stderr()).lines().map_while(Result::ok);
         let line = lines.next().unwrap();

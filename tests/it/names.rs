@@ -374,7 +374,7 @@ fn an_error_for_one_kind_of_address_does_not_hide_the_other() {
         Reply::Addresses(vec!["::1".parse().unwrap()]),
     ] {
         network.set("etcd.test", AAAA, reply);
-        for mode in ["native", "grpc-proxy"] {
+        for mode in ["native", "tunnel", "grpc-proxy"] {
             let args = ["--mode", mode, "--preflight", "strict", "--endpoints", "etcd.test:2379"];
             let mut proxy = Process::start(&mut run(&args));
             wait_ready(LISTEN);
@@ -542,7 +542,7 @@ fn a_look_up_of_the_name_to_listen_on_does_not_keep_signals_waiting() {
     let _silent = ["127.0.0.54:53", "127.0.0.55:53"].map(|addr| UdpSocket::bind(addr).unwrap());
     let servers = "nameserver 127.0.0.54\nnameserver 127.0.0.55\nsearch a.test b.test c.test\n";
     std::fs::write(network.dir.path().join("resolv.conf"), servers).unwrap();
-    for mode in ["native", "grpc-proxy"] {
+    for mode in ["native", "tunnel", "grpc-proxy"] {
         let begin = Instant::now();
         let args = ["run", "--mode", mode, "--endpoints", "127.0.0.1:1", "--listen-addr", "own:2379"];
         let mut proxy = Process::start(etcdproxy(args).stderr(Stdio::piped()));

@@ -438,7 +438,7 @@ fn a_member_can_listen_on_a_unix_socket() {
     command.args(["--advertise-client-urls", &format!("http://{client}")]);
     let _member = Process::start(command.args(["--listen-peer-urls", &format!("http://{peer}")]));
     wait_ready(&client);
-    for mode in ["grpc-proxy", "native"] {
+    for mode in ["grpc-proxy", "native", "tunnel"] {
         let args = ["run", "--mode", mode, "--preflight", "strict", "--endpoints", &socket, "--listen-addr", &addr];
         let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
         wait_ready(&addr);
