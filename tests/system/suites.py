@@ -86,9 +86,11 @@ def checkout(url, tag):
         given = os.environ.get("ETCDPROXY_SUITES_DIR")
         given = given and Path(given) / suite.name.replace(" ", "-")
         if given and given.is_dir():
-            shutil.copytree(given, source, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git"))
+            ignored = shutil.ignore_patterns(".git")
+            shutil.copytree(given, source, dirs_exist_ok=True, ignore=ignored)
         else:
-            call("git", "clone", "--quiet", "--depth", "1", "--branch", tag, url, source, seconds=120)
+            clone = ("git", "clone", "--quiet", "--depth", "1", "--branch", tag)
+            call(*clone, url, source, seconds=120)
     return fetch
 
 
@@ -255,7 +257,10 @@ def in_background(argv, cwd, env, work) -> str:
 SUITES = [
     Suite(
         "python etcd3", "0.12.0", "Python", sdist("etcd3"),
-        pip("etcd3==0.12.0", "protobuf<3.21", "tenacity==6.1.0", "pytest<7", "hypothesis<5", "mock", "six"),
+        pip(
+            "etcd3==0.12.0", "protobuf<3.21", "tenacity==6.1.0", "pytest<7", "hypothesis<5",
+            "mock", "six",
+        ),
         pytest("tests", PYTHON_ETCD_HTTP_URL=URL, TEST_ETCD_VERSION="v3.5.0"),
     ),
     Suite(
@@ -266,7 +271,10 @@ SUITES = [
     Suite(
         "etcetra", "0.1.19", "Python",
         checkout("https://github.com/lablup/etcetra", "0.1.19"),
-        pip("etcetra==0.1.19", "setuptools<81", "pytest~=6.2.5", "pytest-asyncio~=0.16.0", "pytest-mock"),
+        pip(
+            "etcetra==0.1.19", "setuptools<81", "pytest~=6.2.5", "pytest-asyncio~=0.16.0",
+            "pytest-mock",
+        ),
         pytest("tests", BACKEND_ETCD_ADDR=ADDRESS),
     ),
     Suite(
@@ -276,7 +284,10 @@ SUITES = [
     ),
     Suite(
         "tooz", "9.1.0", "Python, JSON", nothing_to_fetch,
-        pip("tooz==9.1.0", "etcd3gw==2.7.0", "sysv-ipc", "pymemcache", "redis", "pytest<9", "testtools", "fixtures", "ddt"),
+        pip(
+            "tooz==9.1.0", "etcd3gw==2.7.0", "sysv-ipc", "pymemcache", "redis", "pytest<9",
+            "testtools", "fixtures", "ddt",
+        ),
         pytest(
             "{site}/tooz/tests/test_coordination.py", "{site}/tooz/tests/drivers/test_etcd3gw.py",
             "{site}/tooz/tests/test_partitioner.py", TOOZ_TEST_URL=f"etcd3+{URL}",
@@ -331,8 +342,8 @@ def cluster_of(lab, address, flags) -> Cluster:
     """The first member has this address, if there is one."""
     members = []
     for number in NUMBERS:
-        address = address if number == NUMBERS[0] else None
-        member = Member(lab, number, address=address, flags=flags)
+        own = address if number == NUMBERS[0] else None
+        member = Member(lab, number, address=own, flags=flags)
         member.name = MEMBER_NAME.format(number - 1)
         members.append(member)
     return Cluster(members)
@@ -360,8 +371,9 @@ def run_suite(programs, tools, cache, lab_path, suite, way, keep):
         for arguments in suite.setup:
             output(tools / "etcdctl", "--endpoints", cluster.endpoints, *arguments, env=env)
         if flags is not None:
-            # Suites also manage users and members, which are outside of a namespace.
-            lab.env["ETCDPROXY_NAMESPACE_ADMIN"] = "1"
+            if "--namespace" in flags:
+                # Suites also manage users and members, which are outside of a namespace.
+                lab.env["ETCDPROXY_NAMESPACE_ADMIN"] = "1"
             Proxy(lab, cluster.endpoints, *flags, host=HOST, port=port)
         if suite.certificate:
             files = (source / file for file in suite.certificate)
@@ -412,7 +424,8 @@ def measure(options, suites, ways):
     rows, known, worse, number = [], [], [], 0
     for suite in suites:
         if not (place(options.cache, suite) / "ready").exists():
-            rows.append((f"{suite.name} {suite.version}", suite.language, *("SKIPPED" for _ in ways)))
+            cells = ("SKIPPED" for _ in ways)
+            rows.append((f"{suite.name} {suite.version}", suite.language, *cells))
             continue
         def once(way, suite=suite):
             nonlocal number
@@ -440,7 +453,8 @@ def measure(options, suites, ways):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    plain = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("verb", choices=("prepare", "run"))
     parser.add_argument("binary", type=lambda text: Path(text).absolute())
     parser.add_argument("tools", type=lambda text: Path(text).absolute(), help="has etcdctl")
