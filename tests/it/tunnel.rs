@@ -233,6 +233,7 @@ async fn certificates_are_reread_when_their_files_change() {
     eventually("the proxy has seen it", || log().contains("the previous certificates stay in use: --key: "));
     load::connect(&addr).await.unwrap().kv_client().put("key", "two", None).await.unwrap();
     write(dir.path(), "client.key", &second.key);
+    eventually("the new pair is in use", || log().contains("the certificates were read again"));
     load::connect(&addr).await.unwrap().kv_client().put("key", "three", None).await.unwrap();
     tunnel.signal(Signal::SIGHUP);
     load::connect(&addr).await.unwrap().kv_client().put("key", "four", None).await.unwrap();

@@ -25,7 +25,7 @@ use super::listener::{Client, Listener, Lobby, SPARE, listen, listen_tcp};
 use super::members::{Counters, Member, Members};
 use super::metrics::Metrics;
 use super::names::Names;
-use super::native::gateway::{Head, with_token};
+use super::native::gateway::{self, Head, with_token};
 use super::native::{self, Native};
 use super::preflight::Tried;
 use super::{admin, listener};
@@ -229,12 +229,16 @@ impl Shared {
         if let (Protocol::Http2, Some(engine)) = (protocol, &self.engine) {
             return engine.serve(client, bytes, Box::new(counted));
         }
-        let bytes = if self.engine.is_some() {
-            let Some(bytes) = self.gate(&mut client, bytes).await else { return };
-            bytes
-        } else {
-            bytes
-        };
+        if let (Protocol::Http1, Some(engine)) = (protocol, &self.engine) {
+            if self.has_namespace {
+                let why = "etcd's JSON gateway would reach beyond the namespace: use gRPC\n";
+                return admin::refuse(client, "403 Forbidden", why).await;
+            }
+            if self.logs_in {
+                let _ = Box::pin(self.serve_logged_in(client, bytes, engine)).await;
+                return;
+            }
+        }
         // Boxed, so that its 2.7 kB are free again while the connection lives.
         let connected = timeout(CONNECT_TIMEOUT, Box::pin(self.connect(protocol))).await;
         if let Ok(Some((member, stream))) = connected {
@@ -269,25 +273,42 @@ impl Shared {
         guest.stay(work).await?
     }
 
-    /// What goes to the member for these first bytes of HTTP/1.1; `None` when the request is not forwarded.
-    async fn gate(&self, client: &mut Client, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
-        if self.has_namespace {
-            let why = "etcd's JSON gateway would reach beyond the namespace: use gRPC\n";
-            admin::refuse(client, "403 Forbidden", why).await;
-            return None;
-        }
-        let Some(engine) = self.engine.as_ref().filter(|_| self.logs_in) else { return Some(bytes) };
-        let token = timeout(CONNECT_TIMEOUT, engine.token(None)).await.ok()??;
-        if token.is_empty() {
-            return Some(bytes);
-        }
+    /// Forwards a request of HTTP/1.1 with our token, if it brings none. If the member refuses an old token, the request is
+    /// sent again with a new one.
+    async fn serve_logged_in(&self, mut client: Client, mut bytes: Vec<u8>, engine: &native::Handle) -> Option<()> {
+        let mut refused: Option<String> = None;
         loop {
-            match with_token(&bytes, &token) {
-                Head::Changed(changed) => return Some(changed),
-                Head::Unchanged => return Some(bytes),
-                Head::Incomplete if client.read_buf(&mut bytes).await.ok()? == 0 => return None,
-                Head::Incomplete => {}
+            let token = timeout(CONNECT_TIMEOUT, engine.token(refused.as_deref())).await.ok()??;
+            let (request, can_repeat) = loop {
+                match with_token(&bytes, &token) {
+                    _ if token.is_empty() => break (bytes.clone(), false),
+                    Head::Changed { bytes, is_complete } => break (bytes, is_complete && refused.is_none()),
+                    Head::Unchanged => break (bytes.clone(), false),
+                    Head::Incomplete if client.read_buf(&mut bytes).await.ok()? == 0 => return None,
+                    Head::Incomplete => {}
+                }
+            };
+            let (member, mut stream) = timeout(CONNECT_TIMEOUT, self.connect(Protocol::Http1)).await.ok()??;
+            if !can_repeat {
+                relay(client, &request, &member, stream).await;
+                return None;
             }
+            stream.write_all(&request).await.ok()?;
+            stream.flush().await.ok()?;
+            let (mut cut, mut answer) = (member.cut(), Vec::new());
+            while answer.len() < gateway::STATUS_LINE {
+                tokio::select! {
+                    read = stream.read_buf(&mut answer) => if read.ok()? == 0 { break },
+                    _ = cut.changed() => return None,
+                }
+            }
+            if gateway::refuses_token(&answer) {
+                refused = Some(token);
+                continue;
+            }
+            client.write_all(&answer).await.ok()?;
+            relay(client, b"", &member, stream).await;
+            return None;
         }
     }
 

@@ -151,7 +151,6 @@ async fn the_users_of_a_cluster_may_change_while_the_proxy_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not yet: nobody sees that the gateway refuses an old token"]
 async fn the_json_gateway_gets_the_token() {
     let (cluster, _root) = cluster().await;
     let proxy = log_in(&cluster, "app", "secret");
