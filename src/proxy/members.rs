@@ -181,8 +181,8 @@ impl Member {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// The place among the members that a new connection tries; the first is 0.
-    fn rank(&self) -> usize {
+    /// How little can be expected of it: the place among the members that a new connection tries; the first is 0.
+    pub(super) fn rank(&self) -> usize {
         match *self.state() {
             State::Up { .. } if self.is_in_trouble() => 2,
             State::Up { .. } => 0,

@@ -156,7 +156,11 @@ impl Pilot {
     /// A member to use in place of the current one, or the same if its certificates are old.
     fn better(&mut self, order: &[Arc<Member>]) -> Option<Arc<Member>> {
         let current = self.current.as_ref()?;
-        let first = order.first().filter(|first| first.is_usable())?;
+        let first = order.first()?;
+        if !first.is_usable() {
+            // Without a majority, a member that answers is better than a silent one.
+            return (first.rank() < current.member.rank()).then(|| Arc::clone(first));
+        }
         if Arc::ptr_eq(first, &current.member) {
             return (current.generation != self.dialer.generation()).then(|| Arc::clone(first));
         }
