@@ -3,7 +3,7 @@
 # http2/fuzz/artifacts. The corpus in the repository stays as it is; FUZZ_MINIMIZE=1 writes the smallest one with the same
 # coverage back to it.
 set -euo pipefail
-cd "$(dirname "$0")/../http2"
+cd "$(dirname "$0")/.."
 
 minutes=${1:-5}
 if [ $# -gt 1 ]; then targets=("${@:2}"); else targets=(server client hpack); fi
@@ -13,9 +13,10 @@ if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
     exit 1
 fi
 
-mkdir -p fuzz/target
-template=$PWD/fuzz/target/corpus.XXXXXX
-. ../scripts/job.sh
+mkdir -p http2/fuzz/target
+template=$PWD/http2/fuzz/target/corpus.XXXXXX
+. scripts/job.sh
+cd http2
 
 for target in "${targets[@]}"; do
     new=$work/$target

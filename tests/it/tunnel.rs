@@ -238,7 +238,7 @@ async fn certificates_are_reread_when_their_files_change() {
     tunnel.signal(Signal::SIGHUP);
     load::connect(&addr).await.unwrap().kv_client().put("key", "four", None).await.unwrap();
     client.kv_client().put("key", "five", None).await.unwrap();
-    // Once when the key changed, and once after SIGHUP, which the tunnel handles some time later.
+    // Once when the key changed, and once after SIGHUP, which the proxy handles some time later.
     eventually("the certificates were read twice", || log().matches("the certificates were read again").count() >= 2);
 }
 
