@@ -45,6 +45,11 @@ attack *WORDS:
 suites *ARGS:
     ./scripts/suites.sh "$@"
 
+# Fuzz the HTTP/2 of http2/, 5 minutes for each target (needs a nightly Rust and cargo-fuzz)
+[group('measure')]
+fuzz *ARGS:
+    ./scripts/fuzz.sh "$@"
+
 # Build twice in different places and compare the results byte by byte
 [group('measure')]
 reproduce *ARGS:
