@@ -387,6 +387,7 @@ async fn many_streams() {
             for n in 0..4 {
                 scope.spawn(move || {
                     let mut attacker = Attacker::reading(n, addr);
+                    attacker.say(&frame(WINDOW_UPDATE, 0, 0, &0x7000_0000_u32.to_be_bytes()));
                     for n in 0..count / 4 {
                         assert!(attacker.say(&call(n, RANGE, GET_A)));
                         while n.is_multiple_of(50) && attacker.ended() + 200 < n {
