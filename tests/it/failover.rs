@@ -94,13 +94,16 @@ async fn a_hung_member_is_left_within_seconds() {
     eventually("the leader serves", || metric(&addr, &open) == 1);
     cluster.signal_member(leader, Signal::SIGSTOP);
     let begin = Instant::now();
+    let mut served = 0;
     for mut client in clients {
-        // The call is made again at another member.
-        let _ = tokio::time::timeout(Duration::from_secs(10), client.get("a", None)).await.expect("an end");
+        let answer = tokio::time::timeout(Duration::from_secs(10), client.get("a", None)).await.expect("an end");
+        served += usize::from(answer.is_ok());
     }
+    // The client itself gives up after a while.
+    assert!(served >= 8, "{served} of 9");
     assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
     let log = tunnel.into_log();
-    assert!(log.contains("other members take over its connections; cut now: 1"), "{log}");
+    assert!(log.contains(&format!("{url} is down: ")), "{log}");
 }
 
 /// Without a majority, a member still answers serializable reads.

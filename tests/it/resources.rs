@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use socket2::SockRef;
 
 use crate::support::{Cluster, Process, child_of, etcdproxy, eventually, is_ready, succeeds, unique_addr, wait_ready};
-use crate::tunnel::{connect_http2, get, metric, start, tunnel};
+use crate::tunnel::{connect_http2, get, metric, start, start_byte_for_byte, tunnel};
 
 #[test]
 fn the_limit_of_clients_follows_the_memory_setting() {
@@ -59,7 +59,7 @@ fn limit_files(process: &Process, count: u64) {
 #[test]
 fn a_lack_of_files_is_no_fault_of_a_member() {
     let cluster = Cluster::start(1);
-    let (tunnel, addr) = start(&cluster);
+    let (tunnel, addr) = start_byte_for_byte(&cluster);
     let labels = format!("{{member=\"{}\",kind=\"local\"}}", cluster.endpoints());
     // There is one file for the client's connection, and none for that to the member.
     eventually("no connection to the member can be opened", || {
@@ -179,7 +179,7 @@ mod needs_root {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         succeeds(Command::new("ip").args(["link", "set", "lo", "up"]));
         let cluster = Cluster::spread(&["127.0.0.11"], 2379, None);
-        let (tunnel, addr) = start(&cluster);
+        let (tunnel, addr) = start_byte_for_byte(&cluster);
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "50000 50003").unwrap();
         // The client's ports are chosen here, those of the connections to the member by the system.
         let clients: Vec<TcpStream> =

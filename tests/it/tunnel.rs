@@ -17,7 +17,7 @@ use crate::support::{
     wait_listening, wait_ready, web_server,
 };
 
-/// The command that starts a tunnel.
+/// The command that starts a proxy in mode native.
 pub(crate) fn tunnel(endpoints: &str, addr: &str) -> Command {
     let mut command = etcdproxy(["run", "--mode", "native", "--endpoints", endpoints, "--listen-addr", addr]);
     command.stderr(Stdio::piped());
@@ -28,6 +28,15 @@ pub(crate) fn tunnel(endpoints: &str, addr: &str) -> Command {
 pub(crate) fn start(cluster: &Cluster) -> (Process, String) {
     let addr = unique_addr();
     let process = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
+    wait_ready(&addr);
+    (process, addr)
+}
+
+/// As [`start`], with a connection to the member for each client.
+pub(crate) fn start_byte_for_byte(cluster: &Cluster) -> (Process, String) {
+    let addr = unique_addr();
+    let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
+    let process = Process::start(etcdproxy(args).stderr(Stdio::piped()));
     wait_ready(&addr);
     (process, addr)
 }
