@@ -2,9 +2,9 @@
 
 use std::io;
 
+use etcdproxy_http2::hpack::{Decoder, Field};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::hpack;
 use crate::settings::Scheme;
 
 /// The client's preface (section 3.4) and SETTINGS: no dynamic table, and no server push.
@@ -18,6 +18,8 @@ const MAX_PAYLOAD: usize = 16 * 1024;
 /// The longest body and the longest block of headers that make sense, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 const MAX_BLOCK: usize = 16 * 1024;
+/// The longest header fields that come out of a block, in bytes.
+const MAX_FIELDS: usize = 64 * 1024;
 /// The most frames that an answer may have.
 const MAX_FRAMES: u32 = 100;
 /// The most frames of all kinds that may come before an answer is complete. etcd sends fewer than ten.
@@ -239,7 +241,9 @@ impl Pending {
     }
 
     fn headers(&mut self, block: &[u8]) -> io::Result<()> {
-        for (name, value) in hpack::decode(block).map_err(|_| io::ErrorKind::InvalidData)? {
+        let mut decoder = Decoder::default();
+        decoder.forbid_table();
+        for Field { name, value } in decoder.decode(block, MAX_FIELDS).map_err(|_| io::ErrorKind::InvalidData)? {
             match &name[..] {
                 b"content-type" => self.is_grpc |= value.starts_with(b"application/grpc"),
                 b"grpc-status" => {

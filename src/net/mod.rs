@@ -5,7 +5,6 @@ mod deadline;
 mod dial;
 mod error;
 pub(crate) mod etcd_health;
-mod hpack;
 mod http1;
 mod http2;
 pub(crate) mod local;
