@@ -54,6 +54,17 @@ pub(crate) enum Connected {
     Unix(UnixStream),
 }
 
+impl Connected {
+    /// For whoever need not know what is below it.
+    pub(crate) fn into_stream(self) -> Box<dyn Stream> {
+        match self {
+            Self::Tcp(stream) => Box::new(stream),
+            Self::Tls(stream) => stream,
+            Self::Unix(stream) => Box::new(stream),
+        }
+    }
+}
+
 /// Connects to members.
 pub(crate) struct Dialer {
     settings: Tls,
@@ -135,11 +146,7 @@ impl Dialer {
         protocol: Protocol,
         deadline: Deadline,
     ) -> Result<Box<dyn Stream>, DialError> {
-        Ok(match self.connect_as(target, protocol, deadline).await? {
-            Connected::Tcp(stream) => Box::new(stream),
-            Connected::Tls(stream) => stream,
-            Connected::Unix(stream) => Box::new(stream),
-        })
+        Ok(self.connect_as(target, protocol, deadline).await?.into_stream())
     }
 
     /// As [`Self::connect`], for somebody who does the I/O without an event loop of tokio's.

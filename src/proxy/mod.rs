@@ -14,6 +14,7 @@ mod metrics;
 mod names;
 mod native;
 mod preflight;
+mod reach;
 mod session;
 mod supervisor;
 mod tunnel;

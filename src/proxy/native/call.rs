@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use slotmap::new_key_type;
 
-use super::head::{Answer, Request};
+use super::head::{Answer, PREFIX, Request};
 use super::translate::Translation;
 use crate::api::methods::Shape;
 
@@ -21,9 +21,6 @@ pub(super) const KEPT: usize = 64 * 1024;
 
 /// How often a call is sent at most.
 const MAX_ATTEMPTS: u8 = 4;
-
-/// The prefix of a message: a flag for compression, and its length.
-const PREFIX: usize = 5;
 
 /// One end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use rustls::ClientConnection;
 use slotmap::{Key as _, KeyData, SlotMap};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use super::call::{Call, CallKey, End, KEPT, PeerKey};
 use super::head::{Answer, Heads, Request, status, timeout_text};
@@ -83,6 +84,8 @@ pub(super) struct Link {
     pub tls: Option<ClientConnection>,
     /// The member's name in each call.
     pub authority: String,
+    /// Dropped with the connection.
+    pub alive: oneshot::Sender<()>,
 }
 
 /// What the engine tells the pilot.
@@ -128,17 +131,17 @@ struct Upstream {
     member: Arc<Member>,
     /// Scheme and server name, for the head of each call.
     name: Vec<u8>,
+    _alive: oneshot::Sender<()>,
 }
 
 impl Upstream {
-    fn new(link: &Link) -> Self {
-        let Link { number, member, tls, authority, .. } = link;
+    fn new(number: u64, member: Arc<Member>, is_tls: bool, authority: &str, alive: oneshot::Sender<()>) -> Self {
         let mut name = Vec::new();
-        hpack::encode(&mut name, b":scheme", if tls.is_some() { b"https" } else { b"http" });
+        hpack::encode(&mut name, b":scheme", if is_tls { b"https" } else { b"http" });
         hpack::encode(&mut name, b":authority", authority.as_bytes());
         member.counters.connections.fetch_add(1, Ordering::Relaxed);
         member.open.fetch_add(1, Ordering::Relaxed);
-        Self { number: *number, member: Arc::clone(member), name }
+        Self { number, member, name, _alive: alive }
     }
 }
 
@@ -348,8 +351,8 @@ impl Engine {
     }
 
     fn use_link(&mut self, link: Link) {
-        let upstream = Upstream::new(&link);
-        let Link { number, socket, tls, .. } = link;
+        let Link { number, member, socket, tls, authority, alive } = link;
+        let upstream = Upstream::new(number, member, tls.is_some(), &authority, alive);
         let key = self.add(Wire::new(socket, tls, Connection::client()), Side::Member(upstream));
         let Some(key) = key else {
             let _ = self.notices.send(Notice::Lost(number));

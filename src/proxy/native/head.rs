@@ -9,6 +9,9 @@ use rustc_hash::FxHashMap;
 
 use crate::api::methods::Method;
 
+/// The prefix of a message: a flag for compression, and its length.
+pub(super) const PREFIX: usize = 5;
+
 /// More than a cluster's clients use at the same time, in blocks.
 const REMEMBERED: usize = 256;
 

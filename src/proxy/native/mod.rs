@@ -54,6 +54,7 @@ impl Native {
         let thread = thread::Builder::new().name("calls".to_owned()).spawn(move || {
             if let Err(err) = Engine::new(poll, orders, notices, rules, logs_in).run() {
                 log::error!("cannot wait for events: {err}");
+                log::logger().flush();
                 std::process::abort();
             }
         })?;

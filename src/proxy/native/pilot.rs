@@ -6,23 +6,18 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::engine::{Command, Link, Notice};
 use super::handle::Handle;
 use super::login::Clerk;
 use super::peer::Socket;
-use crate::net::{Connected, Deadline, DialError, Dialer, Protocol};
+use crate::net::{Connected, Dialer, Protocol};
 use crate::os::log::Throttle;
 use crate::proxy::members::{Member, Members};
+use crate::proxy::reach;
 use crate::settings::{Prefer, Settings};
-
-/// The time for one member: to connect, and to complete the TLS handshake.
-const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After this time, the next member is tried as well; the first connection wins.
-const NEXT_MEMBER: Duration = Duration::from_millis(500);
 
 /// The pause after no member could be reached.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -148,8 +143,9 @@ impl Pilot {
         if tried.is_empty() {
             return;
         }
-        if let Some((member, asked, connected)) = self.connect(tried).await {
-            self.take(member, asked, connected);
+        let reached = reach::first_of(tried, Protocol::Http2, &self.members, &self.dialer).await;
+        if let Some((member, connected)) = reached {
+            self.take(member, connected);
         }
     }
 
@@ -175,66 +171,27 @@ impl Pilot {
         Some(Arc::clone(first))
     }
 
-    fn take(&mut self, member: Arc<Member>, asked: Instant, connected: Result<Connected, DialError>) {
-        let connected = match connected {
-            Ok(connected) => connected,
-            Err(err) => {
-                member.counters.count_failure(&err);
-                return self.members.report_failed_connection(&member, asked, &err);
-            }
-        };
+    fn take(&mut self, member: Arc<Member>, connected: Connected) {
         let Ok((socket, tls)) = parts(connected) else { return };
         self.number += 1;
         let (number, authority) = (self.number, self.dialer.authority(&member.target));
         log::info!("calls go to {}", member.target);
         let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
-        self.watch(&current);
-        let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority };
+        let (alive, ended) = oneshot::channel();
+        self.watch(&current, ended);
+        let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority, alive };
         self.engine.send(Command::Use(Box::new(link)));
         self.current = Some(current);
     }
 
-    /// Cuts the connection when the member's connections are to be cut.
-    fn watch(&self, current: &Current) {
+    /// Cuts the connection when the member's connections are to be cut, unless it has ended before.
+    fn watch(&self, current: &Current, mut ended: oneshot::Receiver<()>) {
         let (mut cut, engine, number) = (current.member.cut(), self.engine.clone(), current.number);
-        let member = Arc::downgrade(&current.member);
         tokio::spawn(async move {
-            if cut.changed().await.is_ok() {
-                drop(member);
-                engine.send(Command::Cut(number));
+            tokio::select! {
+                Ok(()) = cut.changed() => engine.send(Command::Cut(number)),
+                _ = &mut ended => {}
             }
         });
-    }
-
-    /// Connects to the first member of these that can be reached.
-    async fn connect(&self, members: Vec<Arc<Member>>) -> Option<(Arc<Member>, Instant, Result<Connected, DialError>)> {
-        let mut members = members.into_iter();
-        let mut attempts = JoinSet::new();
-        let mut last = None;
-        loop {
-            match members.next() {
-                Some(member) => {
-                    let dialer = Arc::clone(&self.dialer);
-                    attempts.spawn(async move {
-                        let asked = Instant::now();
-                        let deadline = Deadline::after(MEMBER_TIMEOUT);
-                        let connected = dialer.connect_as(&member.target, Protocol::Http2, deadline).await;
-                        (member, asked, connected)
-                    });
-                }
-                None if attempts.is_empty() => return last,
-                None => {}
-            }
-            let wait = if members.len() == 0 { MEMBER_TIMEOUT * 2 } else { NEXT_MEMBER };
-            let Ok(Some(Ok(tried))) = timeout(wait, attempts.join_next()).await else { continue };
-            match &tried.2 {
-                Ok(_) => return Some(tried),
-                Err(err) => {
-                    tried.0.counters.count_failure(err);
-                    self.members.report_failed_connection(&tried.0, tried.1, err);
-                    last = None;
-                }
-            }
-        }
     }
 }

@@ -7,13 +7,10 @@ use crate::api::methods::{Method, Namespaced};
 use crate::api::namespace::{Key, Namespace};
 use crate::api::wire::{Error, Malformed, Schema};
 
-use super::head::{Request, status};
+use super::head::{PREFIX, Request, status};
 
 /// The longest message that is changed, in bytes. etcd's own limit for requests is 1.5 MB.
 const LONGEST: usize = 64 * 1024 * 1024;
-
-/// The prefix of a message: a flag for compression, and its length.
-const PREFIX: usize = 5;
 
 /// What is changed for all calls.
 #[derive(Debug, Default)]

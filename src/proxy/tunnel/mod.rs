@@ -10,11 +10,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::admin::Subject as _;
@@ -28,17 +27,11 @@ use super::names::Names;
 use super::native::gateway::{self, Head, with_token};
 use super::native::{self, Native};
 use super::preflight::Tried;
-use super::{admin, listener};
-use crate::net::{Deadline, Dialer, Protocol, Resolver, Stream};
+use super::{admin, listener, reach};
+use crate::net::{Dialer, Protocol, Resolver, Stream};
 use crate::os::log::Throttle;
 use crate::os::process::hide_memory;
 use crate::settings::{ListenAddr, Run, Settings};
-
-/// The time for one member: to connect, and to complete the TLS handshake.
-const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After this time, the next member is tried as well; the first connection wins.
-const NEXT_MEMBER: Duration = Duration::from_millis(500);
 
 /// The time to try members until one can be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
@@ -312,42 +305,16 @@ impl Shared {
         }
     }
 
-    /// Connects to the first member, in their order, that can be reached. The next one is tried when an attempt fails
-    /// or takes long.
+    /// Connects to the first member, in their order, that can be reached.
     async fn connect(&self, protocol: Protocol) -> Option<(Arc<Member>, Box<dyn Stream>)> {
         self.dialer.refresh().await;
         let mut changed = self.members.changed();
-        let mut order = self.members.order().into_iter();
-        let mut attempts = JoinSet::new();
-        loop {
-            match order.next() {
-                Some(member) => {
-                    let dialer = Arc::clone(&self.dialer);
-                    attempts.spawn(async move {
-                        let asked = Instant::now();
-                        let connected = dialer.connect(&member.target, protocol, Deadline::after(MEMBER_TIMEOUT)).await;
-                        (member, asked, connected)
-                    });
-                }
-                // No name has been resolved yet.
-                None if attempts.is_empty() && self.members.list().is_empty() => {
-                    changed.changed().await.ok()?;
-                    order = self.members.order().into_iter();
-                    continue;
-                }
-                None if attempts.is_empty() => return None,
-                None => {}
-            }
-            let wait = if order.len() == 0 { MEMBER_TIMEOUT * 2 } else { NEXT_MEMBER };
-            let Ok(Some(Ok((member, asked, connected)))) = timeout(wait, attempts.join_next()).await else { continue };
-            match connected {
-                Ok(stream) => return Some((member, stream)),
-                Err(err) => {
-                    member.counters.count_failure(&err);
-                    self.members.report_failed_connection(&member, asked, &err);
-                }
-            }
+        // No name has been resolved yet.
+        while self.members.list().is_empty() {
+            changed.changed().await.ok()?;
         }
+        let reached = reach::first_of(self.members.order(), protocol, &self.members, &self.dialer).await;
+        reached.map(|(member, connected)| (member, connected.into_stream()))
     }
 }
 
