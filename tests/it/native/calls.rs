@@ -50,9 +50,13 @@ fn range_request() -> impl Strategy<Value = Vec<u8>> {
     (key(), key(), some(OPTIONS)).prop_map(|(key, end, options)| [field(1, key), field(2, end), options].concat())
 }
 
-fn put_request() -> impl Strategy<Value = Vec<u8>> {
-    (key(), value(), some(&[(3, 3), (4, 1), (5, 1), (6, 1)]))
-        .prop_map(|(key, value, options)| [field(1, key), field(2, value), options].concat())
+/// `lease` and `prev_kv`. In a transaction, `ignore_value` and `ignore_lease` end etcd 3.7.2 itself, when an operation
+/// before them deletes the key.
+const OPTIONS_IN_TXN: &[(u32, i64)] = &[(3, 3), (4, 1)];
+const PUT_OPTIONS: &[(u32, i64)] = &[(3, 3), (4, 1), (5, 1), (6, 1)];
+
+fn put_request(options: &'static [(u32, i64)]) -> impl Strategy<Value = Vec<u8>> {
+    (key(), value(), some(options)).prop_map(|(key, value, options)| [field(1, key), field(2, value), options].concat())
 }
 
 fn delete_request() -> impl Strategy<Value = Vec<u8>> {
@@ -78,7 +82,7 @@ fn compare() -> impl Strategy<Value = Vec<u8>> {
 fn txn_request() -> impl Strategy<Value = Vec<u8>> {
     let op = prop_oneof![
         range_request().prop_map(|request| field(1, request)),
-        put_request().prop_map(|request| field(2, request)),
+        put_request(OPTIONS_IN_TXN).prop_map(|request| field(2, request)),
         delete_request().prop_map(|request| field(3, request)),
     ];
     let of = |op: BoxedStrategy<Vec<u8>>| {
@@ -175,7 +179,7 @@ fn odd_request() -> impl Strategy<Value = Call> {
         ],
     )
         .prop_map(|(path, body)| Call { body, ..Call::new(path, b"").with("grpc-timeout", DEADLINE) });
-    let compressed = (put_request(), select(&["gzip", "identity", "snappy"][..]), any::<bool>()).prop_map(
+    let compressed = (put_request(PUT_OPTIONS), select(&["gzip", "identity", "snappy"][..]), any::<bool>()).prop_map(
         |(message, encoding, is_compressed)| {
             let mut call = Call::new(PUT, &message).with("grpc-encoding", encoding);
             if is_compressed && message.len() < 60_000 {
@@ -208,7 +212,7 @@ fn odd_request() -> impl Strategy<Value = Call> {
 fn any_call() -> impl Strategy<Value = Call> {
     prop_oneof![
         4 => range_request().prop_map(|message| Call::new(RANGE, &message)),
-        4 => put_request().prop_map(|message| Call::new(PUT, &message)),
+        4 => put_request(PUT_OPTIONS).prop_map(|message| Call::new(PUT, &message)),
         2 => delete_request().prop_map(|message| Call::new(DELETE, &message)),
         4 => txn_request().prop_map(|message| Call::new(TXN, &message)),
         4 => other_request(),
