@@ -2,7 +2,7 @@
 # Runs the published tests of other people's client libraries on a cluster of three members, directly and through the
 # sidecar, and says which tests pass directly and fail through the sidecar. Writes the table into docs/clients.md. With
 # words as arguments, such as "aetcd", it runs only the suites with one of them in their names, and writes nothing.
-# --ways direct,grpc-proxy,tunnel,native,namespace chooses the ways, --keep DIRECTORY keeps the suites' output.
+# --ways direct,grpc-proxy,native,namespace chooses the ways, --keep DIRECTORY keeps the suites' output.
 #
 # The suites come from PyPI, Cargo's registry and git. What git cannot reach is taken from the directory that
 # ETCDPROXY_SUITES_DIR names, for example its node-etcd3, or is SKIPPED. ETCDPROXY_TEST_BINARY names a binary to use

@@ -197,8 +197,8 @@ mod tests {
         for text in ["64", "64M", "64MB", "64Mi"] {
             assert_eq!(resolve([("BP_ETCDPROXY_MEMORY", text)]).unwrap().memory, Some(64), "{text}");
         }
-        let options = resolve([("BP_ETCDPROXY_MODE", "Tunnel"), ("BP_ETCDPROXY_UNPACK", "LAUNCH")]).unwrap();
-        assert_eq!((options.mode, options.unpack), (Some(Mode::Tunnel), Unpack::Launch));
+        let options = resolve([("BP_ETCDPROXY_MODE", "Native"), ("BP_ETCDPROXY_UNPACK", "LAUNCH")]).unwrap();
+        assert_eq!((options.mode, options.unpack), (Some(Mode::Native), Unpack::Launch));
         let native = resolve([("BP_ETCDPROXY_MODE", "NATIVE"), ("BP_ETCDPROXY_MEMORY", "8")]).unwrap();
         assert_eq!((native.mode, native.memory), (Some(Mode::Native), Some(8)));
         for (text, expected) in [("1", true), ("yes", true), ("verbose", true), ("false", false), ("0", false)] {
@@ -250,7 +250,7 @@ mod tests {
             ("BP_ETCDPROXY_MEMORY", "1T", "invalid memory \"1T\": expected a number of MB, as in 64"),
             ("BP_ETCDPROXY_MEMORY", "0", "\"0\" is too little: mode grpc-proxy needs at least 32 MB"),
             ("BP_ETCDPROXY_UNPACK", "later", "invalid value \"later\": expected stage or launch"),
-            ("BP_ETCDPROXY_MODE", "fast", "invalid mode \"fast\": expected auto, grpc-proxy, native or tunnel"),
+            ("BP_ETCDPROXY_MODE", "fast", "invalid mode \"fast\": expected auto, grpc-proxy or native"),
             (
                 "BP_ETCD_VERSION",
                 "3.6.x",

@@ -9,7 +9,7 @@ use crate::install::LocationError;
 use crate::net::etcd_health;
 use crate::os::process::ExecError;
 use crate::os::stdout::is_of_stdout;
-use crate::proxy::{self, ListenError, PortError, PreflightError, TunnelError};
+use crate::proxy::{self, ListenError, NativeError, PortError, PreflightError};
 use crate::{dev, install, release, settings};
 
 /// Why the program ended.
@@ -76,10 +76,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             PreflightError::Thread(_) => Code::Failed,
         });
     }
-    if let Some(err) = cause.downcast_ref::<TunnelError>() {
+    if let Some(err) = cause.downcast_ref::<NativeError>() {
         return Some(match err {
-            TunnelError::Listen(_) | TunnelError::Tls(_) => Code::BadSetting,
-            TunnelError::Io(_) => Code::Failed,
+            NativeError::Listen(_) | NativeError::Tls(_) => Code::BadSetting,
+            NativeError::Io(_) => Code::Failed,
         });
     }
     if let Some(err) = cause.downcast_ref::<PackageError>() {

@@ -20,7 +20,7 @@ pub(crate) fn program(arg0: &OsStr) -> Option<&'static str> {
 /// Replaces this process by that program.
 pub(crate) fn run(name: &str, args: &[OsString], env: &Env) -> Result<ExitCode> {
     let executable = match Store::new(env).obtain(name) {
-        // A droplet for the tunnel has this link, so that a command that runs etcd says what is wrong with it.
+        // A droplet for mode native has this link, so that a command that runs etcd says what is wrong with it.
         Err(Error::Launcher { .. }) => return Err(settings::Error::needs_etcd(name).into()),
         obtained => obtained?,
     };

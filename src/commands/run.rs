@@ -50,7 +50,7 @@ fn print(settings: &Settings, extra: &[OsString], env: &Env, out: &mut impl Writ
         Run::SuperviseEtcd { drain } => {
             writeln!(out, "# supervises etcd; after SIGTERM it drains for {} at most", show(drain))?;
         }
-        Run::Tunnel { drain } | Run::Native { drain } => {
+        Run::Native { drain } => {
             let (addr, drain) = (&settings.listen_addr, show(drain));
             writeln!(out, "# listens on {addr}; after SIGTERM it drains for {drain} at most")?;
         }

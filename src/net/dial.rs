@@ -22,7 +22,7 @@ use super::resolve::Target;
 use super::stream::Stream;
 use super::tls;
 use crate::os::log::without_errno;
-use crate::settings::{ListenAddr, Run, Scheme, Settings, Tls};
+use crate::settings::{ListenAddr, Scheme, Settings, Tls};
 
 /// How long one of several addresses is tried alone (RFC 8305 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -72,8 +72,6 @@ pub(crate) struct Dialer {
     tls: Option<Arc<ReloadingTls>>,
     /// The proxy's own address, which is no member's.
     own: ListenAddr,
-    /// The server's name in gRPC calls; the endpoint's address if not given.
-    authority: Option<String>,
 }
 
 impl Dialer {
@@ -82,15 +80,12 @@ impl Dialer {
     /// # Errors
     /// When the certificates cannot be used: the setting and the problem, in words.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let Settings { tls, listen_addr: own, run, .. } = settings;
+        let Settings { tls, listen_addr: own, .. } = settings;
         // The system's authorities are read only where TLS may be spoken.
         let needs_tls = settings.endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https)
             || settings.discovery_srv.is_some();
-        // etcd's proxy names the endpoint. Behind the tunnel, the application names the address that it knows.
-        let known = || if own.socket_path().is_some() { "localhost".to_owned() } else { own.to_string() };
-        let authority = matches!(run, Run::Tunnel { .. }).then(known);
         let reloading = needs_tls.then(|| ReloadingTls::new(tls)).transpose()?.map(Arc::new);
-        Ok(Self { settings: tls.clone(), tls: reloading, own: own.clone(), authority })
+        Ok(Self { settings: tls.clone(), tls: reloading, own: own.clone() })
     }
 
     /// Connects and probes. Returns the connection, if it can be used again, and whether the member serves.
@@ -177,15 +172,6 @@ impl Dialer {
         Ok(Connected::Tls(Box::new(stream)))
     }
 
-    /// The name that calls give this member.
-    pub(crate) fn authority(&self, target: &Target) -> String {
-        match (&self.authority, target.endpoint.scheme) {
-            (Some(authority), _) => authority.clone(),
-            (None, Scheme::Unix) => "localhost".to_owned(),
-            (None, _) => target.endpoint.address(),
-        }
-    }
-
     /// The name that the certificate of this host must have.
     fn server_name<'a>(&'a self, host: &'a str) -> &'a str {
         self.settings.server_name.as_deref().unwrap_or(host)
@@ -209,7 +195,7 @@ impl Dialer {
     ) -> Result<(MemberConnection, Result<(), DialError>), DialError> {
         let scheme = target.endpoint.scheme;
         let error = |err: io::Error| self.error(&err, scheme);
-        let mut connection = MemberConnection::new(stream, scheme, self.authority(target));
+        let mut connection = MemberConnection::new(stream, scheme, target.authority());
         let mut has_settings = false;
         // With TLS 1.3 a server judges the client's certificate only now. Data on its way to the server could make the
         // system discard that verdict.

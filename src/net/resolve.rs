@@ -56,6 +56,14 @@ impl Target {
         Some(Self { endpoint: endpoint.clone(), addr })
     }
 
+    /// The name that calls give this member.
+    pub(crate) fn authority(&self) -> String {
+        match self.endpoint.scheme {
+            Scheme::Unix => "localhost".to_owned(),
+            _ => self.endpoint.address(),
+        }
+    }
+
     /// Whether both are addresses of one endpoint, one of IPv4 and one of IPv6: they can be the same member.
     pub(crate) fn is_other_kind_of(&self, other: &Self) -> bool {
         let is_v4 = |target: &Self| target.addr.map(|addr| addr.is_ipv4());

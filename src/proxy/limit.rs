@@ -14,7 +14,7 @@ const OTHER_FILES: u64 = 96;
 
 const MB: u64 = 1 << 20;
 
-/// Memory that the tunnel uses without clients, in bytes.
+/// Memory that the proxy uses without clients, in bytes.
 const OTHER_MEMORY: u64 = 4 * MB;
 
 /// Memory for one client, in bytes: its two sockets in the kernel included, it takes 13 kB, with TLS twice that, and

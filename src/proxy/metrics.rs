@@ -56,7 +56,7 @@ impl Sheet {
     }
 }
 
-/// The tunnel's counts since the start that belong to no member.
+/// Counts since the start that belong to no member.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     /// Refused, because too many clients were connected.
@@ -70,51 +70,51 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// The tunnel's page. `clients` are connected now.
+    /// The page. `clients` are connected now.
     pub(super) fn render(&self, members: &Members, clients: usize) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let by_member = |value: &dyn Fn(&Member) -> u64| -> Vec<(Labels, u64)> {
             let sample = |member: &Member| (vec![("member", member.target.to_string())], value(member));
             members.list().iter().map(|member| sample(member)).collect()
         };
-        let mut sheet = Sheet::new("tunnel");
-        sheet.gauge("tunnel_clients", "Clients that are connected now", [(vec![], clients as u64)]);
+        let mut sheet = Sheet::new("native");
+        sheet.gauge("clients", "Clients that are connected now", [(vec![], clients as u64)]);
         sheet.gauge(
-            "tunnel_open_connections",
+            "open_connections",
             "Connections to the member that are open now",
             by_member(&|member| member.open.load(Ordering::Relaxed) as u64),
         );
         sheet.counter(
-            "tunnel_connections",
+            "connections",
             "Connections to the member since the start",
             by_member(&|member| count(&member.counters.connections)),
         );
         sheet.counter(
-            "tunnel_sent_bytes",
+            "sent_bytes",
             "Bytes from clients to the member",
             by_member(&|member| count(&member.counters.sent)),
         );
         sheet.counter(
-            "tunnel_received_bytes",
+            "received_bytes",
             "Bytes from the member to clients",
             by_member(&|member| count(&member.counters.received)),
         );
         sheet.gauge(
-            "tunnel_member_up",
+            "member_up",
             "1 if the last health check succeeded",
             by_member(&|member| u64::from(member.is_up())),
         );
         sheet.counter(
-            "tunnel_failovers",
+            "failovers",
             "How often the member's connections were cut in favour of other members",
             by_member(&|member| count(&member.counters.failovers)),
         );
-        sheet.counter("tunnel_connect_failures", "Failed connections to the member", failures(members));
+        sheet.counter("connect_failures", "Failed connections to the member", failures(members));
         let reasons =
             [("limit", &self.over_limit), ("garbage", &self.garbage), ("tls", &self.tls), ("silent", &self.evicted)];
         let reasons = reasons.map(|(reason, counter)| (vec![("reason", reason.to_owned())], count(counter)));
         sheet.counter(
-            "tunnel_refused_connections",
+            "refused_connections",
             "Clients refused: over the limit, not understood, with TLS, or silent while others came",
             reasons,
         );

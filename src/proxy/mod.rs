@@ -1,4 +1,4 @@
-//! The sidecar: forwards the application's connections to the cluster, with etcd's own gRPC proxy or the tunnel.
+//! The sidecar: forwards the application's connections to the cluster, with etcd's own gRPC proxy or our own.
 
 mod admin;
 mod backend;
@@ -17,7 +17,6 @@ mod preflight;
 mod reach;
 mod session;
 mod supervisor;
-mod tunnel;
 mod wrap;
 
 pub(crate) use admin::PortError;
@@ -25,7 +24,7 @@ pub(crate) use backend::Error;
 pub(crate) use certificates::await_settings;
 pub(crate) use claim::{ListenError, claim};
 pub(crate) use etcd::Launch;
+pub(crate) use native::Error as NativeError;
 pub(crate) use preflight::Error as PreflightError;
 pub(crate) use session::run;
-pub(crate) use tunnel::Error as TunnelError;
 pub(crate) use wrap::{Wrap, wrap};

@@ -200,7 +200,7 @@ fn warn_of_several_addresses(endpoint: &Endpoint, targets: &[Target]) {
     if count > 1 {
         log::warn!(
             "{endpoint} has {count} addresses, of which etcd's grpc-proxy uses one at a time, even if it hangs: use \
-             mode tunnel, or name each member"
+             mode native, or name each member"
         );
     }
 }

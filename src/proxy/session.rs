@@ -13,9 +13,9 @@ use super::backend::Backend;
 use super::certificates::Waited;
 use super::claim::{Attempt, Claim, ListenError, StandBy, try_claim};
 use super::etcd::{EtcdChild, Launch, Output, Status, Supervision};
+use super::native::Native;
 use super::preflight::{self, Tried, Verdict};
 use super::supervisor::supervise;
-use super::tunnel::Tunnel;
 use crate::net::local::look_up;
 use crate::os::env::Env;
 use crate::os::log::{Throttle, warn_all};
@@ -38,9 +38,7 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
         Run::ExecEtcd => exec_etcd(settings, extra, env, events),
-        Run::SuperviseEtcd { drain } | Run::Tunnel { drain } | Run::Native { drain } => {
-            run_supervised(settings, drain, extra, env, events)
-        }
+        Run::SuperviseEtcd { drain } | Run::Native { drain } => run_supervised(settings, drain, extra, env, events),
     }
 }
 
@@ -168,7 +166,7 @@ pub(super) struct Prepared {
 
 enum Start {
     Etcd { etcd: Executable, launch: Launch },
-    Tunnel,
+    Native,
 }
 
 impl Prepared {
@@ -188,7 +186,7 @@ impl Prepared {
                 let (etcd, launch) = prepare_etcd(settings, extra, env)?;
                 Start::Etcd { etcd, launch }
             }
-            Run::Tunnel { .. } | Run::Native { .. } => Start::Tunnel,
+            Run::Native { .. } => Start::Native,
         };
         Ok(Self { start, preflight, results, members_from: settings.members_from.clone(), tried: Vec::new() })
     }
@@ -223,7 +221,7 @@ impl Prepared {
                 Box::new(EtcdChild::start(launch, etcd, &settings.listen_addr, output, supervision)?)
             }
             // Its health checks find the same problems.
-            Start::Tunnel => Box::new(Tunnel::start(settings, &tried)?),
+            Start::Native => Box::new(Native::start(settings, &tried)?),
         })
     }
 }

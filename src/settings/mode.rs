@@ -13,8 +13,6 @@ pub(super) const NO_ETCD: &str = "this launcher has no etcd";
 pub(crate) enum Mode {
     /// etcd, with `etcd grpc-proxy`.
     GrpcProxy,
-    /// This program, byte for byte.
-    Tunnel,
     /// This program, call by call.
     Native,
 }
@@ -25,8 +23,6 @@ pub(crate) enum Mode {
 pub(crate) struct Capabilities {
     /// It is etcd, so it needs the etcd program and takes etcd's flags.
     pub runs_etcd: bool,
-    /// It can put a prefix before every key.
-    pub namespaces: bool,
     /// It can reach the members through an HTTP proxy.
     pub http_proxies: bool,
     /// It accepts client certificates with a common name.
@@ -76,7 +72,6 @@ impl Mode {
         match self {
             Self::GrpcProxy => Capabilities {
                 runs_etcd: true,
-                namespaces: true,
                 http_proxies: true,
                 common_names: false,
                 server_names: false,
@@ -87,22 +82,8 @@ impl Mode {
                 unix_sockets: false,
                 min_memory: 32, // 26 when idle
             },
-            Self::Tunnel => Capabilities {
-                runs_etcd: false,
-                namespaces: false,
-                http_proxies: false,
-                common_names: true,
-                server_names: true,
-                passwords: true,
-                logins: false,
-                sees_calls: false,
-                follows_srv: true,
-                unix_sockets: true,
-                min_memory: 8, // 4 when idle
-            },
             Self::Native => Capabilities {
                 runs_etcd: false,
-                namespaces: true,
                 http_proxies: false,
                 common_names: true,
                 server_names: true,
@@ -121,7 +102,6 @@ impl Mode {
         match text {
             "auto" => Ok(None),
             "grpc-proxy" => Ok(Some(Self::GrpcProxy)),
-            "tunnel" => Ok(Some(Self::Tunnel)),
             "native" => Ok(Some(Self::Native)),
             other => Err(Setting::Mode.invalid(other)),
         }
@@ -200,7 +180,6 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::GrpcProxy => "grpc-proxy",
-            Self::Tunnel => "tunnel",
             Self::Native => "native",
         })
     }
@@ -213,8 +192,6 @@ pub(crate) enum Run {
     ExecEtcd,
     /// Run etcd's grpc-proxy as a child. `drain` is how long, at most, to keep serving after SIGTERM.
     SuperviseEtcd { drain: Duration },
-    /// Forward connections in this process.
-    Tunnel { drain: Duration },
     /// Forward calls in this process.
     Native { drain: Duration },
 }
@@ -228,7 +205,6 @@ impl Run {
     pub(super) fn new(mode: Mode, drain: Option<Option<Duration>>) -> Self {
         match mode {
             Mode::GrpcProxy => drain.flatten().map_or(Self::ExecEtcd, |drain| Self::SuperviseEtcd { drain }),
-            Mode::Tunnel => Self::Tunnel { drain: drain.map_or(OWN_DRAIN, Option::unwrap_or_default) },
             Mode::Native => Self::Native { drain: drain.map_or(OWN_DRAIN, Option::unwrap_or_default) },
         }
     }
@@ -236,7 +212,6 @@ impl Run {
     pub(crate) fn mode(self) -> Mode {
         match self {
             Self::ExecEtcd | Self::SuperviseEtcd { .. } => Mode::GrpcProxy,
-            Self::Tunnel { .. } => Mode::Tunnel,
             Self::Native { .. } => Mode::Native,
         }
     }
@@ -284,13 +259,13 @@ mod tests {
     #[test]
     fn memory_in_every_unit() {
         for text in ["64", "64M", "64m", "64MB", "64Mi", "64MiB", "64 MB", "064"] {
-            assert_eq!(Mode::Tunnel.memory(text), Ok(64), "{text}");
+            assert_eq!(Mode::Native.memory(text), Ok(64), "{text}");
         }
         for text in ["1G", "1gb", "1Gi", "1GiB", "1024"] {
-            assert_eq!(Mode::Tunnel.memory(text), Ok(1024), "{text}");
+            assert_eq!(Mode::Native.memory(text), Ok(1024), "{text}");
         }
         for text in ["", "M", "64K", "64KB", "-64", "6.4G", "64M64", "99999999999", "9999999G", "é"] {
-            let found = Mode::Tunnel.memory(text).unwrap_err();
+            let found = Mode::Native.memory(text).unwrap_err();
             assert_eq!(found, format!("invalid memory {text:?}: expected a number of MB, as in 64"));
         }
     }
@@ -302,9 +277,6 @@ mod tests {
             (Mode::GrpcProxy, None, Run::ExecEtcd),
             (Mode::GrpcProxy, Some(None), Run::ExecEtcd),
             (Mode::GrpcProxy, Some(Some(drain)), Run::SuperviseEtcd { drain }),
-            (Mode::Tunnel, None, Run::Tunnel { drain: OWN_DRAIN }),
-            (Mode::Tunnel, Some(None), Run::Tunnel { drain: Duration::ZERO }),
-            (Mode::Tunnel, Some(Some(drain)), Run::Tunnel { drain }),
             (Mode::Native, None, Run::Native { drain: OWN_DRAIN }),
             (Mode::Native, Some(None), Run::Native { drain: Duration::ZERO }),
             (Mode::Native, Some(Some(drain)), Run::Native { drain }),
@@ -312,7 +284,7 @@ mod tests {
             let run = Run::new(mode, given);
             assert_eq!((run, run.mode()), (expected, mode));
         }
-        let (_, tunnel) = Setting::Drain.default().unwrap().split_once("tunnel: ").unwrap();
-        assert_eq!(crate::settings::duration(tunnel), Ok(OWN_DRAIN));
+        let (_, native) = Setting::Drain.default().unwrap().split_once("native: ").unwrap();
+        assert_eq!(crate::settings::duration(native), Ok(OWN_DRAIN));
     }
 }

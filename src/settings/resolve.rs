@@ -296,10 +296,6 @@ impl Sources {
         if let Some(value) = about_calls.filter(|_| !can.sees_calls) {
             return Err(value.error(format_args!("mode {mode} does not have this setting: remove it, or use {native}")));
         }
-        if let Some(namespace) = self.get(Setting::Namespace).filter(|_| !can.namespaces) {
-            let problem = "the tunnel forwards bytes unchanged and cannot put a prefix before keys";
-            return Err(namespace.error(format_args!("{problem}: remove it, or use {native}")));
-        }
         if let (Some(variable), Some(switch)) = (http_proxy, self.get(Setting::UseHttpProxy))
             && !can.http_proxies
         {
@@ -514,7 +510,7 @@ mod tests {
         assert!(error(&[(Setting::Endpoints, "a")], []).starts_with("--endpoints: "));
         assert!(error(&[], [("ETCDPROXY_ENDPOINTS", "a")]).starts_with("ETCDPROXY_ENDPOINTS: "));
         for (key, text, problem) in [
-            (Setting::Mode, "fast", "--mode: invalid mode \"fast\": expected auto, grpc-proxy, native or tunnel"),
+            (Setting::Mode, "fast", "--mode: invalid mode \"fast\": expected auto, grpc-proxy or native"),
             (Setting::Preflight, "yes", "--preflight: invalid preflight \"yes\": expected warn, strict or off"),
             (Setting::Drain, "8", "--drain: invalid duration \"8\": expected a number with a unit, as in 8s, or off"),
             (Setting::Memory, "1", "--memory: \"1\" is too little: mode grpc-proxy needs at least 32 MB"),
@@ -555,7 +551,7 @@ mod tests {
             &[endpoint, (Setting::MetricsAddr, "127.0.0.1:2379")],
             &[endpoint, (Setting::Service, "x")],
             &[endpoint, (Setting::CaCert, "/no/such.pem")],
-            &[endpoint, (Setting::Mode, "tunnel"), (Setting::Namespace, "p/")],
+            &[endpoint, (Setting::Mode, "grpc-proxy"), (Setting::Prefer, "leader")],
         ] {
             assert!(!is_usage(flags, &[]), "{flags:?}");
         }
@@ -578,10 +574,10 @@ mod tests {
         assert!(found.starts_with("service binding \"e\", uri: "), "{found}");
         assert!(found.ends_with(", or change ETCDPROXY_LISTEN_ADDR"), "{found}");
 
-        let tunnel = (Setting::Mode, "tunnel");
-        let (endpoint, namespace) = ((Setting::Endpoints, "a:1"), (Setting::Namespace, "p/"));
-        assert!(change(&[endpoint, tunnel, namespace], &[]).ends_with("or use --mode native"));
-        let by_env = [("ETCDPROXY_MODE", "tunnel"), ("ETCDPROXY_NAMESPACE", "p/")];
+        let mode = (Setting::Mode, "grpc-proxy");
+        let (endpoint, prefer) = ((Setting::Endpoints, "a:1"), (Setting::Prefer, "leader"));
+        assert!(change(&[endpoint, mode, prefer], &[]).ends_with("or use --mode native"));
+        let by_env = [("ETCDPROXY_MODE", "grpc-proxy"), ("ETCDPROXY_PREFER", "leader")];
         assert!(change(&[endpoint], &by_env).ends_with("or use ETCDPROXY_MODE=native"));
     }
 
@@ -590,15 +586,15 @@ mod tests {
         let wanted = [("ETCDPROXY_USE_HTTP_PROXY", "Yes"), ("HTTPS_PROXY", "http://u:s3cret@p:1")];
         let endpoint = (Setting::Endpoints, "a:1");
         assert_eq!(resolve(&[endpoint], wanted).http_proxy, Some("HTTPS_PROXY"));
-        let problem = error(&[endpoint, (Setting::Mode, "tunnel")], wanted);
+        let problem = error(&[endpoint, (Setting::Mode, "native")], wanted);
         assert_eq!(
             problem,
-            "ETCDPROXY_USE_HTTP_PROXY: mode tunnel connects to the members itself, not through HTTPS_PROXY: remove it, \
+            "ETCDPROXY_USE_HTTP_PROXY: mode native connects to the members itself, not through HTTPS_PROXY: remove it, \
              or use --mode grpc-proxy (without --server-name, and without a common name in the client certificate)"
         );
         // Without a proxy, the switch changes nothing.
         let switch_only = [("ETCDPROXY_USE_HTTP_PROXY", "1")];
-        assert_eq!(resolve(&[endpoint, (Setting::Mode, "tunnel")], switch_only).run.mode(), Mode::Tunnel);
+        assert_eq!(resolve(&[endpoint, (Setting::Mode, "native")], switch_only).run.mode(), Mode::Native);
         let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"h:1","password":"s3cret"}}]}"#;
         let settings = resolve(&[], [wanted[0], wanted[1], ("VCAP_SERVICES", services)]);
         assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
@@ -613,7 +609,9 @@ mod tests {
     #[test]
     fn words_in_any_case_and_what_yaml_makes_of_off() {
         let with = |setting, text| resolve(&[(Setting::Endpoints, "a:1"), (setting, text)], []);
-        assert_eq!(with(Setting::Mode, "Tunnel").run.mode(), Mode::Tunnel);
+        for native in ["native", "Native"] {
+            assert_eq!(with(Setting::Mode, native).run.mode(), Mode::Native, "{native}");
+        }
         assert_eq!(with(Setting::Preflight, "STRICT").preflight, Preflight::Strict);
         for off in ["off", "Off", "false", "no"] {
             assert_eq!(with(Setting::Preflight, off).preflight, Preflight::Off, "{off}");
@@ -645,27 +643,23 @@ mod tests {
             assert_eq!(settings.run.mode(), Mode::Native, "{setting:?}");
             let reason = settings.mode_reason.unwrap();
             assert!(reason.contains(setting.flag()) || reason.contains("(--username)"), "{reason}");
-            for (mode, remedy) in [("grpc-proxy", "use --mode native"), ("tunnel", "use --mode native")] {
-                let problem = error(&[endpoint, (setting, text), (Setting::Mode, mode)], []);
-                assert!(problem.starts_with(&format!("{}: mode {mode} does not ", setting.flag())), "{problem}");
-                assert!(problem.ends_with(remedy), "{problem}");
-            }
+            let problem = error(&[endpoint, (setting, text), (Setting::Mode, "grpc-proxy")], []);
+            assert!(problem.starts_with(&format!("{}: mode grpc-proxy does not ", setting.flag())), "{problem}");
+            assert!(problem.ends_with("use --mode native"), "{problem}");
             assert_eq!(resolve(&[endpoint, (setting, text), more, (Setting::Mode, "native")], []).mode_reason, None);
         }
-        let problem = error(&[endpoint, (Setting::Mode, "tunnel")], [("ETCDPROXY_PASSWORD", "s3cret")]);
+        let problem = error(&[endpoint, (Setting::Mode, "grpc-proxy")], [("ETCDPROXY_PASSWORD", "s3cret")]);
         assert_eq!(
             problem,
-            "ETCDPROXY_PASSWORD: mode tunnel does not log in for clients: remove it, or use --mode native"
+            "ETCDPROXY_PASSWORD: mode grpc-proxy does not log in for clients: remove it, or use --mode native"
         );
-        let problem = error(&[endpoint], [("ETCDPROXY_MODE", "tunnel"), ("ETCDPROXY_USERNAME", "app")]);
+        let problem = error(&[endpoint], [("ETCDPROXY_MODE", "grpc-proxy"), ("ETCDPROXY_USERNAME", "app")]);
         assert!(problem.ends_with("or use ETCDPROXY_MODE=native"), "{problem}");
         // Off asks for nothing.
         assert_eq!(resolve(&[endpoint, (Setting::NamespaceAdmin, "off")], []).run, Run::ExecEtcd);
         // A binding asks for nothing: its application may log in.
         let services = r#"{"etcd":[{"name":"e","credentials":{"uri":"https://u:p@h:1"}}]}"#;
-        for mode in ["grpc-proxy", "tunnel"] {
-            assert_eq!(resolve(&[(Setting::Mode, mode)], [("VCAP_SERVICES", services)]).login, None, "{mode}");
-        }
+        assert_eq!(resolve(&[(Setting::Mode, "grpc-proxy")], [("VCAP_SERVICES", services)]).login, None);
         let settings = resolve(&[], [("VCAP_SERVICES", services)]);
         assert_eq!((settings.login.unwrap().username.as_str(), settings.warnings.len()), ("u", 0));
     }
@@ -752,8 +746,8 @@ mod tests {
         assert_eq!(resolve(&[(Setting::Endpoints, "a:1"), (Setting::Namespace, "p/")], []).run, Run::ExecEtcd);
         let settings = resolve(&[(Setting::Mode, "grpc-proxy")], bound);
         assert_eq!((settings.run, settings.warnings.len()), (Run::ExecEtcd, 1));
-        let off = resolve(&[(Setting::Mode, "tunnel"), (Setting::Drain, "off")], bound);
-        assert_eq!((off.mode_reason, off.run), (None, Run::Tunnel { drain: Duration::ZERO }));
+        let off = resolve(&[(Setting::Mode, "native"), (Setting::Drain, "off")], bound);
+        assert_eq!((off.mode_reason, off.run), (None, Run::Native { drain: Duration::ZERO }));
     }
 
     #[test]
@@ -767,7 +761,7 @@ mod tests {
             assert_eq!(settings.run.mode(), Mode::Native);
             assert_eq!(settings.mode_reason.as_deref(), Some("this launcher has no etcd"));
         }
-        assert_eq!(without(&[(Setting::Mode, "tunnel")]).unwrap().mode_reason, None);
+        assert_eq!(without(&[(Setting::Mode, "native")]).unwrap().mode_reason, None);
         let problem = without(&[(Setting::Mode, "grpc-proxy")]).unwrap_err();
         assert!(problem.starts_with("--mode: this launcher has no etcd, which mode grpc-proxy needs: "), "{problem}");
         let settings = without(&[(Setting::Namespace, "p/")]).unwrap();

@@ -58,8 +58,8 @@ settings! {
         "Find the cluster's members by the SRV records of this domain, instead of --endpoints";
     ListenAddr: Some("--listen-addr"), "ETCDPROXY_LISTEN_ADDR", Kind::Text("HOST:PORT"), default Some("127.0.0.1:2379"),
         "Address that the application connects to; except with grpc-proxy, also unix: and the path of a socket";
-    Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "native", "tunnel"]), default Some("auto"),
-        "Who forwards: auto, grpc-proxy (etcd's own proxy), native (this program, call by call) or tunnel (byte by byte)";
+    Mode: Some("--mode"), "ETCDPROXY_MODE", Kind::Choice("MODE", &["auto", "grpc-proxy", "native"]), default Some("auto"),
+        "Who forwards calls: auto, grpc-proxy (etcd's own proxy) or native (this program)";
     Service: Some("--service"), "ETCDPROXY_SERVICE", Kind::Text("NAME"), default None,
         "Bound service to use, if several could be etcd";
     CaCert: Some("--cacert"), "ETCDPROXY_CACERT", Kind::File, default None,
@@ -89,8 +89,8 @@ settings! {
     LogFormat: Some("--log-format"), "ETCDPROXY_LOG_FORMAT", Kind::Choice("FORMAT", &["text", "json", "raw"]), default Some("text"),
         "Format of log lines: text, json or raw. etcd's own lines change only with --drain, and never with raw";
     Memory: Some("--memory"), "ETCDPROXY_MEMORY", Kind::Text("MB"), default None,
-        "Memory that the proxy may use, in MB; sets Go's GOMEMLIMIT, limits the tunnel's clients";
-    Drain: Some("--drain"), "ETCDPROXY_DRAIN", Kind::Text("DURATION"), default Some("off; native and tunnel: 8s"),
+        "Memory that the proxy may use, in MB; sets Go's GOMEMLIMIT, limits the clients of native";
+    Drain: Some("--drain"), "ETCDPROXY_DRAIN", Kind::Text("DURATION"), default Some("off; native: 8s"),
         "Supervise etcd: restart it if it exits, filter its log, and after SIGTERM keep serving until no client is \
          connected, for at most this long, as in 8s. off: exec etcd and hand over";
     NamespaceFromBinding: None, "ETCDPROXY_NAMESPACE_FROM_BINDING", Kind::Switch, default None,
@@ -162,7 +162,7 @@ pub(crate) fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// The error for a text that is none of `words`: `invalid mode "fast": expected auto, grpc-proxy, native or tunnel`.
+/// The error for a text that is none of `words`: `invalid mode "fast": expected auto, grpc-proxy or native`.
 pub(crate) fn invalid(what: &str, text: &str, words: &[&str]) -> String {
     let (last, others) = words.split_last().unwrap_or((&"", &[]));
     format!("invalid {what} {text:?}: expected {} or {last}", others.join(", "))
@@ -214,7 +214,7 @@ mod tests {
                 assert!(code(flag).contains(&words.join("|").as_str()), "{flag}: {words:?}");
             }
             match setting.default() {
-                // As in `off; native and tunnel: 8s`.
+                // As in `off; native: 8s`.
                 Some(text) => {
                     let values = text.split("; ").filter_map(|value| value.split(": ").last());
                     for value in values {
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_invalid_word_is_named_with_those_that_are_expected() {
-        assert_eq!(Setting::Mode.invalid("fast"), "invalid mode \"fast\": expected auto, grpc-proxy, native or tunnel");
+        assert_eq!(Setting::Mode.invalid("fast"), "invalid mode \"fast\": expected auto, grpc-proxy or native");
         assert_eq!(Setting::LogFormat.invalid("x"), "invalid log format \"x\": expected text, json or raw");
         assert_eq!(Setting::UseHttpProxy.invalid("x"), "invalid value \"x\": expected true or false");
     }

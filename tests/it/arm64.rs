@@ -102,7 +102,7 @@ async fn run_becomes_etcd_for_arm64() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the binary for arm64: run ./scripts/test.sh"]
-async fn the_tunnel_runs_on_arm64() {
+async fn the_proxy_runs_on_arm64() {
     let command_line = command_line_after_use("native").await;
     assert!(command_line.contains(&arm64_binary().to_str().unwrap().to_owned()), "{command_line:?}");
 }

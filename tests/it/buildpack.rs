@@ -136,7 +136,7 @@ fn native_needs_only_the_launcher_and_supply_removes_the_etcd() {
     assert!(staging.text("deps/0/launch.yml").contains(" --mode native --memory 16"));
     let addr = unique_addr();
     let args = ["run", "--mode", "native", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
-    let _tunnel = Process::start(staging.launcher(&args).stderr(Stdio::null()));
+    let _proxy = Process::start(staging.launcher(&args).stderr(Stdio::null()));
     wait_ready(&addr);
 }
 

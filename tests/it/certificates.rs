@@ -454,17 +454,17 @@ fn ours(mode: &str, endpoint: &str, files: &[(&str, PathBuf)]) -> Result<String,
 #[track_caller]
 fn check(name: &str, expected: Outcome, dir: &Path, endpoint: &str, files: &[(&str, PathBuf)]) {
     let etcd = etcd_connects(dir, endpoint, files);
-    let tunnel = ours("native", endpoint, files);
-    let found = format!("etcd: {etcd}, ours: {tunnel:?}");
+    let proxy = ours("native", endpoint, files);
+    let found = format!("etcd: {etcd}, ours: {proxy:?}");
     match expected {
-        Connects => assert!(etcd && tunnel.is_ok(), "{name}: {found}"),
+        Connects => assert!(etcd && proxy.is_ok(), "{name}: {found}"),
         Refused(problem) => {
             assert!(!etcd, "{name}: {found}");
-            assert!(matches!(&tunnel, Err((69, log)) if log.contains(problem)), "{name}: {found}");
+            assert!(matches!(&proxy, Err((69, log)) if log.contains(problem)), "{name}: {found}");
         }
         OnlyEtcd(problem) => {
             assert!(etcd, "{name}: {found}");
-            assert!(matches!(&tunnel, Err((69 | 78, log)) if log.contains(problem)), "{name}: {found}");
+            assert!(matches!(&proxy, Err((69 | 78, log)) if log.contains(problem)), "{name}: {found}");
             let etcds = ours("grpc-proxy", endpoint, files);
             assert!(matches!(&etcds, Ok(log) if log.contains(problem)), "{name}: {etcds:?}");
         }

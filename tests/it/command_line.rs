@@ -52,7 +52,7 @@ fn bash_completes_commands_flags_and_values() {
     assert_eq!(bash_offers(&["etcdproxy", "run", "--end"]), ["--endpoints"]);
     assert_eq!(bash_offers(&["etcdproxy", "dev", "--nodes", ""]), ["1", "3"]);
     assert_eq!(bash_offers(&["etcdproxy", "completions", "z"]), ["zsh"]);
-    assert_eq!(bash_offers(&["etcdproxy", "run", "--mode", ""]), ["auto", "grpc-proxy", "native", "tunnel"]);
+    assert_eq!(bash_offers(&["etcdproxy", "run", "--mode", ""]), ["auto", "grpc-proxy", "native"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn render() -> String {
     );
     text.push_str(
         "\n## Certificates and keys\n\nThe measure is Go's TLS, which etcd uses. *only etcd's proxy* means: with `--mode grpc-proxy`, \
-         preflight notes that our TLS cannot try the member, and etcd connects; the tunnel does not.\n",
+         preflight notes that our TLS cannot try the member, and etcd connects; native does not.\n",
     );
     for (title, cases) in certificates::tables() {
         table(&mut text, title, "certificate or key", cases);

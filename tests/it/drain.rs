@@ -293,7 +293,7 @@ fn an_address_for_metrics_that_is_in_use_is_an_error_that_names_it() {
     let host = unique_host();
     let other = std::net::TcpListener::bind((host.as_str(), 0)).unwrap();
     let metrics = other.local_addr().unwrap().to_string();
-    for mode in ["grpc-proxy", "native", "tunnel"] {
+    for mode in ["grpc-proxy", "native"] {
         let mut command = run(&free_addr(&host), &free_addr(&host), "1s");
         let command = command.args(["--preflight", "off", "--mode", mode, "--metrics-addr", &metrics]);
         let line = fails_with(78, command);
@@ -351,7 +351,7 @@ async fn etcd_is_left_alone_while_a_new_start_would_not_help() {
 #[test]
 fn usr1_and_usr2_do_not_end_a_launcher() {
     let cluster = Cluster::start(1);
-    for mode in ["grpc-proxy", "native", "tunnel"] {
+    for mode in ["grpc-proxy", "native"] {
         let addr = unique_addr();
         let mut proxy = Process::start(run(&cluster.endpoints(), &addr, "0s").args(["--mode", mode]));
         wait_ready(&addr);

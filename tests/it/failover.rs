@@ -1,4 +1,4 @@
-//! Which connections the tunnel cuts when members fail, and which it leaves alone.
+//! Which connections the proxy cuts when members fail, and which it leaves alone.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 
 use crate::attack::figure;
 use crate::load;
+use crate::sidecar::{metric, start};
 use crate::support::{Cluster, Process, etcdproxy, eventually, fails_with, is_ready, server, unique_addr, unique_host};
-use crate::tunnel::{metric, start};
 
 /// Clients with a connection each, some to every member.
 async fn clients(addr: &str) -> Vec<Client> {
@@ -39,7 +39,7 @@ async fn works(addr: &str) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crashed_leader_cuts_no_client_of_a_healthy_member() {
     let mut cluster = Cluster::start(3);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     // The followers lose their leader, answer errors for a second or two, and not at the same time.
     for _ in 0..3 {
         let clients = clients(&addr).await;
@@ -55,14 +55,14 @@ async fn a_crashed_leader_cuts_no_client_of_a_healthy_member() {
         cluster.wait_member(leader);
         works(&addr).await;
     }
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(!log.contains("cut now"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stall_of_all_members_cuts_nothing() {
     let cluster = Cluster::start(3);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     let mut clients = clients(&addr).await;
     for stall in [2500, 6000] {
         (0..3).for_each(|n| cluster.signal_member(n, Signal::SIGSTOP));
@@ -77,7 +77,7 @@ async fn a_stall_of_all_members_cuts_nothing() {
         }
         eventually("the members answer again", || is_ready(&addr));
     }
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(log.contains("is down: it accepts the connection but does not answer"), "{log}");
     assert!(!log.contains("cut now"), "{log}");
     figure("all members frozen for 2.5 s and for 6 s: 9 of 9 clients live, none cut");
@@ -86,7 +86,7 @@ async fn a_stall_of_all_members_cuts_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hung_member_is_left_within_seconds() {
     let cluster = Cluster::start(3);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     let clients = clients(&addr).await;
     let leader = cluster.leader().await;
     let url = cluster.endpoints().split(',').nth(leader).unwrap().to_owned();
@@ -102,7 +102,7 @@ async fn a_hung_member_is_left_within_seconds() {
     // The client itself gives up after a while.
     assert!(served >= 8, "{served} of 9");
     assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(log.contains(&format!("{url} is down: ")), "{log}");
 }
 
@@ -110,7 +110,7 @@ async fn a_hung_member_is_left_within_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_answers_is_tried_before_silent_ones() {
     let cluster = Cluster::start(3);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     let leader = cluster.leader().await;
     for n in (0..3).filter(|n| *n != leader) {
         cluster.signal_member(n, Signal::SIGSTOP);
@@ -119,7 +119,7 @@ async fn a_member_that_answers_is_tried_before_silent_ones() {
     for _ in 0..4 {
         let read = async { load::connect(&addr).await?.get("a", Some(GetOptions::new().with_serializable())).await };
         let read = tokio::time::timeout(Duration::from_secs(2), read).await;
-        assert!(matches!(read, Ok(Ok(_))), "{read:?}: {}", tunnel.into_log());
+        assert!(matches!(read, Ok(Ok(_))), "{read:?}: {}", proxy.into_log());
     }
     assert!(!is_ready(&addr));
 }
@@ -127,7 +127,7 @@ async fn a_member_that_answers_is_tried_before_silent_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_database_is_an_alarm_and_no_outage() {
     let cluster = Cluster::start_with(&["--quota-backend-bytes", "1000000"]);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     let mut client = load::connect(&addr).await.unwrap();
     while client.put("a", vec![0; 300_000], None).await.is_ok() {}
     client.get("a", None).await.expect("reads work");
@@ -141,7 +141,7 @@ async fn a_full_database_is_an_alarm_and_no_outage() {
     eventually("the alarm is known", || get_health().contains("alarm NOSPACE"));
     assert!(get_health().starts_with("HTTP/1.1 200 OK") && is_ready(&addr));
     client.delete("a", None).await.expect("deletes work");
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     let line = "alarm NOSPACE: its database is full, so writes fail; reads and deletes work";
     assert!(log.contains(line) && !log.contains("is down"), "{log}");
 }
@@ -160,18 +160,18 @@ fn a_member_that_ends_a_connection_at_once_is_no_foreign_server() {
 /// A gateway in front of the cluster may choose by this name.
 #[test]
 fn probes_name_the_server_as_the_application_does() {
-    let listener = TcpListener::bind((unique_host(), 0)).unwrap();
-    let endpoint = listener.local_addr().unwrap().to_string();
-    let addr = unique_addr();
-    for (mode, authority) in [("native", &endpoint), ("tunnel", &addr), ("grpc-proxy", &endpoint)] {
+    for mode in ["native", "grpc-proxy"] {
+        let listener = TcpListener::bind((unique_host(), 0)).unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let addr = unique_addr();
         let args = ["run", "--mode", mode, "--endpoints", &endpoint, "--listen-addr", &addr];
         let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
         let (mut client, _) = listener.accept().unwrap();
         let mut bytes = Vec::new();
-        while !bytes.windows(authority.len()).any(|window| window == authority.as_bytes()) {
+        while !bytes.windows(endpoint.len()).any(|window| window == endpoint.as_bytes()) {
             let mut more = [0; 1000];
             let length = client.read(&mut more).unwrap();
-            assert!(length > 0, "{authority}: {}", bytes.escape_ascii());
+            assert!(length > 0, "{mode}: {}", bytes.escape_ascii());
             bytes.extend(&more[..length]);
         }
     }

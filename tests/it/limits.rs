@@ -63,7 +63,7 @@ async fn seen(addr: &str) -> Vec<String> {
     ]
 }
 
-/// What is tried, and what the application sees at a member, at etcd's proxy and at the tunnel.
+/// What is tried, and what the application sees at a member, at etcd's proxy and at native.
 const ROWS: [(&str, [&str; 3]); 8] = [
     ("compact a future revision", ["OutOfRange", "Unknown", "OutOfRange"]),
     ("revoke an unknown lease", ["NotFound", "Unknown", "NotFound"]),
@@ -84,14 +84,14 @@ fn proxy(mode: &str, cluster: &Cluster, flags: &[&str]) -> (Process, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn etcds_proxy_has_the_limits_of_the_document_and_the_tunnel_has_not() {
+async fn etcds_proxy_has_the_limits_of_the_document_and_native_has_not() {
     let cluster = Cluster::start_with(&["--max-request-bytes=10000000"]);
-    let (_proxy, through_proxy) = proxy("grpc-proxy", &cluster, &[]);
-    let (_tunnel, through_tunnel) = proxy("native", &cluster, &[]);
-    let (direct, proxied, tunnelled) =
-        tokio::join!(seen(cluster.client_addr(0)), seen(&through_proxy), seen(&through_tunnel));
+    let (_etcd, through_etcd) = proxy("grpc-proxy", &cluster, &[]);
+    let (_native, through_native) = proxy("native", &cluster, &[]);
+    let (direct, proxied, native) =
+        tokio::join!(seen(cluster.client_addr(0)), seen(&through_etcd), seen(&through_native));
     for (n, (row, expected)) in ROWS.into_iter().enumerate() {
-        assert_eq!([&direct[n], &proxied[n], &tunnelled[n]], expected, "{row}");
+        assert_eq!([&direct[n], &proxied[n], &native[n]], expected, "{row}");
     }
 }
 

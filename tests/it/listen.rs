@@ -29,10 +29,10 @@ fn localhost() -> (String, String) {
 }
 
 #[test]
-fn the_tunnel_listens_on_all_loopback_addresses_of_localhost() {
+fn the_proxy_listens_on_all_loopback_addresses_of_localhost() {
     let cluster = Cluster::start(1);
     let (addr, port) = localhost();
-    let tunnel = Process::start(&mut run("native", &cluster.endpoints(), &addr));
+    let proxy = Process::start(&mut run("native", &cluster.endpoints(), &addr));
     wait_ready(&addr);
     let each = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
     for one in &each {
@@ -44,7 +44,7 @@ fn the_tunnel_listens_on_all_loopback_addresses_of_localhost() {
         let line = fails_with(78, &mut etcdproxy(["run", "--endpoints", one, "--listen-addr", &addr]));
         assert!(line.contains("is the address the proxy itself listens on"), "{line}");
     }
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(log.contains(&format!("listens on {addr} ({})\n", each.join(", "))), "{log}");
 }
 
@@ -78,7 +78,7 @@ fn etcd_listens_on_one_address_of_localhost_and_a_line_says_which() {
 
 #[test]
 fn a_name_without_an_address_is_waited_for() {
-    for mode in ["grpc-proxy", "native", "tunnel"] {
+    for mode in ["grpc-proxy", "native"] {
         let mut proxy = Process::start(&mut run(mode, "127.0.0.1:1", "nohost.invalid:2379"));
         let mut lines = BufReader::new(proxy.stderr()).lines().map_while(Result::ok);
         let line = lines.next().unwrap();
@@ -107,7 +107,7 @@ fn file_of(addr: &str) -> &Path {
 async fn applications_reach_the_cluster_through_a_unix_socket() {
     let cluster = Cluster::start(1);
     let (_dir, addr) = socket();
-    let mut tunnel = Process::start(&mut run("auto", &cluster.endpoints(), &addr));
+    let mut proxy = Process::start(&mut run("auto", &cluster.endpoints(), &addr));
     wait_ready(&addr);
     let file = fs::symlink_metadata(file_of(&addr)).unwrap();
     assert!(file.file_type().is_socket());
@@ -120,15 +120,15 @@ async fn applications_reach_the_cluster_through_a_unix_socket() {
     client.kv_client().put("key", "value", None).await.unwrap();
     let connect = || UnixStream::connect(file_of(&addr)).unwrap();
     assert!(http_over(connect(), "GET", "/version").contains("etcdserver"));
-    assert!(http_over(connect(), "GET", "/metrics").contains("\netcdproxy_tunnel_member_up{"));
+    assert!(http_over(connect(), "GET", "/metrics").contains("\netcdproxy_member_up{"));
 
     assert_eq!(succeeds(&mut etcdproxy(["health", "--listen-addr", &addr])), format!("{addr} is ready\n"));
     wait_listening(&addr);
-    tunnel.signal(Signal::SIGINT);
+    proxy.signal(Signal::SIGINT);
     drop((client, etcd));
-    assert_eq!(tunnel.wait().code(), Some(0));
+    assert_eq!(proxy.wait().code(), Some(0));
     assert!(!file_of(&addr).exists(), "the socket is removed at the end");
-    let log = tunnel.stderr_text();
+    let log = proxy.stderr_text();
     assert!(log.starts_with("etcdproxy: mode native: etcd's grpc-proxy cannot listen on a Unix socket\n"), "{log}");
     let line = fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
     assert!(line.ends_with("is not ready: nothing listens there"), "{line}");
@@ -214,7 +214,7 @@ mod needs_root {
 
     #[test]
     #[ignore = "needs root: it changes /etc/hosts in a mount namespace"]
-    fn the_tunnel_listens_on_all_addresses_of_any_name() {
+    fn the_proxy_listens_on_all_addresses_of_any_name() {
         let cluster = Cluster::start(1);
         let dir = tempfile::tempdir().unwrap();
         let hosts = dir.path().join("hosts");
@@ -226,12 +226,12 @@ mod needs_root {
         let run = ["run", "--mode", "native", "--endpoints", &endpoints, "--listen-addr"];
         let metrics = format!("etcd.internal:{}", unique_addr().rsplit_once(':').unwrap().1);
         let mut command = with_hosts(&hosts, &[&run[..], &[&addr, "--metrics-addr", &metrics]].concat());
-        let tunnel = Process::start(command.stderr(Stdio::piped()));
+        let proxy = Process::start(command.stderr(Stdio::piped()));
         wait_ready(&one);
         wait_ready(&format!("{two}:{port}"));
         succeeds(&mut with_hosts(&hosts, &["health", "--listen-addr", &addr]));
         assert!(http(&metrics.replace("etcd.internal", &two), "GET", "/health").starts_with("HTTP/1.1 200"));
-        let log = tunnel.into_log();
+        let log = proxy.into_log();
         assert!(log.contains(&format!("listens on {addr} (")) && !log.contains("not a loopback address"), "{log}");
 
         let line = fails_with(78, &mut with_hosts(&hosts, &[&run[..], &["elsewhere.internal:1"]].concat()));

@@ -50,7 +50,7 @@ fn run(mode: &str, endpoints: &str, addr: &str) -> Command {
 #[test]
 fn a_reader_of_the_log_who_does_not_read_stops_nothing() {
     let cluster = Cluster::start(1);
-    for (mode, message) in [("tunnel", "the tunnel (pid "), ("grpc-proxy", "etcd's proxy (pid ")] {
+    for (mode, message) in [("native", "the proxy (pid "), ("grpc-proxy", "etcd's proxy (pid ")] {
         let addr = unique_addr();
         let (mut process, reader) = start_with_stuck_reader(&mut run(mode, &cluster.endpoints(), &addr));
         wait_ready(&addr);
@@ -152,7 +152,7 @@ fn what_a_member_says_cannot_forge_a_line_or_reach_the_terminal() {
     let member = hostile_member();
     for format in ["text", "json"] {
         let addr = unique_addr();
-        let mut command = run("tunnel", &member, &addr);
+        let mut command = run("native", &member, &addr);
         let mut process = Process::start(command.args(["--log-format", format]).stderr(Stdio::piped()));
         wait_listening(&addr);
         std::thread::sleep(Duration::from_secs(1));

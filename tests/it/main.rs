@@ -35,11 +35,11 @@ mod run;
 mod sbom;
 mod secrets;
 mod settings;
+mod sidecar;
 mod structure;
 mod support;
 mod three_programs;
 mod tls;
-mod tunnel;
 mod unpack;
 mod wait;
 

@@ -194,7 +194,7 @@ fn run(args: &[&str]) -> Command {
     command
 }
 
-fn tunnel(endpoints: &str) -> Process {
+fn native(endpoints: &str) -> Process {
     Process::start(&mut run(&["--mode", "native", "--endpoints", endpoints]))
 }
 
@@ -223,7 +223,7 @@ fn each_address_of_a_name_is_a_member() {
     network.addresses("etcd.test", &HOSTS);
     // One hangs from the start on.
     cluster.signal_member(0, Signal::SIGSTOP);
-    let tunnel = tunnel("etcd.test:2379");
+    let proxy = native("etcd.test:2379");
     wait_ready(LISTEN);
     block_on(async {
         assert!(gap().await < Duration::from_secs(4));
@@ -238,7 +238,7 @@ fn each_address_of_a_name_is_a_member() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         cluster.signal_member(1, Signal::SIGCONT);
     });
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     for n in [0, 1] {
         let down = format!("http://etcd.test:2379 ({}) is down: it accepts the connection but does not", HOSTS[n]);
         let warned = log.contains(&down) || log.contains(&down.replace(" is down", ""));
@@ -253,7 +253,7 @@ fn addresses_come_and_go() {
     let network = Network::new();
     let cluster = Cluster::spread(&HOSTS, PORT, None);
     network.addresses("etcd.test", &HOSTS[..1]);
-    let tunnel = tunnel("etcd.test:2379");
+    let proxy = native("etcd.test:2379");
     wait_ready(LISTEN);
     block_on(async {
         let mut old = load::connect(LISTEN).await.unwrap();
@@ -271,7 +271,7 @@ fn addresses_come_and_go() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert!(gap().await < Duration::from_secs(1));
     });
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     for line in [
         "http://etcd.test:2379 (127.0.0.12) is a new address of this name",
         "http://etcd.test:2379 (127.0.0.11) is no longer an address of this name",
@@ -295,7 +295,7 @@ fn a_name_without_an_answer_hurts_only_itself() {
         network.set(name, A, Reply::Silence);
         network.set(name, AAAA, Reply::Silence);
     }
-    let tunnel = tunnel("silent1.test:2379,a.test:2379,b.test:2379,silent2.test:2379,c.test:2379");
+    let proxy = native("silent1.test:2379,a.test:2379,b.test:2379,silent2.test:2379,c.test:2379");
     wait_ready(LISTEN);
     block_on(async {
         let mut clients = Vec::new();
@@ -317,7 +317,7 @@ fn a_name_without_an_answer_hurts_only_itself() {
         }
     });
     figure("DNS silent for 15 s: 9 of 9 clients live, 15 of 15 new ones served within 1 s");
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(!log.contains("is down"), "{log}");
     for name in ["silent1", "silent2", "a", "b", "c"] {
         let line = format!("warning: http://{name}.test:2379: its name does not resolve");
@@ -346,7 +346,7 @@ fn the_last_of_eight_addresses_is_found() {
         }
         addresses.push(HOSTS[0].to_owned());
         network.addresses("etcd.test", &addresses.iter().map(String::as_str).collect::<Vec<_>>());
-        let tunnel = tunnel("etcd.test:2379");
+        let proxy = native("etcd.test:2379");
         wait_ready(LISTEN);
         block_on(async {
             for _ in 0..10 {
@@ -354,7 +354,7 @@ fn the_last_of_eight_addresses_is_found() {
             }
         });
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-        let log = tunnel.into_log();
+        let log = proxy.into_log();
         assert!(log.contains("http://etcd.test:2379 (127.0.0.11) is up"), "{log}");
     }
     figure(&format!("seven addresses refuse, or swallow packets; new clients wait at most {} ms", slowest.as_millis()));
@@ -374,7 +374,7 @@ fn an_error_for_one_kind_of_address_does_not_hide_the_other() {
         Reply::Addresses(vec!["::1".parse().unwrap()]),
     ] {
         network.set("etcd.test", AAAA, reply);
-        for mode in ["native", "tunnel", "grpc-proxy"] {
+        for mode in ["native", "grpc-proxy"] {
             let args = ["--mode", mode, "--preflight", "strict", "--endpoints", "etcd.test:2379"];
             let mut proxy = Process::start(&mut run(&args));
             wait_ready(LISTEN);
@@ -399,7 +399,7 @@ fn srv_records_name_the_members() {
     network.addresses("m1.test", &HOSTS[..1]);
     network.addresses("m2.test", &HOSTS[1..2]);
     network.set("_etcd-client._tcp.example.test", SRV, Reply::Services(vec![(PORT, "m1.test")]));
-    let tunnel = Process::start(&mut run(&["--discovery-srv", "example.test"]));
+    let proxy = Process::start(&mut run(&["--discovery-srv", "example.test"]));
     wait_ready(LISTEN);
     // A member without an address replaces nobody.
     network.set("_etcd-client._tcp.example.test", SRV, Reply::Services(vec![(PORT, "m3.test")]));
@@ -413,7 +413,7 @@ fn srv_records_name_the_members() {
         assert!(gap().await < Duration::from_secs(1), "the records are followed");
         cluster.signal_member(0, Signal::SIGCONT);
     });
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(log.contains("mode native: ") && log.contains("http://m2.test:2379 (127.0.0.12) is up"), "{log}");
 
     // etcd's own proxy takes them from one look-up, which waits for DNS.
@@ -477,7 +477,7 @@ fn the_file_of_hosts_comes_before_dns_and_its_search_list() {
         for name in ["etcd1", "etcd.internal.example"] {
             let endpoint = format!("{name}:2379");
             let args = ["--mode", "native", "--preflight", "strict", "--endpoints", &endpoint];
-            let _tunnel = Process::start(&mut run(&args));
+            let _proxy = Process::start(&mut run(&args));
             wait_ready(LISTEN);
         }
     }
@@ -497,7 +497,7 @@ fn connections_to_an_address_that_vanishes_end_within_seconds() {
     let hosts = ["10.9.0.2", HOSTS[1], HOSTS[2]];
     let _cluster = Cluster::spread(&hosts, PORT, None);
     network.addresses("etcd.test", &hosts[..1]);
-    let tunnel = tunnel("etcd.test:2379");
+    let proxy = native("etcd.test:2379");
     wait_ready(LISTEN);
     block_on(async {
         let mut client = load::connect(LISTEN).await.unwrap();
@@ -517,7 +517,7 @@ fn connections_to_an_address_that_vanishes_end_within_seconds() {
         assert!(gap().await < Duration::from_secs(4));
     });
     eventually("the replacement is known", || is_ready(LISTEN));
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(log.contains("http://etcd.test:2379 (127.0.0.12) is up"), "{log}");
 }
 
@@ -542,7 +542,7 @@ fn a_look_up_of_the_name_to_listen_on_does_not_keep_signals_waiting() {
     let _silent = ["127.0.0.54:53", "127.0.0.55:53"].map(|addr| UdpSocket::bind(addr).unwrap());
     let servers = "nameserver 127.0.0.54\nnameserver 127.0.0.55\nsearch a.test b.test c.test\n";
     std::fs::write(network.dir.path().join("resolv.conf"), servers).unwrap();
-    for mode in ["native", "tunnel", "grpc-proxy"] {
+    for mode in ["native", "grpc-proxy"] {
         let begin = Instant::now();
         let args = ["run", "--mode", mode, "--endpoints", "127.0.0.1:1", "--listen-addr", "own:2379"];
         let mut proxy = Process::start(etcdproxy(args).stderr(Stdio::piped()));
@@ -559,7 +559,7 @@ fn exec_replaces_another_proxy_although_dns_has_failed_meanwhile() {
     let network = Network::new();
     let _cluster = Cluster::spread(&HOSTS[..1], PORT, None);
     network.addresses("listen.test", &["127.0.0.1"]);
-    let mut first = tunnel(&format!("{}:{PORT}", HOSTS[0]));
+    let mut first = native(&format!("{}:{PORT}", HOSTS[0]));
     wait_ready(LISTEN);
     let endpoint = format!("{}:{PORT}", HOSTS[0]);
     let args = ["exec", "--mode", "native", "--endpoints", &endpoint, "--listen-addr", "listen.test:2379", "--"];

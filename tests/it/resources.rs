@@ -8,20 +8,20 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
+use crate::sidecar::{ask_member, connect_http2, get, metric, native, start};
 use crate::support::{Cluster, Process, child_of, etcdproxy, eventually, is_ready, succeeds, unique_addr, wait_ready};
-use crate::tunnel::{connect_http2, get, metric, start, start_byte_for_byte, tunnel};
 
 #[test]
 fn the_limit_of_clients_follows_the_memory_setting() {
     let cluster = Cluster::start(1);
     let addr = unique_addr();
-    let tunnel = Process::start(tunnel(&cluster.endpoints(), &addr).args(["--memory", "8"]));
+    let proxy = Process::start(native(&cluster.endpoints(), &addr).args(["--memory", "8"]));
     wait_ready(&addr);
     let clients: Vec<TcpStream> = (0..140).filter_map(|_| connect_http2(&addr).ok()).collect();
     assert_eq!(clients.len(), 128);
     assert!(is_ready(&addr));
-    let log = tunnel.into_log();
-    let message = "the tunnel serves at most 128 at once, because --memory is 8 MB: raise it, or open fewer";
+    let log = proxy.into_log();
+    let message = "the proxy serves at most 128 at once, because --memory is 8 MB: raise it, or open fewer";
     assert_eq!(log.matches(message).count(), 1, "{log}");
 }
 
@@ -30,10 +30,10 @@ fn the_limit_of_clients_follows_the_memory_setting() {
 #[test]
 fn clients_that_leave_while_all_members_hang_are_forgotten() {
     let cluster = Cluster::start(1);
-    let (_tunnel, addr) = start(&cluster);
+    let (_proxy, addr) = start(&cluster);
     let clients: Vec<TcpStream> = (0..50).map(|_| connect_http2(&addr).unwrap()).collect();
     cluster.signal_member(0, Signal::SIGSTOP);
-    assert!(get(&addr, "/metrics").contains("\netcdproxy_tunnel_clients 50\n"));
+    assert!(get(&addr, "/metrics").contains("\netcdproxy_clients 50\n"));
     for client in &clients {
         SockRef::from(client).set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -59,22 +59,22 @@ fn limit_files(process: &Process, count: u64) {
 #[test]
 fn a_lack_of_files_is_no_fault_of_a_member() {
     let cluster = Cluster::start(1);
-    let (tunnel, addr) = start_byte_for_byte(&cluster);
+    let (proxy, addr) = start(&cluster);
     let labels = format!("{{member=\"{}\",kind=\"local\"}}", cluster.endpoints());
     // There is one file for the client's connection, and none for that to the member.
     eventually("no connection to the member can be opened", || {
-        let Some(limit) = room_for_one_file(&tunnel) else { return true };
-        limit_files(&tunnel, limit);
-        let _ = connect_http2(&addr);
-        limit_files(&tunnel, 1000);
+        let Some(limit) = room_for_one_file(&proxy) else { return true };
+        limit_files(&proxy, limit);
+        let _ = ask_member(TcpStream::connect(&addr).unwrap());
+        limit_files(&proxy, 1000);
         metric(&addr, &format!("connect_failures_total{labels}")) > 0
     });
     // Nothing is accepted while the member is asked a few times more.
-    limit_files(&tunnel, 3);
+    limit_files(&proxy, 3);
     std::thread::sleep(Duration::from_secs(3));
-    limit_files(&tunnel, 1000);
-    connect_http2(&addr).unwrap();
-    let log = tunnel.into_log();
+    limit_files(&proxy, 1000);
+    ask_member(TcpStream::connect(&addr).unwrap()).unwrap();
+    let log = proxy.into_log();
     assert!(!log.contains("is down") && !log.contains("new connections fail"), "{log}");
 }
 
@@ -90,7 +90,7 @@ fn core_dumps_of(pid: u32) -> (String, String) {
 fn keys_stay_out_of_core_dumps() {
     let cluster = Cluster::start(1);
     let nothing = ("0".to_owned(), "00000000".to_owned());
-    for (mode, drain) in [("tunnel", "0s"), ("grpc-proxy", "0s"), ("grpc-proxy", "off")] {
+    for (mode, drain) in [("native", "0s"), ("grpc-proxy", "0s"), ("grpc-proxy", "off")] {
         let addr = unique_addr();
         let mut command =
             etcdproxy(["run", "--mode", mode, "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
@@ -116,8 +116,8 @@ mod needs_root {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
+    use crate::sidecar::ask_member;
     use crate::support::{Lines, binary, command, finish};
-    use crate::tunnel::greet;
 
     /// A control group of this test's own.
     struct Group(PathBuf);
@@ -152,7 +152,7 @@ mod needs_root {
 
     #[test]
     #[ignore = "needs root: it makes a control group"]
-    fn a_control_group_that_is_small_limits_the_clients_and_does_not_kill_the_tunnel() {
+    fn a_control_group_that_is_small_limits_the_clients_and_does_not_kill_the_proxy() {
         let Some(group) = Group::new(24) else {
             eprintln!("skipped: this system has no control group with a limit of memory");
             return;
@@ -162,13 +162,13 @@ mod needs_root {
         let script = "echo $$ > \"$0\" && exec \"$@\"";
         let mut shell = command("sh".as_ref(), ["-c", script]);
         shell.arg(group.0.join("cgroup.procs")).arg(binary());
-        shell.args(["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
-        let mut tunnel = Process::start(shell.stderr(Stdio::piped()));
+        shell.args(["run", "--mode", "native", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
+        let mut proxy = Process::start(shell.stderr(Stdio::piped()));
         wait_ready(&addr);
         let clients: Vec<TcpStream> = (0..700).filter_map(|_| connect_http2(&addr).ok()).collect();
         assert_eq!(clients.len(), 640, "(24 - 4) MB / 32 kB");
-        assert!(tunnel.is_running() && is_ready(&addr));
-        let log = tunnel.into_log();
+        assert!(proxy.is_running() && is_ready(&addr));
+        let log = proxy.into_log();
         let message = "at most 640 at once, because the control group's memory limit is 24 MB: raise it";
         assert!(log.contains(message), "{log}");
     }
@@ -179,11 +179,11 @@ mod needs_root {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         succeeds(Command::new("ip").args(["link", "set", "lo", "up"]));
         let cluster = Cluster::spread(&["127.0.0.11"], 2379, None);
-        let (tunnel, addr) = start_byte_for_byte(&cluster);
+        let (proxy, addr) = start(&cluster);
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "50000 50003").unwrap();
         // The client's ports are chosen here, those of the connections to the member by the system.
         let clients: Vec<TcpStream> =
-            (20_001..20_008).filter_map(|port| greet(connect_from(port, &addr)).ok()).collect();
+            (20_001..20_008).filter_map(|port| ask_member(connect_from(port, &addr)).ok()).collect();
         assert!(clients.len() <= 4);
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "30000 60000").unwrap();
         let labels = format!("{{member=\"{}\",kind=\"local\"}}", cluster.endpoints());
@@ -191,7 +191,7 @@ mod needs_root {
         assert!(failures > 0, "{} clients", clients.len());
         std::thread::sleep(Duration::from_secs(2));
         assert!(is_ready(&addr));
-        let log = tunnel.into_log();
+        let log = proxy.into_log();
         assert!(!log.contains("is down") && !log.contains("new connections fail"), "{log}");
     }
 

@@ -143,7 +143,7 @@ fn a_link_named_after_a_program_that_is_not_embedded_explains_how_to_get_it() {
 
 #[test]
 fn both_modes_warn_about_an_address_that_others_can_reach() {
-    for mode in ["grpc-proxy", "native", "tunnel"] {
+    for mode in ["grpc-proxy", "native"] {
         let port = free_addr("127.0.0.1").rsplit(':').next().unwrap().to_owned();
         let warning = format!(
             "warning: 0.0.0.0:{port} is not a loopback address: everyone who can reach it has this sidecar's access "

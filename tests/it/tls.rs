@@ -213,7 +213,7 @@ fn a_certificate_that_expires_soon_is_a_warning() {
     }
 }
 
-/// The proxy as `exec` of etcd, supervised, and as a tunnel.
+/// The proxy as `exec` of etcd, supervised, and as a proxy.
 const RUNS: [&[&str]; 3] =
     [&["--mode", "grpc-proxy"], &["--mode", "grpc-proxy", "--drain", "0s"], &["--mode", "native", "--drain", "0s"]];
 
@@ -438,7 +438,7 @@ fn a_member_can_listen_on_a_unix_socket() {
     command.args(["--advertise-client-urls", &format!("http://{client}")]);
     let _member = Process::start(command.args(["--listen-peer-urls", &format!("http://{peer}")]));
     wait_ready(&client);
-    for mode in ["grpc-proxy", "native", "tunnel"] {
+    for mode in ["grpc-proxy", "native"] {
         let args = ["run", "--mode", mode, "--preflight", "strict", "--endpoints", &socket, "--listen-addr", &addr];
         let _proxy = Process::start(etcdproxy(args).stderr(Stdio::null()));
         wait_ready(&addr);

@@ -1,7 +1,7 @@
 //! What is known about a supervised etcd, for the port of `--metrics-addr`.
 //!
 //! etcd's own metrics port would serve the metrics of a *member*, which etcd relays. Ours serves the launcher's metrics
-//! and, after them, those of etcd's proxy: one port, as in the tunnel.
+//! and, after them, those of etcd's proxy: one port, as in mode native.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,88 +1,143 @@
 //! The native mode: calls, not bytes. Many clients share one connection to one member.
 //!
-//! - [`engine`]: carries the calls, in a thread of its own
-//! - [`pilot`]: chooses the member, in the event loop that also probes
-//! - [`login`]: gets tokens; [`translate`]: changes keys and lists of members; [`gateway`]: requests of HTTP/1.1
-//! - [`call`], [`head`], [`peer`], [`handle`]: a call, the header blocks, a connection, the way to the engine
+//! It serves where etcd's grpc-proxy cannot. It has no cache, so no answer is stale.
+//!
+//! - [`front`]: where clients arrive
+//! - [`engine`]: carries the calls, in a thread of its own; [`handle`]: the way to it
+//! - [`pilot`]: chooses the member, in the event loop that also probes; [`login`]: gets tokens
+//! - [`relay`]: clients that speak HTTP/1.1, byte for byte
 
-mod call;
+mod counted;
 mod engine;
-pub(super) mod gateway;
+mod front;
 mod handle;
-mod head;
 mod login;
-mod peer;
 mod pilot;
-mod translate;
+mod relay;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use mio::{Poll, Waker};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
-use engine::{Command, Engine, Notice, WAKER};
-pub(super) use handle::Handle;
-use translate::Rules;
-
+use super::backend::{self, Backend};
+use super::limit::Limit;
+use super::listener::{Listener, Lobby, listen, listen_tcp};
 use super::members::Members;
+use super::metrics::Metrics;
+use super::names::Names;
+use super::preflight::Tried;
+use super::{admin, listener};
 use crate::api::namespace::Namespace;
-use crate::net::Dialer;
+use crate::net::{Dialer, Resolver};
+use crate::os::process::hide_memory;
 use crate::settings::{ListenAddr, Settings};
+use engine::Rules;
+use front::{Front, Warnings};
+use handle::Running;
+use relay::Relay;
 
-/// A running engine.
-pub(super) struct Native {
-    pub(super) handle: Handle,
+/// How often to check whether a member is up.
+const READY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Threads that may block: they read certificates.
+const BLOCKING_THREADS: usize = 4;
+
+/// Why it cannot run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Listen(#[from] listener::Error),
+    /// The setting and the problem.
+    #[error("{0}")]
+    Tls(String),
+    #[error("the proxy cannot run")]
+    Io(#[from] io::Error),
+}
+
+/// A running proxy. Dropping it ends it, with all its connections.
+pub(crate) struct Native {
+    front: Arc<Front>,
+    dialer: Arc<Dialer>,
+    engine: Option<Running>,
+    stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Native {
-    /// Starts the engine. [`pilot`] must be run with what this returns.
-    pub(super) fn start(settings: &Settings) -> io::Result<(Self, Notices)> {
-        let rules = Rules {
-            namespace: settings.namespace.as_deref().map(Namespace::new),
-            is_admin: settings.namespace_admin,
-            member_url: (!settings.keeps_member_urls).then(|| client_url(&settings.listen_addr)),
+    /// Starts it in threads of its own. The log already says what is wrong with the members in `tried`.
+    ///
+    /// # Errors
+    /// When it cannot listen, or the certificates cannot be used.
+    pub(crate) fn start(settings: &Settings, tried: &[Tried]) -> Result<Self, Error> {
+        let Settings { endpoints, discovery_srv, tls, listen_addr, metrics_addr, .. } = settings.clone();
+        let limit = Limit::of_this_process(settings.memory);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_stack_size(256 * 1024)
+            .build()?;
+        let in_runtime = runtime.enter();
+        let listeners = listen(&listen_addr)?;
+        let all = listener::describe(&listeners);
+        let metrics_listeners = metrics_addr.as_ref().map(listen_tcp).transpose()?.unwrap_or_default();
+        let members = Arc::new(Members::new(tried));
+        let dialer = Arc::new(Dialer::new(settings).map_err(Error::Tls)?);
+        let (engine, notices) = Running::start(rules(settings), settings.login.is_some())?;
+        let relay = Relay {
+            members: Arc::clone(&members),
+            dialer: Arc::clone(&dialer),
+            has_namespace: settings.namespace.is_some(),
+            tokens: settings.login.is_some().then(|| engine.handle.clone()),
         };
-        let logs_in = settings.login.is_some();
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let (commands, orders) = mpsc::channel();
-        let (notices, heard) = unbounded_channel();
-        let thread = thread::Builder::new().name("calls".to_owned()).spawn(move || {
-            if let Err(err) = Engine::new(poll, orders, notices, rules, logs_in).run() {
-                log::error!("cannot wait for events: {err}");
-                log::logger().flush();
-                std::process::abort();
-            }
+        let front = Arc::new(Front {
+            addr: listen_addr.clone(),
+            members: Arc::clone(&members),
+            limit,
+            lobby: Lobby::default(),
+            clients: Arc::default(),
+            engine: engine.handle.clone(),
+            relay,
+            metrics: Metrics::default(),
+            warnings: Warnings::default(),
+        });
+        let (stop, mut stopped) = watch::channel(false);
+        drop(in_runtime);
+        // Before the threads have anything to say.
+        log::info!("the proxy (pid {}) listens on {listen_addr}{all}", std::process::id());
+        let (arrivals, dial, settings) = (Arc::clone(&front), Arc::clone(&dialer), settings.clone());
+        let thread = thread::Builder::new().name("front".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                for listener in listeners {
+                    tokio::spawn(Arc::clone(&arrivals).accept(listener));
+                }
+                for listener in metrics_listeners {
+                    tokio::spawn(admin::serve_port(Listener::Tcp(listener), Arc::clone(&arrivals)));
+                }
+                let (handle, members) = (arrivals.engine.clone(), Arc::clone(&arrivals.members));
+                let names =
+                    Names { members: Arc::clone(&members), dialer: Arc::clone(&dial), resolver: Resolver::default() };
+                tokio::spawn(async move { pilot::run(members, dial, handle, notices, &settings).await });
+                tokio::spawn(Arc::new(names).follow(endpoints, discovery_srv, tls.is_configured()));
+                let _ = stopped.changed().await;
+            });
+            runtime.shutdown_background();
         })?;
-        Ok((Self { handle: Handle::new(commands, waker), thread: Some(thread) }, Notices(heard)))
+        hide_memory();
+        Ok(Self { front, dialer, engine: Some(engine), stop, thread: Some(thread) })
     }
 }
 
-impl Drop for Native {
-    fn drop(&mut self) {
-        self.handle.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+/// What the engine changes in messages.
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        namespace: settings.namespace.as_deref().map(Namespace::new),
+        is_admin: settings.namespace_admin,
+        member_url: (!settings.keeps_member_urls).then(|| client_url(&settings.listen_addr)),
     }
-}
-
-/// What the engine says.
-pub(super) struct Notices(UnboundedReceiver<Notice>);
-
-/// Keeps the engine connected to a member, and logged in. Never ends.
-pub(super) async fn steer(
-    members: Arc<Members>,
-    dialer: Arc<Dialer>,
-    engine: Handle,
-    notices: Notices,
-    settings: Settings,
-) {
-    pilot::run(members, dialer, engine, notices.0, &settings).await;
 }
 
 /// The proxy's own address, as a client URL of a member.
@@ -90,5 +145,38 @@ fn client_url(addr: &ListenAddr) -> String {
     match addr {
         ListenAddr::Tcp(addr) => format!("http://{addr}"),
         ListenAddr::Unix(path) => format!("unix://{}", path.display()),
+    }
+}
+
+impl Backend for Native {
+    fn tend(&mut self) -> Result<Duration, backend::Error> {
+        Ok(if self.is_ready() { Duration::from_mins(1) } else { READY_INTERVAL })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.front.members.health().is_ok()
+    }
+
+    fn clients(&self) -> Option<usize> {
+        Some(self.front.clients.load(Ordering::Relaxed))
+    }
+
+    fn drain(&mut self) {
+        self.front.engine.drain();
+    }
+
+    fn reload(&mut self) -> bool {
+        self.dialer.reload();
+        true
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        drop(self.engine.take());
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -9,10 +9,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::engine::{Command, Link, Notice};
+use super::engine::{Command, Link, Notice, Socket};
 use super::handle::Handle;
 use super::login::Clerk;
-use super::peer::Socket;
+
 use crate::net::{Connected, Dialer, Protocol};
 use crate::os::log::Throttle;
 use crate::proxy::members::{Member, Members};
@@ -174,7 +174,7 @@ impl Pilot {
     fn take(&mut self, member: Arc<Member>, connected: Connected) {
         let Ok((socket, tls)) = parts(connected) else { return };
         self.number += 1;
-        let (number, authority) = (self.number, self.dialer.authority(&member.target));
+        let (number, authority) = (self.number, member.target.authority());
         log::info!("calls go to {}", member.target);
         let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
         let (alive, ended) = oneshot::channel();

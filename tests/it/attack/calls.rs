@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::members::{CONTINUATION, DATA, GO_AWAY, HEADERS, PING, RESET, SETTINGS, frame, header};
 use super::{Target, cases, check_log, connect_from, figure, number};
 use crate::load;
+use crate::sidecar::{GREETING, memory_kb, metric, native};
 use crate::support::{Cluster, Process, unique_addr, unique_host, wait_ready};
-use crate::tunnel::{GREETING, memory_kb, metric, tunnel};
 
 const PRIORITY: u8 = 2;
 const WINDOW_UPDATE: u8 = 8;
@@ -143,7 +143,7 @@ async fn survive(attack: impl FnOnce(&str) -> String + Send + 'static) -> String
     crate::support::makes_progress(&target.load).await;
     load::connect(&target.addr).await.unwrap().get("a", None).await.expect("a new client is served");
     assert_eq!(metric(&target.addr, &connections), before, "the connection to the member has survived");
-    let memory = memory_kb(&target.tunnel, "VmHWM");
+    let memory = memory_kb(&target.proxy, "VmHWM");
     let end = Box::pin(target.end()).await;
     println!("{what}: {memory} kB, slowest {slowest:?}");
     assert!(memory < MEMORY, "{what}: {memory} kB");
@@ -549,7 +549,7 @@ async fn members_that_answer_calls_with_hostility() {
     };
     tokio::spawn(serve);
     let addr = unique_addr();
-    let mut process = Process::start(&mut tunnel(&format!("http://{hostile}"), &addr));
+    let mut process = Process::start(&mut native(&format!("http://{hostile}"), &addr));
     tokio::task::block_in_place(|| wait_ready(&addr));
     let mut calls = 0;
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! What happens to the files of certificates while the tunnel serves.
+//! What happens to the files of certificates while the proxy serves.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -13,15 +13,15 @@ use tempfile::TempDir;
 use super::{cases, check_log, figure, nothing_lost, number};
 use crate::load::{self, Load};
 use crate::pki::{Authority, write};
+use crate::sidecar::native;
 use crate::support::{Cluster, Process, Tls, fails_with, free_addr, makes_progress, unique_host, wait_ready};
-use crate::tunnel::tunnel;
 
-/// A cluster that wants certificates of its clients, and a tunnel whose certificates are files.
+/// A cluster that wants certificates of its clients, and a proxy whose certificates are files.
 struct Site {
     dir: TempDir,
     authority: Authority,
     _cluster: Cluster,
-    tunnel: Process,
+    proxy: Process,
     addr: String,
 }
 
@@ -34,11 +34,11 @@ impl Site {
         let ca = write(dir.path(), "ca.pem", &authority.pem);
         let [cert, key] = authority.client(Some("app")).write(dir.path(), "client");
         let addr = free_addr(&host);
-        let mut command = tunnel(&cluster.endpoints(), &addr);
+        let mut command = native(&cluster.endpoints(), &addr);
         command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key).args(["--drain", "0s"]);
-        let tunnel = Process::start(command.stderr(File::create(dir.path().join("log")).unwrap()));
+        let proxy = Process::start(command.stderr(File::create(dir.path().join("log")).unwrap()));
         wait_ready(&addr);
-        Self { dir, authority, _cluster: cluster, tunnel, addr }
+        Self { dir, authority, _cluster: cluster, proxy, addr }
     }
 
     fn log(&self) -> String {
@@ -55,7 +55,7 @@ impl Site {
     async fn end(mut self, load: Load) -> String {
         makes_progress(&load).await;
         let report = load.stop().await.unwrap();
-        assert_eq!(self.tunnel.terminate().code(), Some(0));
+        assert_eq!(self.proxy.terminate().code(), Some(0));
         check_log(&self.log());
         nothing_lost(&report, &self.log())
     }
@@ -85,7 +85,7 @@ async fn certificates_can_be_renewed_at_any_time() {
             fs::write(&key, &pair.key).unwrap();
         }
         if n.is_multiple_of(7) {
-            site.tunnel.signal(Signal::SIGHUP);
+            site.proxy.signal(Signal::SIGHUP);
         }
         site.serves_new_clients("a new pair").await;
     }
@@ -143,7 +143,7 @@ async fn whatever_stands_in_the_place_of_a_certificate_stops_nothing() {
             let good = fs::read_to_string(&path).unwrap();
             for what in kinds {
                 replace(&path, what, &expired);
-                site.tunnel.signal(Signal::SIGHUP);
+                site.proxy.signal(Signal::SIGHUP);
                 for _ in 0..2 {
                     site.serves_new_clients(&format!("{what} in the place of {name}")).await;
                 }
@@ -178,7 +178,7 @@ fn a_start_with_such_a_file_is_an_error_that_names_it() {
     ];
     for what in kinds {
         replace(&cert, what, &expired);
-        let mut command = tunnel(&format!("https://{}", free_addr(&host)), &free_addr(&host));
+        let mut command = native(&format!("https://{}", free_addr(&host)), &free_addr(&host));
         let line = fails_with(78, command.arg("--cert").arg(&cert).arg("--key").arg(&key));
         println!("{what}: {line}");
         assert!(line.contains("--cert: ") && line.len() < 500, "{what}: {line}");

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::{Random, Target, cases, check_log, connect_from, figure, nothing_lost, number, raise_files};
 use crate::load::{self, Load};
+use crate::sidecar::{GREETING, connect_http2, memory_kb, metric, native};
 use crate::support::{Cluster, Process, eventually, free_addrs, http, makes_progress, unique_host, wait_ready};
-use crate::tunnel::{GREETING, connect_http2, memory_kb, metric, tunnel};
 
 /// Threads that attack at the same time.
 const ATTACKERS: usize = 4;
@@ -53,13 +53,13 @@ async fn short_connections_leave_nothing_behind() {
         });
     };
     tokio::task::block_in_place(|| attack(0, 300));
-    let (files, memory) = (open_files(&target.tunnel), memory_kb(&target.tunnel, "VmRSS"));
+    let (files, memory) = (open_files(&target.proxy), memory_kb(&target.proxy, "VmRSS"));
     let count = cases(3000);
     let started = Instant::now();
     tokio::task::block_in_place(|| attack(300, count));
     let took = started.elapsed().as_secs_f64();
-    eventually("all files are closed", || open_files(&target.tunnel) <= files);
-    let growth = memory_kb(&target.tunnel, "VmRSS").saturating_sub(memory);
+    eventually("all files are closed", || open_files(&target.proxy) <= files);
+    let growth = memory_kb(&target.proxy, "VmRSS").saturating_sub(memory);
     assert!(growth < 4000, "{memory} kB, then {growth} kB more");
     let end = Box::pin(target.end()).await;
     figure(&format!("{} connections in {took:.1} s; no file left open, {growth} kB more memory; {end}", number(count)));
@@ -68,7 +68,7 @@ async fn short_connections_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_slow_nobody_down() {
     let count = cases(600).min(raise_files().saturating_sub(1000));
-    // The tunnel serves 4,096 clients.
+    // The proxy serves 4,096 clients.
     let clients = (count / 3).min(3000);
     let target = Target::start(1, &[]).await;
     let (greeted, silent) = tokio::task::block_in_place(|| {
@@ -104,7 +104,7 @@ async fn idle_connections_slow_nobody_down() {
     };
     let alive = greeted.iter().filter(|stream| is_alive(stream)).count();
     let waiting = silent.iter().filter(|stream| is_alive(stream)).count();
-    let memory = memory_kb(&target.tunnel, "VmRSS") / 1000;
+    let memory = memory_kb(&target.proxy, "VmRSS") / 1000;
     assert_eq!(alive, clients, "clients that have greeted stay");
     drop((greeted, silent));
     let end = Box::pin(target.end()).await;
@@ -208,14 +208,14 @@ async fn a_flooded_port_for_metrics_keeps_no_client_out() {
     let addrs = free_addrs(&unique_host(), 2);
     let [addr, metrics] = &addrs[..] else { unreachable!() };
     let flags = ["--metrics-addr", metrics, "--drain", "8s"];
-    let mut process = Process::start(tunnel(&cluster.endpoints(), addr).args(flags).stderr(Stdio::piped()));
+    let mut process = Process::start(native(&cluster.endpoints(), addr).args(flags).stderr(Stdio::piped()));
     wait_ready(addr);
     let load = Load::start(addr, "/attack/").await.unwrap();
     let count = cases(300);
     let idle: Vec<TcpStream> = (0..count).map(|n| connect_from(n, metrics).unwrap()).collect();
     makes_progress(&load).await;
     let clients: Vec<TcpStream> = (0..20).map(|_| connect_http2(addr).unwrap()).collect();
-    assert!(http(metrics, "GET", "/metrics").contains("\netcdproxy_tunnel_clients 2"));
+    assert!(http(metrics, "GET", "/metrics").contains("\netcdproxy_clients 2"));
     drop(clients);
     let report = load.stop().await.unwrap();
     let started = Instant::now();

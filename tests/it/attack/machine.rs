@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use super::{cases, check_log, connect_from, figure, nothing_lost, number, raise_files};
 use crate::load::{self, Load};
+use crate::sidecar::{GREETING, connect_http2, memory_kb, metric, native};
 use crate::support::{
     Cluster, Process, binary, command, eventually, free_addrs, is_ready, makes_progress, unique_addr, unique_host,
     wait_ready,
 };
-use crate::tunnel::{GREETING, connect_http2, memory_kb, metric, tunnel};
 
-/// A tunnel that a shell starts after other commands. They see `$0` (the binary) and `$1` to `$3` (endpoints, address,
+/// A proxy that a shell starts after other commands. They see `$0` (the binary) and `$1` to `$3` (endpoints, address,
 /// and what `extra` is).
-fn tunnel_after(commands: &str, endpoints: &str, addr: &str, extra: &str) -> Process {
-    let script = format!("{commands}\nexec \"$0\" run --mode tunnel --endpoints \"$1\" --listen-addr \"$2\"");
+fn native_after(commands: &str, endpoints: &str, addr: &str, extra: &str) -> Process {
+    let script = format!("{commands}\nexec \"$0\" run --mode native --endpoints \"$1\" --listen-addr \"$2\"");
     let mut shell = command("/bin/bash".as_ref(), ["-c", &script]);
     Process::start(shell.arg(binary()).args([endpoints, addr, extra]).stderr(Stdio::piped()))
 }
@@ -27,9 +27,9 @@ fn tunnel_after(commands: &str, endpoints: &str, addr: &str, extra: &str) -> Pro
 async fn without_files_no_member_is_blamed_and_nobody_is_cut() {
     let cluster = Cluster::start(1);
     let addr = unique_addr();
-    // So many that a few clients fit; the tunnel's own limit is one client with less than 98.
+    // So many that a few clients fit; the proxy's own limit is one client with less than 98.
     for files in [64, 130] {
-        let mut process = tunnel_after("ulimit -n \"$3\"", &cluster.endpoints(), &addr, &files.to_string());
+        let mut process = native_after("ulimit -n \"$3\"", &cluster.endpoints(), &addr, &files.to_string());
         wait_ready(&addr);
         let mut client = load::connect(&addr).await.unwrap();
         client.put("a", "1", None).await.unwrap();
@@ -112,7 +112,7 @@ mod needs_root {
         let cluster = Cluster::start(1);
         let addr = unique_addr();
         let join = "echo $$ >\"$3/cgroup.procs\"";
-        let mut process = tunnel_after(join, &cluster.endpoints(), &addr, cgroup.0.to_str().unwrap());
+        let mut process = native_after(join, &cluster.endpoints(), &addr, cgroup.0.to_str().unwrap());
         wait_ready(&addr);
         let load = Load::start(&addr, "/attack/").await.unwrap();
         let count = cases(300);
@@ -153,7 +153,7 @@ mod needs_root {
         runtime.block_on(async {
             let cluster = Cluster::start(1);
             let args = ["--metrics-addr", metrics];
-            let mut process = Process::start(tunnel(&cluster.endpoints(), addr).args(args));
+            let mut process = Process::start(native(&cluster.endpoints(), addr).args(args));
             wait_ready(addr);
             let mut client = load::connect(addr).await.unwrap();
             client.get("a", None).await.unwrap();

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::{Random, cases, check_log, figure, nothing_lost, number};
 use crate::load::{self, Load};
+use crate::sidecar::{GREETING, memory_kb, native};
 use crate::support::{Cluster, Process, free_addrs, makes_progress, unique_addr, unique_host, wait_ready};
-use crate::tunnel::{GREETING, memory_kb, tunnel};
 
 /// HTTP/2 frames: DATA, HEADERS, `RST_STREAM`, SETTINGS, PING, GOAWAY, CONTINUATION.
 pub(super) const DATA: u8 = 0;
@@ -219,7 +219,7 @@ async fn hostile_members_harm_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let log_file = dir.path().join("log");
     let addr = unique_addr();
-    let mut command = tunnel(&endpoints.join(","), &addr);
+    let mut command = native(&endpoints.join(","), &addr);
     command.stderr(std::fs::File::create(&log_file).unwrap());
     let mut process = Process::start(&mut command);
     tokio::task::block_in_place(|| wait_ready(&addr));
@@ -298,7 +298,7 @@ async fn floods_of_members_leave_time_for_clients() {
         });
     }
     let addr = unique_addr();
-    let process = Process::start(&mut tunnel(&endpoints.join(","), &addr));
+    let process = Process::start(&mut native(&endpoints.join(","), &addr));
     tokio::task::block_in_place(|| wait_ready(&addr));
     let load = Load::start(&addr, "/attack/").await.unwrap();
     let (started, before) = (Instant::now(), cpu_seconds(&process));
@@ -374,7 +374,7 @@ async fn a_member_that_takes_no_new_connections_keeps_its_old_ones() {
     let (_always, accepts) = watch::channel(true);
     let good = relay(cluster.client_addr(0).to_owned(), accepts);
     let addr = unique_addr();
-    let process = Process::start(&mut tunnel(&format!("{full},{good}"), &addr));
+    let process = Process::start(&mut native(&format!("{full},{good}"), &addr));
     tokio::task::block_in_place(|| wait_ready(&addr));
     let mut clients = Vec::new();
     for _ in 0..20 {

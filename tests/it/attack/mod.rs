@@ -15,8 +15,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::load::{Load, Report};
+use crate::sidecar::native;
 use crate::support::{Cluster, Process, unique_addr, wait_ready};
-use crate::tunnel::tunnel;
 
 /// How many to try: what the campaign asks for, or else this number, which is quick.
 pub(crate) fn cases(quick: usize) -> usize {
@@ -56,10 +56,10 @@ impl Random {
     }
 }
 
-/// What is attacked: a tunnel to a cluster, with a load that checks that nothing is lost.
+/// What is attacked: a proxy to a cluster, with a load that checks that nothing is lost.
 struct Target {
     cluster: Cluster,
-    tunnel: Process,
+    proxy: Process,
     addr: String,
     load: Load,
 }
@@ -68,11 +68,11 @@ impl Target {
     async fn start(members: usize, flags: &[&str]) -> Self {
         let cluster = Cluster::start(members);
         let addr = unique_addr();
-        let tunnel = Process::start(tunnel(&cluster.endpoints(), &addr).args(flags));
+        let proxy = Process::start(native(&cluster.endpoints(), &addr).args(flags));
         wait_ready(&addr);
         let load = Load::start(&addr, "/attack/").await.unwrap();
         crate::support::makes_progress(&load).await;
-        Self { cluster, tunnel, addr, load }
+        Self { cluster, proxy, addr, load }
     }
 
     /// Ends everything; checks that nothing was lost, and that the log is one that people can read. Returns the figures
@@ -80,8 +80,8 @@ impl Target {
     async fn end(mut self) -> String {
         crate::support::makes_progress(&self.load).await;
         let report = self.load.stop().await.unwrap();
-        assert!(self.tunnel.is_running(), "the tunnel has ended: {}", self.tunnel.stderr_text());
-        let log = self.tunnel.into_log();
+        assert!(self.proxy.is_running(), "the proxy has ended: {}", self.proxy.stderr_text());
+        let log = self.proxy.into_log();
         drop(self.cluster);
         check_log(&log);
         nothing_lost(&report, &log)

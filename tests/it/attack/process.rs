@@ -12,10 +12,10 @@ use nix::sys::signal::Signal;
 use super::{Random, cases, check_log, figure, nothing_lost, number};
 use crate::load::{self, Load};
 use crate::pki::{Authority, write};
+use crate::sidecar::{connect_http2, native};
 use crate::support::{
     Cluster, Process, Tls, etcdproxy, finish, free_addr, makes_progress, unique_addr, unique_host, wait_ready,
 };
-use crate::tunnel::{connect_http2, tunnel};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_at_any_moment_end_as_documented() {
@@ -24,7 +24,7 @@ async fn signals_at_any_moment_end_as_documented() {
     let rounds = cases(8);
     let (mut early, mut puts, mut drained) = (0, 0, 0);
     for round in 0..rounds {
-        let mode = ["tunnel", "grpc-proxy"][round % 2];
+        let mode = ["native", "grpc-proxy"][round % 2];
         let addr = unique_addr();
         let args =
             ["run", "--mode", mode, "--endpoints", &cluster.endpoints(), "--listen-addr", &addr, "--drain", "1s"];
@@ -46,13 +46,13 @@ async fn signals_at_any_moment_end_as_documented() {
         let load = Load::start(&addr, &format!("/attack/{round}/")).await.unwrap();
         for _ in 0..random.below(12) {
             let harmless = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGHUP];
-            // Only the tunnel has certificates to read again.
-            let signal = harmless[random.below(if mode == "tunnel" { 3 } else { 2 })];
+            // Only the proxy has certificates to read again.
+            let signal = harmless[random.below(if mode == "native" { 3 } else { 2 })];
             process.signal(signal);
             tokio::time::sleep(Duration::from_millis(random.next() % 50)).await;
         }
         makes_progress(&load).await;
-        let client: Option<TcpStream> = (mode == "tunnel").then(|| connect_http2(&addr).unwrap());
+        let client: Option<TcpStream> = (mode == "native").then(|| connect_http2(&addr).unwrap());
         let started = Instant::now();
         process.signal(Signal::SIGTERM);
         // While it drains, what is under way goes on.
@@ -103,7 +103,7 @@ async fn a_reader_of_the_log_that_is_stuck_stops_nothing() {
     let [cert, key] = authority.client(Some("app")).write(dir.path(), "client");
     let addr = free_addr(&host);
     let (mut reader, writer) = small_pipe();
-    let mut command = tunnel(&cluster.endpoints(), &addr);
+    let mut command = native(&cluster.endpoints(), &addr);
     command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key).args(["--drain", "1s"]);
     let mut process = Process::start(command.stderr(writer));
     drop(command);

@@ -13,7 +13,7 @@ use rustls::ClientConnection;
 const KEPT: usize = 16 * 1024;
 
 /// A socket that does not block.
-pub(super) enum Socket {
+pub(in crate::proxy::native) enum Socket {
     Tcp(mio::net::TcpStream),
     Unix(mio::net::UnixStream),
 }

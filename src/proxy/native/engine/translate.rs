@@ -14,7 +14,7 @@ const LONGEST: usize = 64 * 1024 * 1024;
 
 /// What is changed for all calls.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
+pub(in crate::proxy::native) struct Rules {
     pub namespace: Option<Namespace>,
     /// Calls that see or change more than the namespace are allowed.
     pub is_admin: bool,

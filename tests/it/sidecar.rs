@@ -1,4 +1,4 @@
-//! `run --mode tunnel`: etcdproxy itself forwards the connections.
+//! `run --mode native`: a proxy's life, its clients, its certificates and what it shows.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -18,25 +18,16 @@ use crate::support::{
 };
 
 /// The command that starts a proxy in mode native.
-pub(crate) fn tunnel(endpoints: &str, addr: &str) -> Command {
+pub(crate) fn native(endpoints: &str, addr: &str) -> Command {
     let mut command = etcdproxy(["run", "--mode", "native", "--endpoints", endpoints, "--listen-addr", addr]);
     command.stderr(Stdio::piped());
     command
 }
 
-/// A tunnel through which the cluster answers, and its address.
+/// A proxy through which the cluster answers, and its address.
 pub(crate) fn start(cluster: &Cluster) -> (Process, String) {
     let addr = unique_addr();
-    let process = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
-    wait_ready(&addr);
-    (process, addr)
-}
-
-/// As [`start`], with a connection to the member for each client.
-pub(crate) fn start_byte_for_byte(cluster: &Cluster) -> (Process, String) {
-    let addr = unique_addr();
-    let args = ["run", "--mode", "tunnel", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr];
-    let process = Process::start(etcdproxy(args).stderr(Stdio::piped()));
+    let process = Process::start(&mut native(&cluster.endpoints(), &addr));
     wait_ready(&addr);
     (process, addr)
 }
@@ -44,7 +35,7 @@ pub(crate) fn start_byte_for_byte(cluster: &Cluster) -> (Process, String) {
 /// What a client of HTTP/2 sends first: the preface and empty SETTINGS.
 pub(crate) const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Connects to a member through the tunnel, up to the header of its SETTINGS.
+/// Connects to a member through the proxy, up to the header of its SETTINGS.
 pub(crate) fn connect_http2(addr: &str) -> io::Result<TcpStream> {
     greet(TcpStream::connect(addr).unwrap())
 }
@@ -56,6 +47,13 @@ pub(crate) fn greet(mut client: TcpStream) -> io::Result<TcpStream> {
     Ok(client)
 }
 
+/// Asks a member something in HTTP/1.1: each such client has its own connection to a member. Up to the status.
+pub(crate) fn ask_member(mut client: TcpStream) -> io::Result<TcpStream> {
+    client.write_all(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    client.read_exact(&mut [0; 12])?;
+    Ok(client)
+}
+
 pub(crate) fn get(addr: &str, path: &str) -> String {
     http(addr, "GET", path)
 }
@@ -63,7 +61,7 @@ pub(crate) fn get(addr: &str, path: &str) -> String {
 /// The value of a metric. `name` includes its labels.
 pub(crate) fn metric(addr: &str, name: &str) -> u64 {
     let answer = get(addr, "/metrics");
-    let value = answer.lines().find_map(|line| line.strip_prefix(&format!("etcdproxy_tunnel_{name} ")));
+    let value = answer.lines().find_map(|line| line.strip_prefix(&format!("etcdproxy_{name} ")));
     value.unwrap_or_else(|| panic!("{name}: {answer}")).parse().unwrap()
 }
 
@@ -80,10 +78,10 @@ async fn the_port_for_metrics_does_not_lead_to_the_cluster() {
     let cluster = Cluster::start(1);
     let addrs = free_addrs(&unique_host(), 2);
     let [addr, metrics] = &addrs[..] else { unreachable!() };
-    let _tunnel = Process::start(tunnel(&cluster.endpoints(), addr).args(["--metrics-addr", metrics]));
+    let _proxy = Process::start(native(&cluster.endpoints(), addr).args(["--metrics-addr", metrics]));
     wait_ready(addr);
     assert!(get(addr, "/version").contains("etcdserver"));
-    assert!(get(metrics, "/metrics").contains("etcdproxy_tunnel_member_up"));
+    assert!(get(metrics, "/metrics").contains("etcdproxy_member_up"));
     assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 OK"));
     assert!(get(metrics, "/version").starts_with("HTTP/1.1 404 Not Found"));
     let read = async { Client::connect([metrics], None).await?.get("a", None).await };
@@ -92,18 +90,18 @@ async fn the_port_for_metrics_does_not_lead_to_the_cluster() {
     client.get("a", None).await.unwrap();
 }
 
-/// Three members, a tunnel to them, its address, and a load that goes through it.
+/// Three members, a proxy to them, its address, and a load that goes through it.
 async fn under_load() -> (Cluster, Process, String, Load) {
     let cluster = Cluster::start(3);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     let load = Load::start(&addr, "/load/").await.unwrap();
     makes_progress(&load).await;
-    (cluster, tunnel, addr, load)
+    (cluster, proxy, addr, load)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_members_die_and_hang_under_load() {
-    let (mut cluster, tunnel, _, load) = under_load().await;
+    let (mut cluster, proxy, _, load) = under_load().await;
     cluster.kill_follower_for_a_while(&load).await;
 
     let leader = cluster.leader().await;
@@ -120,7 +118,7 @@ async fn nothing_is_lost_when_members_die_and_hang_under_load() {
     makes_progress(&load).await;
 
     let report = load.stop().await.unwrap();
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert!(report.nothing_lost(), "{report}\n{log}");
     for message in [
         "is down: the connection is refused",
@@ -133,7 +131,7 @@ async fn nothing_is_lost_when_members_die_and_hang_under_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_all_members_are_down_for_a_while() {
-    let (mut cluster, tunnel, addr, load) = under_load().await;
+    let (mut cluster, proxy, addr, load) = under_load().await;
     (0..3).for_each(|n| cluster.kill_member(n));
     eventually("no member is up", || finish(&mut etcdproxy(["health", "--listen-addr", &addr])).0 == 69);
     let line = fails_with(69, &mut etcdproxy(["health", "--listen-addr", &addr]));
@@ -141,7 +139,7 @@ async fn nothing_is_lost_when_all_members_are_down_for_a_while() {
     (0..3).for_each(|n| cluster.start_member(n));
     makes_progress(&load).await;
     let report = load.stop().await.unwrap();
-    assert!(report.nothing_lost(), "{report}\n{}", tunnel.into_log());
+    assert!(report.nothing_lost(), "{report}\n{}", proxy.into_log());
 }
 
 /// A cluster that identifies users by the common name in their certificate.
@@ -175,18 +173,18 @@ impl Site {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_application_is_the_user_named_in_the_client_certificate() {
     let site = Site::new();
-    let (_root_tunnel, root_addr) = site.proxy_for(&site.authority.client(Some("root")));
+    let (_root_proxy, root_addr) = site.proxy_for(&site.authority.client(Some("root")));
     let root = load::connect(&root_addr).await.unwrap();
     enable_auth(&root, &[("root", "unused password"), ("app", "unused password")]).await;
     root.kv_client().put("other/secret", "x", None).await.unwrap();
 
-    let (app_tunnel, addr) = site.proxy_for(&site.authority.client(Some("app")));
+    let (app_proxy, addr) = site.proxy_for(&site.authority.client(Some("app")));
     let app = load::connect(&addr).await.unwrap();
     app.kv_client().put("app/key", "value", None).await.unwrap();
     assert_eq!(app.kv_client().get("app/key", None).await.unwrap().kvs()[0].value(), b"value");
     let refused = app.kv_client().get("other/secret", None).await.unwrap_err().to_string();
     assert!(refused.contains("permission denied"), "{refused}");
-    let log = app_tunnel.into_log();
+    let log = app_proxy.into_log();
     let reason =
         "etcdproxy: mode native: etcd's grpc-proxy does not accept a client certificate with a common name (\"app\")\n";
     assert!(log.starts_with(reason) && log.contains("the proxy (pid "), "{log}");
@@ -202,7 +200,7 @@ async fn watches_outlive_the_tokens_of_a_login() {
     let credentials = json!({"endpoints": cluster.endpoints(), "username": "root", "password": "r00t"});
     let services = json!({"etcd": [{"name": "e", "credentials": credentials}]}).to_string();
     let mut command = etcdproxy(["run", "--listen-addr", &addr]);
-    let tunnel = Process::start(command.env("VCAP_SERVICES", services).stderr(Stdio::piped()));
+    let proxy = Process::start(command.env("VCAP_SERVICES", services).stderr(Stdio::piped()));
     wait_ready(&addr);
     let client =
         || async { Client::connect([&addr], Some(ConnectOptions::new().with_user("root", "r00t"))).await.unwrap() };
@@ -217,7 +215,7 @@ async fn watches_outlive_the_tokens_of_a_login() {
     }
     let mut second = client().await.watch_client().watch("k", None).await.unwrap();
     assert!(second.message().await.unwrap().unwrap().created());
-    assert!(tunnel.into_log().contains("mode native: with etcd's grpc-proxy, watches stop"));
+    assert!(proxy.into_log().contains("mode native: with etcd's grpc-proxy, watches stop"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,11 +225,11 @@ async fn certificates_are_reread_when_their_files_change() {
     let [cert, key] = site.authority.client(Some("first")).write(dir.path(), "client");
     let ca = write(dir.path(), "ca.pem", &site.authority.pem);
     let addr = free_addr(&site.host);
-    let mut command = tunnel(&site.cluster.endpoints(), &addr);
+    let mut command = native(&site.cluster.endpoints(), &addr);
     let log_file = dir.path().join("log");
     command.stderr(std::fs::File::create(&log_file).unwrap());
     let log = || std::fs::read_to_string(&log_file).unwrap();
-    let tunnel = Process::start(command.arg("--cacert").arg(&ca).arg("--cert").arg(&cert).arg("--key").arg(&key));
+    let proxy = Process::start(command.arg("--cacert").arg(&ca).arg("--cert").arg(&cert).arg("--key").arg(&key));
     wait_ready(&addr);
     let client = load::connect(&addr).await.unwrap();
     client.kv_client().put("key", "one", None).await.unwrap();
@@ -244,7 +242,7 @@ async fn certificates_are_reread_when_their_files_change() {
     write(dir.path(), "client.key", &second.key);
     eventually("the new pair is in use", || log().contains("the certificates were read again"));
     load::connect(&addr).await.unwrap().kv_client().put("key", "three", None).await.unwrap();
-    tunnel.signal(Signal::SIGHUP);
+    proxy.signal(Signal::SIGHUP);
     load::connect(&addr).await.unwrap().kv_client().put("key", "four", None).await.unwrap();
     client.kv_client().put("key", "five", None).await.unwrap();
     // Once when the key changed, and once after SIGHUP, which the proxy handles some time later.
@@ -258,22 +256,22 @@ fn sighup_while_a_certificate_cannot_be_read_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let ca = write(dir.path(), "ca.pem", &site.authority.pem);
     let addr = free_addr(&site.host);
-    let mut command = tunnel(&site.cluster.endpoints(), &addr);
+    let mut command = native(&site.cluster.endpoints(), &addr);
     let [cert, key] = site.authority.client(Some("app")).write(dir.path(), "client");
     command.arg("--cacert").arg(&ca).arg("--cert").arg(cert).arg("--key").arg(key);
-    let mut tunnel = Process::start(command.args(["--drain", "0s"]));
+    let mut proxy = Process::start(command.args(["--drain", "0s"]));
     wait_ready(&addr);
     std::fs::remove_file(&ca).unwrap();
     nix::unistd::mkfifo(&ca, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for _ in 0..3 {
-        tunnel.signal(Signal::SIGHUP);
+        proxy.signal(Signal::SIGHUP);
         std::thread::sleep(Duration::from_millis(100));
         wait_ready(&addr);
     }
-    assert_eq!(tunnel.terminate().code(), Some(0));
+    assert_eq!(proxy.terminate().code(), Some(0));
 }
 
-/// Waits until the tunnel has no usable member, and returns the reason.
+/// Waits until the proxy has no usable member, and returns the reason.
 fn reason_when_down(addr: &str) -> String {
     let mut reason = String::new();
     eventually("no member is up", || {
@@ -291,8 +289,8 @@ fn a_member_cannot_be_used_as_soon_as_certificates_no_longer_match() {
     let ca = write(dir.path(), "ca.pem", &site.authority.pem);
     let [cert, key] = site.authority.client(Some("app")).write(dir.path(), "client");
     let addr = free_addr(&site.host);
-    let mut command = tunnel(&site.cluster.endpoints(), &addr);
-    let tunnel = Process::start(command.arg("--cacert").arg(&ca).arg("--cert").arg(&cert).arg("--key").arg(&key));
+    let mut command = native(&site.cluster.endpoints(), &addr);
+    let proxy = Process::start(command.arg("--cacert").arg(&ca).arg("--cert").arg(&cert).arg("--key").arg(&key));
     wait_ready(&addr);
     let stranger = Authority::new("another");
 
@@ -305,7 +303,7 @@ fn a_member_cannot_be_used_as_soon_as_certificates_no_longer_match() {
 
     // The proxy has a client certificate that the member does not trust. With TLS 1.3, it says so after the handshake.
     stranger.client(Some("app")).write(dir.path(), "client");
-    tunnel.signal(Signal::SIGHUP);
+    proxy.signal(Signal::SIGHUP);
     let reason = reason_when_down(&addr);
     assert!(reason.contains(": it refuses the client certificate ("), "{reason}");
     site.authority.client(Some("app")).write(dir.path(), "client");
@@ -315,7 +313,7 @@ fn a_member_cannot_be_used_as_soon_as_certificates_no_longer_match() {
     site.cluster.renew_member(0, &stranger.server(&[&site.host], 365));
     let reason = reason_when_down(&addr);
     assert!(reason.contains(": its certificate is not signed by"), "{reason}");
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     let count = |words: &str| log.matches(words).count();
     assert_eq!((count("new connections fail"), count("new connections succeed again")), (3, 2), "{log}");
     assert_eq!((count("is down"), count("is up")), (0, 1), "the connection of the first probe still works: {log}");
@@ -325,17 +323,17 @@ fn a_member_cannot_be_used_as_soon_as_certificates_no_longer_match() {
 fn a_web_server_is_not_a_member() {
     let host = unique_host();
     let addr = free_addr(&host);
-    let _tunnel = Process::start(tunnel(&web_server(&host), &addr).stderr(Stdio::null()));
+    let _proxy = Process::start(native(&web_server(&host), &addr).stderr(Stdio::null()));
     wait_listening(&addr);
-    eventually("the tunnel knows what it is", || reason_when_down(&addr).contains("it speaks HTTP/2, but not gRPC"));
+    eventually("the proxy knows what it is", || reason_when_down(&addr).contains("it speaks HTTP/2, but not gRPC"));
 }
 
 #[test]
 fn connections_leave_no_file_and_no_memory_behind() {
     let cluster = Cluster::start(1);
-    let (tunnel, addr) = start(&cluster);
-    let files = || open_files(tunnel.pid());
-    let memory = || memory_kb(&tunnel, "VmRSS");
+    let (proxy, addr) = start(&cluster);
+    let files = || open_files(proxy.pid());
+    let memory = || memory_kb(&proxy, "VmRSS");
     let open_and_close = |count| {
         for n in 0..count {
             let sent: &[u8] = match n % 4 {
@@ -365,7 +363,7 @@ fn connections_leave_no_file_and_no_memory_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_slows_nobody_down_and_uses_no_memory() {
     let cluster = Cluster::start(1);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     let client = load::connect(&addr).await.unwrap();
     client.kv_client().put("large", vec![b'x'; 1_000_000], None).await.unwrap();
     // Responses of 1 MB each that the client never reads. With JSON, one connection can ask for many.
@@ -378,35 +376,35 @@ async fn a_client_that_reads_nothing_slows_nobody_down_and_uses_no_memory() {
     for n in 0..50 {
         client.kv_client().put("key", n.to_string(), None).await.unwrap();
     }
-    let peak = memory_kb(&tunnel, "VmHWM");
+    let peak = memory_kb(&proxy, "VmHWM");
     assert!(peak < 20_000, "{peak} kB");
     drop(slow);
 }
 
 #[test]
-fn at_its_limit_of_open_files_the_tunnel_refuses_connections_but_still_reports_health() {
+fn at_its_limit_of_open_files_the_proxy_refuses_connections_but_still_reports_health() {
     let cluster = Cluster::start(1);
     let addr = unique_addr();
-    let script = "ulimit -n 136; exec \"$0\" run --mode tunnel --endpoints \"$1\" --listen-addr \"$2\"";
+    let script = "ulimit -n 136; exec \"$0\" run --mode native --endpoints \"$1\" --listen-addr \"$2\"";
     let mut shell = command("/bin/bash".as_ref(), ["-c", script]);
     shell.arg(binary()).args([&cluster.endpoints(), &addr]).stderr(Stdio::piped());
-    let tunnel = Process::start(&mut shell);
+    let proxy = Process::start(&mut shell);
     wait_ready(&addr);
     let clients: Vec<TcpStream> = (0..30).filter_map(|_| connect_http2(&addr).ok()).collect();
     assert_eq!(clients.len(), 20, "(136 - 96) / 2");
     assert!(get(&addr, "/health").starts_with("HTTP/1.1 200"));
     drop(clients);
-    eventually("the tunnel accepts connections again", || connect_http2(&addr).is_ok());
-    let log = tunnel.into_log();
-    let message = "a connection is refused: the tunnel serves at most 20 at once, because ulimit -n is 136: raise it";
+    eventually("the proxy accepts connections again", || connect_http2(&addr).is_ok());
+    let log = proxy.into_log();
+    let message = "a connection is refused: the proxy serves at most 20 at once, because ulimit -n is 136: raise it";
     assert_eq!(log.matches(message).count(), 1, "{log}");
 }
 
 #[test]
-fn the_tunnel_drains_and_then_the_tunnel_that_stood_by_serves() {
+fn the_proxy_drains_and_then_the_proxy_that_stood_by_serves() {
     let cluster = Cluster::start(1);
     let (mut first, addr) = start(&cluster);
-    let mut second = Process::start(&mut tunnel(&cluster.endpoints(), &addr));
+    let mut second = Process::start(&mut native(&cluster.endpoints(), &addr));
     std::thread::sleep(Duration::from_millis(300));
     assert!(second.is_running());
     let client = connect_http2(&addr).unwrap();
@@ -419,7 +417,7 @@ fn the_tunnel_drains_and_then_the_tunnel_that_stood_by_serves() {
     assert_eq!(first.wait().code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(5));
     assert!(first.stderr_text().contains("draining for 8s at most"));
-    eventually("the second tunnel serves", || is_ready(&addr));
+    eventually("the second proxy serves", || is_ready(&addr));
     assert!(second.is_running());
     assert_eq!(second.terminate().code(), Some(0));
 }
@@ -430,7 +428,7 @@ fn a_member_whose_port_serves_no_health_page_is_probed() {
     let http = format!("http://{}", free_addr(&host));
     let cluster = Cluster::start_with(&["--listen-client-http-urls", &http]);
     let addr = free_addr(&host);
-    let tunnel = Process::start(tunnel(&cluster.endpoints(), &addr).args(["--preflight", "strict"]));
+    let proxy = Process::start(native(&cluster.endpoints(), &addr).args(["--preflight", "strict"]));
     wait_ready(&addr);
     std::thread::sleep(Duration::from_millis(2500)); // two more pings on the same connection
     assert!(is_ready(&addr));
@@ -438,16 +436,16 @@ fn a_member_whose_port_serves_no_health_page_is_probed() {
     eventually("the member is down", || !is_ready(&addr));
     cluster.signal_member(0, Signal::SIGCONT);
     eventually("the member is up", || is_ready(&addr));
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     assert_eq!(log.matches("is up").count(), 2, "{log}");
     assert!(log.contains("is down: it accepts the connection but does not answer within 0.75 s"), "{log}");
 }
 
 #[test]
-fn exec_can_use_the_tunnel_and_its_command_keeps_the_limit_of_open_files() {
+fn exec_can_use_the_proxy_and_its_command_keeps_the_limit_of_open_files() {
     let cluster = Cluster::start(1);
     let addr = unique_addr();
-    let script = "ulimit -Sn 1000; exec \"$0\" exec --mode tunnel --endpoints \"$1\" --listen-addr \"$2\" -- \
+    let script = "ulimit -Sn 1000; exec \"$0\" exec --mode native --endpoints \"$1\" --listen-addr \"$2\" -- \
         /bin/sh -c '\"$0\" health && ulimit -Sn' \"$0\"";
     let mut shell = command("/bin/sh".as_ref(), ["-c", script]);
     let (code, stdout, stderr) = finish(shell.arg(binary()).args([&cluster.endpoints(), &addr]));
@@ -460,8 +458,8 @@ fn every_sample_exists_from_the_start_and_the_page_is_what_prometheus_reads() {
     let endpoints = free_addrs(&host, 2).join(",http://");
     let addrs = free_addrs(&host, 2);
     let [addr, metrics] = &addrs[..] else { unreachable!() };
-    let mut command = tunnel(&endpoints, addr);
-    let _tunnel = Process::start(command.args(["--preflight", "off", "--metrics-addr", metrics]));
+    let mut command = native(&endpoints, addr);
+    let _proxy = Process::start(command.args(["--preflight", "off", "--metrics-addr", metrics]));
     wait_listening(addr);
     for addr in [addr, metrics] {
         let page = get(addr, "/metrics");
@@ -475,10 +473,10 @@ fn every_sample_exists_from_the_start_and_the_page_is_what_prometheus_reads() {
             let member = format!("member=\"http://{member}\"");
             for sample in ["open_connections", "connections_total", "sent_bytes_total", "failovers_total", "member_up"]
             {
-                assert!(text.contains(&format!("\netcdproxy_tunnel_{sample}{{{member}}} 0\n")), "{sample}: {text}");
+                assert!(text.contains(&format!("\netcdproxy_{sample}{{{member}}} 0\n")), "{sample}: {text}");
             }
             for kind in ["dns", "refused", "timeout", "unreachable", "protocol", "own_address", "tls"] {
-                let sample = format!("etcdproxy_tunnel_connect_failures_total{{{member},kind=\"{kind}\"}}");
+                let sample = format!("etcdproxy_connect_failures_total{{{member},kind=\"{kind}\"}}");
                 assert!(text.contains(&sample), "{sample}: {text}");
             }
         }
@@ -488,7 +486,7 @@ fn every_sample_exists_from_the_start_and_the_page_is_what_prometheus_reads() {
                 "{reason}: {text}"
             );
         }
-        assert!(text.contains("mode=\"tunnel\"} 1\n") && text.contains("\netcdproxy_tunnel_clients 0\n"), "{text}");
+        assert!(text.contains("mode=\"native\"} 1\n") && text.contains("\netcdproxy_clients 0\n"), "{text}");
         // HEAD has the same head, and no body.
         let headers = |head: &str| head.lines().filter(|line| !line.starts_with("Content-Length")).count();
         let answer = http(addr, "HEAD", "/metrics");
@@ -501,7 +499,7 @@ fn every_sample_exists_from_the_start_and_the_page_is_what_prometheus_reads() {
 #[test]
 fn a_failed_connection_is_counted_with_its_member() {
     let mut cluster = Cluster::start(1);
-    let (_tunnel, addr) = start(&cluster);
+    let (_proxy, addr) = start(&cluster);
     cluster.kill_member(0);
     let _ = connect_http2(&addr);
     let labels = format!("{{member=\"{}\",kind=\"refused\"}}", cluster.endpoints());
@@ -515,35 +513,35 @@ fn connections_that_say_nothing_keep_nobody_out() {
     let addrs = free_addrs(&unique_host(), 2);
     let [addr, metrics] = &addrs[..] else { unreachable!() };
     let script =
-        "ulimit -n 136; exec \"$0\" run --mode tunnel --endpoints \"$1\" --listen-addr \"$2\" --metrics-addr \"$3\"";
+        "ulimit -n 136; exec \"$0\" run --mode native --endpoints \"$1\" --listen-addr \"$2\" --metrics-addr \"$3\"";
     let mut shell = command("/bin/bash".as_ref(), ["-c", script]);
-    let mut tunnel =
+    let mut proxy =
         Process::start(shell.arg(binary()).args([&cluster.endpoints(), addr, metrics]).stderr(Stdio::piped()));
     wait_ready(addr);
     let connect = |addr: &String| TcpStream::connect(addr).unwrap();
     let idle: Vec<_> = (0..300).flat_map(|_| [connect(metrics), connect(addr)]).collect();
     let clients: Vec<TcpStream> = (0..20).map(|_| connect_http2(addr).unwrap()).collect();
-    assert!(get(metrics, "/metrics").contains("\netcdproxy_tunnel_clients 20\n"));
+    assert!(get(metrics, "/metrics").contains("\netcdproxy_clients 20\n"));
     assert!(metric(metrics, "refused_connections_total{reason=\"silent\"}") > 400);
     drop(clients);
     let started = Instant::now();
-    assert_eq!(tunnel.terminate().code(), Some(0));
+    assert_eq!(proxy.terminate().code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(6), "it drained for connections that say nothing");
-    assert!(!tunnel.stderr_text().contains("cannot accept"));
+    assert!(!proxy.stderr_text().contains("cannot accept"));
     drop(idle);
 }
 
 #[test]
 fn a_client_that_speaks_tls_gets_a_line_in_the_log() {
     let cluster = Cluster::start(1);
-    let (tunnel, addr) = start(&cluster);
+    let (proxy, addr) = start(&cluster);
     for _ in 0..3 {
         let mut client = TcpStream::connect(&addr).unwrap();
         client.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
         let _ = client.read(&mut [0]);
     }
     assert_eq!(metric(&addr, "refused_connections_total{reason=\"tls\"}"), 3);
-    let log = tunnel.into_log();
+    let log = proxy.into_log();
     let line = format!("warning: a client spoke TLS to {addr}, which is plain text: use http://\n");
     assert_eq!(log.matches(&line).count(), 1, "{log}");
 }
@@ -552,13 +550,13 @@ fn a_client_that_speaks_tls_gets_a_line_in_the_log() {
 #[test]
 fn a_thousand_clients_can_connect_at_once() {
     let cluster = Cluster::start(1);
-    let (tunnel, addr) = start(&cluster);
-    tunnel.signal(Signal::SIGSTOP);
+    let (proxy, addr) = start(&cluster);
+    proxy.signal(Signal::SIGSTOP);
     let addr: std::net::SocketAddr = addr.parse().unwrap();
     let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10));
     let started = Instant::now();
     let clients: Result<Vec<TcpStream>, _> = (0..1000).map(connect).collect();
     assert_eq!(clients.unwrap().len(), 1000);
     assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
-    tunnel.signal(Signal::SIGCONT);
+    proxy.signal(Signal::SIGCONT);
 }

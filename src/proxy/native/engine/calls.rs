@@ -1,0 +1,241 @@
+//! A call's way: from the client to the member, and its answer back.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use etcdproxy_http2::{Code, hpack};
+use slotmap::Key as _;
+
+use super::call::{Call, CallKey, End, KEPT};
+use super::head::{Answer, Request, status};
+use super::state::Engine;
+use super::translate::{Refused, Translation};
+use crate::api::auth::Refusal;
+use crate::api::methods::Shape;
+
+/// How many calls there may be.
+pub(super) const CALLS: usize = 64 * 1024;
+/// A member's clock may end a call that much earlier than ours, because it got its time in whole milliseconds.
+const TOLERANCE: Duration = Duration::from_millis(2);
+
+impl Engine {
+    pub(super) fn opened(&mut self, client: End, request: Rc<Request>, end: bool) {
+        if let Some(status) = request.refused {
+            let mut block = Vec::new();
+            hpack::encode(&mut block, b":status", status.as_bytes());
+            return self.send_headers(client, &block, true);
+        }
+        if self.calls.len() >= CALLS {
+            self.is_full = true;
+            self.with(client.peer, |http2| http2.reset(client.stream, Code::REFUSED_STREAM));
+            return;
+        }
+        let translation = Translation::of(&self.rules, &request);
+        let key = self.calls.insert(Call::new(client, request, end, self.now));
+        self.with(client.peer, |http2| http2.accept(client.stream, key.data().as_ffi()));
+        match translation {
+            Ok(translation) => self.calls[key].translation = translation,
+            Err(refused) => return self.refuse(key, refused),
+        }
+        self.count_call(key);
+        if self.calls[key].must_go() {
+            self.dispatch(key);
+        }
+    }
+
+    pub(super) fn request_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.has_ended |= end;
+        call.owed_to_client += bytes.len();
+        let translated = match &mut call.translation {
+            Some(translation) => match translation.request(bytes) {
+                Ok(bytes) => Some(bytes),
+                Err(refused) => return self.refuse(key, refused),
+            },
+            None => None,
+        };
+        let bytes = translated.as_deref().unwrap_or(bytes);
+        if let Some(member) = call.member {
+            call.forget();
+            self.count_call(key);
+            let sent = self.with(member.peer, |http2| http2.send_data(member.stream, bytes, end));
+            return self.sent_to_member(key, sent.unwrap_or_default());
+        }
+        call.body.extend_from_slice(bytes);
+        let must_go = call.must_go();
+        // Beyond that, the client's window is the limit.
+        if call.body.len() <= KEPT {
+            let (client, owed) = (call.client, std::mem::take(&mut call.owed_to_client));
+            self.with(client.peer, |http2| http2.release(client.stream, owed));
+        }
+        self.count_call(key);
+        if must_go {
+            self.dispatch(key);
+        }
+    }
+
+    /// Some of the request has gone out: its client may send more.
+    pub(super) fn sent_to_member(&mut self, key: CallKey, bytes: usize) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(member) = call.member else { return };
+        let is_waiting = self.peers.get(member.peer).is_some_and(|peer| peer.wire.http2.is_waiting(member.stream));
+        // What was changed on the way may have another length: all is settled when nothing waits.
+        let released = if is_waiting { bytes.min(call.owed_to_client) } else { call.owed_to_client };
+        call.owed_to_client -= released;
+        let client = call.client;
+        if released > 0 {
+            self.with(client.peer, |http2| http2.release(client.stream, released));
+        }
+    }
+
+    /// Some of the answer has gone out: the member may send more.
+    pub(super) fn sent_to_client(&mut self, key: CallKey, bytes: usize) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let client = call.client;
+        let is_waiting = self.peers.get(client.peer).is_some_and(|peer| peer.wire.http2.is_waiting(client.stream));
+        let released = if is_waiting { bytes.min(call.owed_to_member) } else { call.owed_to_member };
+        call.owed_to_member -= released;
+        if let Some(member) = call.member.filter(|_| released > 0) {
+            self.with(member.peer, |http2| http2.release(member.stream, released));
+        }
+    }
+
+    pub(super) fn answer_headers(&mut self, key: CallKey, answer: Rc<Answer>, end: bool) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if answer.is_interim {
+            return;
+        }
+        if call.shape == Shape::Unary && !end {
+            if call.is_answered || call.held.replace(answer).is_some() {
+                return self.refuse(key, (status::INTERNAL, "etcdproxy: the member has sent headers twice".to_owned()));
+            }
+            return self.count_call(key);
+        }
+        if !end && call.is_answered {
+            return self.refuse(key, (status::INTERNAL, "etcdproxy: the member has sent headers twice".to_owned()));
+        }
+        if end && !call.is_answered && answer.status.is_some_and(|status| status != 0) && self.repeats(key, &answer) {
+            return;
+        }
+        self.forward_held(key);
+        self.forward_headers(key, &answer, end);
+        if end {
+            self.end_call(key);
+        }
+    }
+
+    pub(super) fn answer_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
+        self.forward_held(key);
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.owed_to_member += bytes.len();
+        let translated = match &mut call.translation {
+            Some(translation) => match translation.answer(bytes) {
+                Ok(bytes) => Some(bytes),
+                Err(refused) => return self.refuse(key, refused),
+            },
+            None => None,
+        };
+        let is_counted = call.translation.is_some();
+        let bytes = translated.as_deref().unwrap_or(bytes);
+        let client = call.client;
+        if is_counted {
+            self.count_call(key);
+        }
+        let sent = self.with(client.peer, |http2| http2.send_data(client.stream, bytes, end));
+        self.sent_to_client(key, sent.unwrap_or_default());
+        if end {
+            self.end_call(key);
+        }
+    }
+
+    pub(super) fn forward_held(&mut self, key: CallKey) {
+        if let Some(held) = self.calls.get_mut(key).and_then(|call| call.held.take()) {
+            self.forward_headers(key, &held, false);
+        }
+    }
+
+    pub(super) fn forward_headers(&mut self, key: CallKey, answer: &Answer, end: bool) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.is_answered = true;
+        call.forget();
+        let client = call.client;
+        self.count_call(key);
+        self.send_headers(client, &answer.block, end);
+    }
+
+    /// Sends a call again that a member has answered with an error, if that can help.
+    pub(super) fn repeats(&mut self, key: CallKey, answer: &Answer) -> bool {
+        let Some(call) = self.calls.get_mut(key) else { return false };
+        let refusal = answer.status.zip(str::from_utf8(&answer.message).ok());
+        let refusal = refusal.and_then(|(status, message)| Refusal::recognise(status, message));
+        if call.token > 0 && refusal.is_some_and(Refusal::asks_for_a_new_token) && call.can_be_repeated(true) {
+            if call.token == self.login.number {
+                self.login.token = None;
+            }
+        } else if !(is_passing(answer) && call.can_be_repeated(false)) {
+            return false;
+        }
+        call.begin_again();
+        self.dispatch(key);
+        true
+    }
+
+    /// The client gives the call up.
+    pub(super) fn canceled(&mut self, key: CallKey) {
+        let Some(call) = self.end_call(key) else { return };
+        if let Some(member) = call.member {
+            self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
+            self.end_if_unused(member.peer);
+        }
+    }
+
+    /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
+    pub(super) fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if call.can_be_repeated(!is_seen) {
+            call.begin_again();
+            return self.dispatch(key);
+        }
+        self.fail(key, status::UNAVAILABLE, why);
+    }
+
+    /// The member gives the call up. gRPC has a status for each code of HTTP/2, so the client gets the same code.
+    pub(super) fn reset_by_member(&mut self, key: CallKey, code: Code) {
+        let Some(call) = self.calls.get(key) else { return };
+        if call.can_be_repeated(code == Code::REFUSED_STREAM) {
+            self.lost_by_member(key, code != Code::REFUSED_STREAM, "");
+        } else if code == Code::REFUSED_STREAM {
+            self.fail(key, status::UNAVAILABLE, "etcdproxy: the member refuses the call");
+        } else if call.deadline().is_some_and(|deadline| deadline <= self.now + TOLERANCE) {
+            // etcd may do that instead of an answer.
+            self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: the member gave the call up when its time was over");
+        } else {
+            let client = call.client;
+            self.end_call(key);
+            self.with(client.peer, |http2| http2.reset(client.stream, code));
+            self.finish_if_drained(client.peer);
+        }
+    }
+
+    /// Ends a call that must not go on.
+    pub(super) fn refuse(&mut self, key: CallKey, (status, why): Refused) {
+        if let Some(member) = self.calls.get(key).and_then(|call| call.member) {
+            self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
+            self.end_if_unused(member.peer);
+        }
+        self.fail(key, status, &why);
+    }
+
+    /// Ends a call that no member answers.
+    pub(super) fn fail(&mut self, key: CallKey, status: u32, why: &str) {
+        let Some(call) = self.end_call(key) else { return };
+        let answer = Answer::error(status, why, call.is_answered);
+        self.send_headers(call.client, &answer.block, true);
+        self.finish_if_drained(call.client.peer);
+    }
+}
+
+/// Whether a read may succeed a moment later, on the same member or another.
+fn is_passing(answer: &Answer) -> bool {
+    answer.status == Some(status::UNAVAILABLE) && answer.message.ends_with(b"leader changed")
+}

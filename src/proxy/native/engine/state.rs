@@ -1,0 +1,217 @@
+//! What the engine knows: connections, calls, and where new calls go.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use etcdproxy_http2::{Connection, hpack};
+use mio::{Poll, Token};
+use slotmap::{Key as _, SlotMap};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::call::{Call, CallKey, PeerKey};
+use super::command::{Command, Notice};
+use super::head::{Answer, Heads, Request};
+use super::translate::Rules;
+use super::wire::Wire;
+use crate::proxy::members::Member;
+
+/// While so many bytes wait for a member, no new calls go to it: headers need no window.
+pub(super) const UNWRITTEN: usize = 1024 * 1024;
+
+/// How much is read at once, in bytes.
+const READ: usize = 64 * 1024;
+
+pub(super) struct Peer {
+    pub wire: Wire,
+    pub side: Side,
+    /// It is in the list of those that may have something to send.
+    pub is_dirty: bool,
+    /// The end follows its last byte.
+    pub is_finished: bool,
+    /// It has sent or received something since the last sweep.
+    pub is_warm: bool,
+    /// The memory that was counted for it, in bytes.
+    pub counted: usize,
+}
+
+impl Peer {
+    pub(super) fn memory(&self) -> usize {
+        self.wire.http2.memory() + self.wire.rest.len()
+    }
+
+    /// Whether a call can go to this member.
+    pub(super) fn has_room(&mut self) -> bool {
+        self.wire.http2.output().len() <= UNWRITTEN && self.wire.http2.can_open()
+    }
+}
+
+pub(super) enum Side {
+    Client { _permit: Box<dyn Send> },
+    Member(Upstream),
+}
+
+pub(super) struct Upstream {
+    pub number: u64,
+    pub member: Arc<Member>,
+    /// Scheme and server name, for the head of each call.
+    pub name: Vec<u8>,
+    _alive: oneshot::Sender<()>,
+}
+
+impl Upstream {
+    pub(super) fn new(
+        number: u64,
+        member: Arc<Member>,
+        is_tls: bool,
+        authority: &str,
+        alive: oneshot::Sender<()>,
+    ) -> Self {
+        let mut name = Vec::new();
+        hpack::encode(&mut name, b":scheme", if is_tls { b"https" } else { b"http" });
+        hpack::encode(&mut name, b":authority", authority.as_bytes());
+        member.counters.connections.fetch_add(1, Ordering::Relaxed);
+        member.open.fetch_add(1, Ordering::Relaxed);
+        Self { number, member, name, _alive: alive }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.member.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Our token.
+pub(super) struct Login {
+    /// Calls without a token get ours.
+    pub logs_in: bool,
+    /// Its header field; empty when the cluster wants no token. `None` while there is none.
+    pub token: Option<Vec<u8>>,
+    /// Counts tokens.
+    pub number: u32,
+    /// The pilot has been asked for one.
+    pub is_asked: bool,
+}
+
+/// See the module.
+#[allow(clippy::struct_excessive_bools, reason = "they are independent")]
+pub(super) struct Engine {
+    pub poll: Poll,
+    pub commands: Receiver<Command>,
+    pub notices: UnboundedSender<Notice>,
+    pub peers: SlotMap<PeerKey, Peer>,
+    pub calls: SlotMap<CallKey, Call>,
+    /// Where new calls go.
+    pub current: Option<PeerKey>,
+    /// Calls that wait for a member or a token, and whether one of them may go.
+    pub waiting: VecDeque<CallKey>,
+    pub may_go: bool,
+    pub login: Login,
+    pub rules: Rc<Rules>,
+    /// Peers with something to send.
+    pub dirty: Vec<PeerKey>,
+    /// Peers that may have sent more than was read, and whether that includes their end.
+    pub ready: Vec<(PeerKey, bool)>,
+    pub requests: Heads<Request>,
+    pub answers: Heads<Answer>,
+    /// Bytes that wait, of all peers and calls.
+    pub held: usize,
+    /// A call was refused because there are too many.
+    pub is_full: bool,
+    /// Read into; used again and again.
+    pub buffer: Vec<u8>,
+    pub cipher: Vec<u8>,
+    /// Header blocks are put together in it.
+    pub scratch: Vec<u8>,
+    pub start: Instant,
+    pub now: Instant,
+    /// When memory was given back, and whether something has happened since.
+    pub swept: Instant,
+    pub is_warm: bool,
+    /// When waiting calls were looked at.
+    pub ticked: Instant,
+    pub has_stopped: bool,
+}
+
+impl Engine {
+    pub(super) fn new(
+        poll: Poll,
+        commands: Receiver<Command>,
+        notices: UnboundedSender<Notice>,
+        rules: Rules,
+        logs_in: bool,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            poll,
+            commands,
+            notices,
+            peers: SlotMap::with_key(),
+            calls: SlotMap::with_key(),
+            current: None,
+            waiting: VecDeque::new(),
+            may_go: false,
+            login: Login { logs_in, token: None, number: 0, is_asked: false },
+            rules: Rc::new(rules),
+            dirty: Vec::new(),
+            ready: Vec::new(),
+            requests: Heads::requests(),
+            answers: Heads::answers(),
+            buffer: vec![0; READ + 2 * Connection::LONGEST_FRAME],
+            held: 0,
+            is_full: false,
+            cipher: vec![0; READ],
+            scratch: Vec::new(),
+            start: now,
+            now,
+            swept: now,
+            is_warm: false,
+            ticked: now,
+            has_stopped: false,
+        }
+    }
+
+    /// Does something with a connection that may then have something to send. Nothing if it is gone.
+    pub(super) fn with<T>(&mut self, key: PeerKey, action: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        let done = action(&mut self.peers.get_mut(key)?.wire.http2);
+        self.mark(key);
+        Some(done)
+    }
+
+    pub(super) fn clients(&self) -> impl Iterator<Item = PeerKey> {
+        self.peers.iter().filter(|(_, peer)| matches!(peer.side, Side::Client { .. })).map(|(key, _)| key)
+    }
+
+    pub(super) fn add(&mut self, wire: Wire, side: Side) -> Option<PeerKey> {
+        let key =
+            self.peers.insert(Peer { wire, side, is_dirty: false, is_finished: false, is_warm: true, counted: 0 });
+        let token = Token(usize::try_from(key.data().as_ffi()).unwrap_or_default());
+        if self.peers[key].wire.register(self.poll.registry(), token).is_err() {
+            self.peers.remove(key);
+            return None;
+        }
+        self.mark(key);
+        Some(key)
+    }
+
+    pub(super) fn mark(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            (self.is_warm, peer.is_warm) = (true, true);
+            if !peer.is_dirty {
+                peer.is_dirty = true;
+                self.dirty.push(key);
+            }
+        }
+    }
+
+    pub(super) fn end_call(&mut self, key: CallKey) -> Option<Call> {
+        let call = self.calls.remove(key)?;
+        self.held = self.held.saturating_sub(call.counted);
+        Some(call)
+    }
+}
