@@ -94,8 +94,7 @@ impl Probe {
         }
         self.failures = 0;
         self.round_trip = asked.elapsed();
-        let micros = u64::try_from(self.round_trip.as_micros()).unwrap_or(u64::MAX);
-        self.member.round_trip.store(micros, Ordering::Relaxed);
+        self.member.measured(self.round_trip);
         if self.age == 0 || self.kept.as_ref().is_some_and(|kept| kept.term() != self.term) {
             self.connection_is_new().await;
         } else if self.must_renew() {

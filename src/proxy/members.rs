@@ -42,7 +42,7 @@ pub(super) struct Member {
     /// It leads the others, as far as we know.
     leads: AtomicBool,
     /// How long the last good answer took, in microseconds; at first the longest time.
-    pub round_trip: AtomicU64,
+    round_trip: AtomicU64,
     /// Wakes the next probe.
     pub wake: Notify,
     /// Open connections.
@@ -534,7 +534,7 @@ impl Members {
         order.sort_by_cached_key(|member| {
             let place = match prefer {
                 Prefer::Leader => u64::from(!member.is_leader()),
-                Prefer::Nearest => member.round_trip.load(Ordering::Relaxed),
+                Prefer::Nearest => member.round_trip(),
                 Prefer::Spread => 0,
             };
             // Sidecars without a preference choose different members, and each one stays with its own.
@@ -545,6 +545,25 @@ impl Members {
 }
 
 impl Member {
+    /// A probe took this long. The last few count, so that a single slow answer changes little.
+    pub(super) fn measured(&self, time: Duration) {
+        let now = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let smooth = |before: u64| Some(if before == u64::MAX { now } else { before / 4 * 3 + now / 4 });
+        let _ = self.round_trip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, smooth);
+    }
+
+    /// The time that a probe takes, in microseconds; the maximum if none has been answered.
+    pub(super) fn round_trip(&self) -> u64 {
+        self.round_trip.load(Ordering::Relaxed)
+    }
+
+    /// Whether it answers in less than half of the time that the other one takes.
+    pub(super) fn is_much_nearer_than(&self, other: &Self) -> bool {
+        /// Differences within a machine or a rack are noise, in microseconds.
+        const NOISE: u64 = 1000;
+        self.round_trip().saturating_mul(2).saturating_add(NOISE) < other.round_trip()
+    }
+
     /// A probe has made a new connection.
     pub(super) fn accepts_connections(&self) {
         if lock(&self.trouble).take().is_some() {

@@ -19,6 +19,17 @@ pub(crate) struct Login {
     pub username: String,
     /// Never shown.
     pub password: String,
+    /// Where the password comes from, if it can change while the proxy runs.
+    file: Option<Value>,
+}
+
+impl Login {
+    /// With the password that its file has now. The same as before if the file cannot be read: it may be about to be
+    /// replaced.
+    pub(crate) fn current(&self) -> Self {
+        let password = self.file.as_ref().and_then(|file| read(file).ok());
+        Self { password: password.unwrap_or_else(|| self.password.clone()), ..self.clone() }
+    }
 }
 
 impl fmt::Debug for Login {
@@ -103,9 +114,9 @@ impl Sources {
             return Err(user.invalid("the user's name is empty"));
         }
         let bound = bound.filter(|_| user.origin == Origin::Binding || !self.binding_has(Setting::Username));
-        let password = match own.or(bound.map(|value| (Setting::Password, value))) {
-            Some((Setting::PasswordFile, file)) => read(&file)?,
-            Some((_, value)) => exact(&value)?,
+        let (password, file) = match own.or(bound.map(|value| (Setting::Password, value))) {
+            Some((Setting::PasswordFile, file)) => (read(&file)?, Some(file)),
+            Some((_, value)) => (exact(&value)?, None),
             // The user of a certificate, for example.
             None if user.origin == Origin::Binding => return Ok(None),
             None => {
@@ -116,7 +127,7 @@ impl Sources {
                 )));
             }
         };
-        Ok(Some(Login { username, password }))
+        Ok(Some(Login { username, password, file }))
     }
 
     /// The password that no binding gives, or its file.
@@ -293,6 +304,12 @@ mod tests {
         ] {
             assert_eq!(with(content), Err(format!("--password-file: {file} {problem}")));
         }
+        fs::write(&path, "old").unwrap();
+        let old = resolve(&[("--username", "app"), ("--password-file", file)], "{}").unwrap().login.unwrap();
+        fs::write(&path, "new\n").unwrap();
+        assert_eq!((old.password.as_str(), old.current().password.as_str()), ("old", "new"));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(old.current(), old);
         let named =
             |path: &Path| resolve(&[USER, ("ETCDPROXY_PASSWORD_FILE", path.to_str().unwrap())], "{}").unwrap_err();
         let missing = named(&dir.path().join("none"));

@@ -135,6 +135,13 @@ impl Sources {
         let prefer = self.parsed(Setting::Prefer, Prefer::parse)?.unwrap_or_default();
         let keeps_member_urls = self.parsed(Setting::MemberUrls, keeps_urls)?.unwrap_or_default();
         let namespace_admin = self.switch(Setting::NamespaceAdmin)?;
+        if let Some(admin) = self.get(Setting::NamespaceAdmin)
+            && namespace_admin
+            && namespace.is_none()
+        {
+            let needed = admin.origin.name_of(Setting::Namespace);
+            warnings.push(format!("{} changes nothing, because there is no {needed}", admin.name));
+        }
         // Last, because its file may come late: what time cannot mend is reported at once.
         let login = if mode.capabilities().logins { self.login(&mut warnings)? } else { None };
         Ok(Settings {
@@ -655,6 +662,10 @@ mod tests {
         );
         let problem = error(&[endpoint], [("ETCDPROXY_MODE", "grpc-proxy"), ("ETCDPROXY_USERNAME", "app")]);
         assert!(problem.ends_with("or use ETCDPROXY_MODE=native"), "{problem}");
+        let alone = resolve(&[endpoint, (Setting::NamespaceAdmin, "on")], []);
+        assert_eq!(alone.warnings, ["--namespace-admin changes nothing, because there is no --namespace"]);
+        let both = resolve(&[endpoint, (Setting::NamespaceAdmin, "on"), (Setting::Namespace, "p/")], []);
+        assert_eq!(both.warnings, [""; 0]);
         // Off asks for nothing.
         assert_eq!(resolve(&[endpoint, (Setting::NamespaceAdmin, "off")], []).run, Run::ExecEtcd);
         // A binding asks for nothing: its application may log in.

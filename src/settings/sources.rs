@@ -20,7 +20,7 @@ pub(super) enum Origin {
 }
 
 /// A value, with the name that its user knows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Value {
     pub origin: Origin,
     pub name: String,

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 
 use super::engine::Command;
 use super::handle::Handle;
@@ -14,6 +15,8 @@ use crate::settings::{Login, Prefer};
 
 /// The time for one member. A password is hashed slowly on purpose.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// The time for the file with the password.
+const FILE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The pause after no member gave a token.
 const PAUSE: Duration = Duration::from_millis(200);
 /// A wrong password is not tried more often: until then, calls get the last answer.
@@ -51,7 +54,7 @@ impl Clerk {
 
     async fn log_in(&self) -> Result<Option<String>, String> {
         loop {
-            match self.try_members().await {
+            match self.try_members(&self.login_now().await).await {
                 Some(Ok(token)) => {
                     *self.refused() = None;
                     return Ok(token);
@@ -66,8 +69,15 @@ impl Clerk {
         }
     }
 
-    async fn try_members(&self) -> Option<Result<Option<String>, String>> {
-        let Login { username, password } = &self.login;
+    /// The user, with the password that its file has now. A file system that hangs delays nothing for long.
+    async fn login_now(&self) -> Login {
+        let login = self.login.clone();
+        let read = timeout(FILE_TIMEOUT, spawn_blocking(move || login.current())).await;
+        read.ok().and_then(Result::ok).unwrap_or_else(|| self.login.clone())
+    }
+
+    async fn try_members(&self, login: &Login) -> Option<Result<Option<String>, String>> {
+        let Login { username, password, .. } = login;
         for member in self.members.order_for_calls(Prefer::Leader) {
             let (connection, _) = self.dialer.probe(&member.target, Deadline::after(TIMEOUT)).await;
             let Some(mut connection) = connection else { continue };

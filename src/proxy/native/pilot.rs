@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often to look whether another member is better.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often calls follow the leader at most.
+/// How often calls go to a better member at most.
 const HASTE: Duration = Duration::from_secs(5);
 
 /// The connection that new calls use.
@@ -108,7 +108,7 @@ struct Pilot {
     prefer: Prefer,
     current: Option<Current>,
     number: u64,
-    /// When calls last followed the leader.
+    /// When calls last went to a better member.
     followed: Option<Instant>,
     /// How many connections in a row a member has ended soon, and the member that did so last.
     short: u32,
@@ -163,8 +163,12 @@ impl Pilot {
         if current.member.is_down() || current.member.is_in_trouble() || current.member.is_retired() {
             return Some(Arc::clone(first));
         }
-        let has_moved = self.prefer == Prefer::Leader && first.is_leader() && !current.member.is_leader();
-        if !has_moved || self.followed.is_some_and(|at| at.elapsed() < HASTE) {
+        let is_better = match self.prefer {
+            Prefer::Leader => first.is_leader() && !current.member.is_leader(),
+            Prefer::Nearest => first.is_much_nearer_than(&current.member),
+            Prefer::Spread => false,
+        };
+        if !is_better || self.followed.is_some_and(|at| at.elapsed() < HASTE) {
             return None;
         }
         self.followed = Some(Instant::now());

@@ -6,10 +6,14 @@ mod namespace;
 mod passwords;
 mod streams;
 
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::api_calls::{field, number};
-use crate::support::{Cluster, Process, etcdproxy, unique_addr, wait_ready};
+use crate::support::{Cluster, Lines, Process, etcdproxy, unique_addr, unique_host, wait_ready};
 
 pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
 pub(crate) const PUT: &str = "/etcdserverpb.KV/Put";
@@ -53,4 +57,62 @@ fn watch(key: &str, end: &str) -> Vec<u8> {
 /// How much a long test does: 1 unless `ETCDPROXY_TEST_CASES` says more.
 fn effort(default: u32) -> u32 {
     std::env::var("ETCDPROXY_TEST_CASES").map_or(default, |cases| cases.parse().unwrap())
+}
+
+/// A proxy with this preference.
+fn start_preferring(endpoints: &str, prefer: &str) -> Process {
+    let addr = unique_addr();
+    let args = ["run", "--endpoints", endpoints, "--listen-addr", &addr, "--prefer", prefer];
+    let process = Process::start(etcdproxy(args).stderr(Stdio::piped()));
+    wait_ready(&addr);
+    process
+}
+
+/// With thousands of sidecars, one member would have all the work.
+#[test]
+fn sidecars_that_spread_choose_different_members() {
+    let cluster = Cluster::start(3);
+    let processes: Vec<Process> = (0..12).map(|_| start_preferring(&cluster.endpoints(), "spread")).collect();
+    let chosen = |process: Process| {
+        let log = process.into_log();
+        log.lines().find_map(|line| line.strip_prefix("etcdproxy: calls go to ")).map(ToOwned::to_owned).unwrap()
+    };
+    let chosen: BTreeSet<String> = processes.into_iter().map(chosen).collect();
+    assert!(chosen.len() > 1, "all 12 chose {chosen:?}");
+}
+
+/// Forwards to this address, and takes its time.
+fn slow_way_to(member: &str) -> String {
+    let listener = TcpListener::bind((unique_host(), 0)).unwrap();
+    let (addr, member) = (listener.local_addr().unwrap().to_string(), member.to_owned());
+    let slowly = |mut from: TcpStream, mut to: TcpStream| {
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                std::thread::sleep(Duration::from_millis(20));
+                if to.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+            let _ = to.shutdown(Shutdown::Both);
+        });
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&member).unwrap();
+            slowly(client.try_clone().unwrap(), server.try_clone().unwrap());
+            slowly(server, client);
+        }
+    });
+    addr
+}
+
+#[test]
+fn nearest_is_the_member_that_answers_fastest() {
+    let cluster = Cluster::start(3);
+    let slow = [0, 2].map(|n| slow_way_to(cluster.client_addr(n)));
+    let near = cluster.client_addr(1);
+    let mut process = start_preferring(&[&slow[0], near, &slow[1]].join(","), "nearest");
+    // By its first probes, or a moment later.
+    Lines::of(&mut process).wait_for(&format!("calls go to http://{near}"));
 }

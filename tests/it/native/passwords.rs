@@ -23,7 +23,7 @@ async fn cluster() -> (Cluster, Client) {
 struct Proxy {
     process: Process,
     addr: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn log_in(cluster: &Cluster, user: &str, password: &str) -> Proxy {
@@ -34,7 +34,7 @@ fn log_in(cluster: &Cluster, user: &str, password: &str) -> Proxy {
     command.args(["--listen-addr", &addr, "--username", user, "--password-file"]).arg(file);
     let process = Process::start(command.stderr(Stdio::piped()));
     wait_listening(&addr);
-    Proxy { process, addr, _dir: dir }
+    Proxy { process, addr, dir }
 }
 
 fn is_refused(outcome: &Outcome, status: u32) -> bool {
@@ -148,6 +148,20 @@ async fn the_users_of_a_cluster_may_change_while_the_proxy_runs() {
         assert!(begin.elapsed() < Duration::from_secs(20), "it does not log in again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A secrets agent writes the new password into the file, and nobody starts the proxy again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_in_the_file_is_used() {
+    let (cluster, root) = cluster().await;
+    let proxy = log_in(&cluster, "app", "secret");
+    let server = Server::connect(&proxy.addr).await;
+    server.call(PUT, &put("app/a", "1")).await.answer();
+    std::fs::write(proxy.dir.path().join("password"), "r0tated\n").unwrap();
+    root.auth_client().user_change_password("app", "r0tated").await.unwrap();
+    server.call(PUT, &put("app/a", "2")).await.answer();
+    let log = proxy.process.into_log();
+    assert!(!log.contains("warning") && !log.contains("r0tated"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

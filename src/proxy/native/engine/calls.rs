@@ -175,6 +175,9 @@ impl Engine {
         } else if !(is_passing(answer) && call.can_be_repeated(false)) {
             return false;
         }
+        if !self.budget.spend() {
+            return false;
+        }
         call.begin_again();
         self.dispatch(key);
         true
@@ -192,7 +195,7 @@ impl Engine {
     /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
     pub(super) fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if call.can_be_repeated(!is_seen) {
+        if call.can_be_repeated(!is_seen) && self.budget.spend() {
             call.begin_again();
             return self.dispatch(key);
         }
@@ -203,7 +206,7 @@ impl Engine {
     pub(super) fn reset_by_member(&mut self, key: CallKey, code: Code) {
         let Some(call) = self.calls.get(key) else { return };
         if call.can_be_repeated(code == Code::REFUSED_STREAM) {
-            self.lost_by_member(key, code != Code::REFUSED_STREAM, "");
+            self.lost_by_member(key, code != Code::REFUSED_STREAM, "etcdproxy: the member has given the call up");
         } else if code == Code::REFUSED_STREAM {
             self.fail(key, status::UNAVAILABLE, "etcdproxy: the member refuses the call");
         } else if call.deadline().is_some_and(|deadline| deadline <= self.now + TOLERANCE) {

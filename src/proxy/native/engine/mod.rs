@@ -6,8 +6,9 @@
 //! - [`run`]: the loop; [`command`]: what it is told
 //! - [`state`]: what it knows; [`wire`]: a connection's bytes; [`call`] and [`head`]: a call
 //! - [`peers`], [`calls`], [`queue`], [`memory`]: what it does with connections, calls, calls that wait, and memory
-//! - [`translate`]: changes keys and lists of members
+//! - [`budget`]: how many calls may be sent again; [`translate`]: changes keys and lists of members
 
+mod budget;
 mod call;
 mod calls;
 mod command;

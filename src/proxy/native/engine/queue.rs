@@ -66,6 +66,7 @@ impl Engine {
             block.extend_from_slice(token);
             call.token = self.login.number;
         }
+        self.budget.earn();
         call.member = Some(End { peer: current, stream });
         let has_body = !call.body.is_empty();
         peer.wire.http2.send_headers(stream, block, call.has_ended && !has_body);

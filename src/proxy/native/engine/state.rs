@@ -13,6 +13,7 @@ use slotmap::{Key as _, SlotMap};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use super::budget::Budget;
 use super::call::{Call, CallKey, PeerKey};
 use super::command::{Command, Notice};
 use super::head::{Answer, Heads, Request};
@@ -121,6 +122,8 @@ pub(super) struct Engine {
     pub answers: Heads<Answer>,
     /// Bytes that wait, of all peers and calls.
     pub held: usize,
+    /// How many calls may be sent again.
+    pub budget: Budget,
     /// A call was refused because there are too many.
     pub is_full: bool,
     /// Read into; used again and again.
@@ -164,6 +167,7 @@ impl Engine {
             answers: Heads::answers(),
             buffer: vec![0; READ + 2 * Connection::LONGEST_FRAME],
             held: 0,
+            budget: Budget::default(),
             is_full: false,
             cipher: vec![0; READ],
             scratch: Vec::new(),
