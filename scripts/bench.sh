@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures sizes, times, throughput and memory, compares them with their targets, prints the tables and writes
-# docs/benchmarks.md. `bench.sh throughput` measures only what needs a cluster, which takes about 6 minutes, and replaces
-# only that section.
+# docs/benchmarks.md. `bench.sh throughput` measures only what needs a cluster, which takes about 10 minutes, and
+# replaces only that section. ETCDPROXY_BENCH_ROUNDS=1 makes that short and its figures rough.
 # ETCDPROXY_TEST_BINARY names a binary to use instead of building one.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -133,7 +133,7 @@ ROWS = [
     ),
     Row(
         "a stuck reader of the log",
-        "a full pipe on stderr, in tunnel mode and with etcd's own proxy",
+        "a full pipe on stderr, in mode native and with etcd's own proxy",
         ("attack::process::a_reader_of",), 400,
     ),
     Row(

@@ -120,7 +120,7 @@ def sandbox(host, lab, _):
 @case("it serves, restarts, survives crashes, and stops")
 def lives(host, lab, _):
     start_members(lab)
-    for mode, name in (("grpc-proxy", "etcd"), ("tunnel", "etcdproxy")):
+    for mode, name in (("grpc-proxy", "etcd"), ("native", "etcdproxy")):
         install(host, lab, f"ETCDPROXY_MODE={mode}")
         printed = host.call("etcdproxy install --start")
         assert printed.endswith("the service is started\n"), printed
@@ -166,7 +166,7 @@ def certificates(host, lab, _):
     start_members(lab, ca=ca, flags=("--client-cert-auth", "--trusted-ca-file", ca.cert))
     endpoints = ",".join(f"https://{address}" for address in ADDRESSES)
     # etcd's proxy rejects a client certificate with a common name.
-    for mode, subject in (("grpc-proxy", "/O=etcdproxy"), ("tunnel", "/CN=app")):
+    for mode, subject in (("grpc-proxy", "/O=etcdproxy"), ("native", "/CN=app")):
         for file in (ca.cert, *ca.issue("client", "DNS:client", subject)):
             shutil.copy(file, pki)
             (pki / file.name).chmod(0o600)
@@ -184,8 +184,8 @@ def certificates(host, lab, _):
 
 @case("it waits for a late cluster, and fails at once on a bad setting")
 def late(host, lab, _):
-    # A tunnel without a member listens, but is not ready.
-    install(host, lab, "ETCDPROXY_MODE=tunnel")
+    # Mode native without a member listens, but is not ready.
+    install(host, lab, "ETCDPROXY_MODE=native")
     host.call("systemctl start --no-block etcdproxy")
     host.call("etcdproxy wait --listening --timeout 10s")
     same(host.property("ActiveState"), "activating")

@@ -31,7 +31,6 @@ from lib.tls_relay import TlsRelay
 WAYS = {  # name: flags of `etcdproxy run`; None: no sidecar
     "direct": None,
     "grpc-proxy": (),
-    "tunnel": ("--mode", "tunnel"),
     "native": ("--mode", "native"),
     "namespace": ("--mode", "native", "--namespace", "of/this/run/"),
 }

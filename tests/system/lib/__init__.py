@@ -14,4 +14,5 @@ processes     start programs and end them
 proxies       `etcdproxy run`
 report        tables and documents
 systemd       a container that boots a Debian with systemd
+ways          the ways to a cluster, and what calls cost on each
 """

@@ -7,7 +7,6 @@ docs/reliability.md.
 import re
 import signal
 import time
-import urllib.request
 
 from lib.processes import output
 
@@ -127,7 +126,5 @@ def serves_the_watch(cluster):
 
 def watch_messages(member) -> float:
     """How many watch messages it has sent."""
-    with urllib.request.urlopen(f"{member.client}/metrics", timeout=5) as page:
-        text = page.read().decode()
-    sent = re.search(r'^grpc_server_msg_sent_total\{.*"Watch".*\} (\S+)$', text, re.M)
+    sent = re.search(r'^grpc_server_msg_sent_total\{.*"Watch".*\} (\S+)$', member.metrics(), re.M)
     return float(sent[1]) if sent else 0

@@ -1,24 +1,35 @@
 """etcd members and clusters."""
 
+import urllib.request
+
 NUMBERS = (1, 2, 3)
 
 
 class Member:
     """One member. Its addresses are known before it starts, and stay the same."""
 
-    def __init__(self, lab, number, address=None, peer_host=None, ca=None, flags=()):
-        """With `ca`, a `pki.Authority`, its clients must use TLS."""
+    def __init__(
+        self, lab, number, address=None, peer_host=None, ca=None, http_port=False, flags=()
+    ):
+        """With `ca`, a `pki.Authority`, its clients must use TLS.
+
+        With `http_port`, HTTP has a port of its own, so that etcd's gRPC server has the other
+        for itself.
+        """
         self.lab = lab
         self.name = f"m{number}"
         # Linux gives higher ports to clients.
         self.address = self.health = address or f"{lab.host}:{20000 + number}"
-        self.client = f"{'https' if ca else 'http'}://{self.address}"
+        host, scheme = self.address.split(":")[0], "https" if ca else "http"
+        self.client = f"{scheme}://{self.address}"
         self.peer_host = peer_host or lab.host
         self.peer = f"http://{self.peer_host}:{30000 + number}"
         self.flags = flags
         self.process = None
+        if http_port:
+            self.health = f"{host}:{22000 + number}"
+            self.flags += ("--listen-client-http-urls", f"{scheme}://{self.health}")
         if ca:
-            host = self.address.split(":")[0]
             cert, key = ca.issue(self.name, f"IP:{host}", f"/CN={host}")
             self.health = f"{host}:{25000 + number}"
             self.flags += ("--cert-file", cert, "--key-file", key)
@@ -39,6 +50,11 @@ class Member:
 
     def kill(self):
         self.process.kill()
+
+    def metrics(self) -> str:
+        """Its page for Prometheus."""
+        with urllib.request.urlopen(f"http://{self.health}/metrics", timeout=5) as page:
+            return page.read().decode()
 
 
 class Cluster:

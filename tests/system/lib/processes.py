@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 # The caller's own settings must not change what is tested.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
@@ -47,6 +49,20 @@ class Process:
 
     def ended(self) -> bool:
         return self.popen.poll() is not None
+
+    def cpu_seconds(self) -> float:
+        """The CPU time that all its threads have used so far, user and system."""
+        clock = ctypes.c_int()
+        problem = LIBC.clock_getcpuclockid(self.popen.pid, ctypes.byref(clock))
+        if problem:
+            raise OSError(problem, os.strerror(problem), self.name)
+        return time.clock_gettime(clock.value)
+
+    def memory_mb(self, field) -> float:
+        """In MB of 1,000,000 bytes. `field` is one of /proc/PID/status, such as VmRSS."""
+        status = Path(f"/proc/{self.popen.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith(f"{field}:"))
+        return int(line.split()[1]) * 1024 / 1e6
 
     def expect_exit(self, code, seconds):
         """Wait for the end, and check the exit code."""
