@@ -4,6 +4,7 @@
 //! and not compressed. The field numbers are those of the `.proto` files that etcd publishes (3.4 to 3.7).
 
 pub(crate) mod auth;
+pub(crate) mod lease;
 pub(crate) mod member_list;
 pub(crate) mod methods;
 pub(crate) mod namespace;

@@ -162,6 +162,11 @@ impl Stream {
         self.body.send_reset(h2::Reason::CANCEL);
     }
 
+    /// Sends another message.
+    pub(crate) fn send(&mut self, message: &[u8]) {
+        self.body.send_data(framed(message).into(), false).unwrap();
+    }
+
     /// The next message; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
         loop {

@@ -11,6 +11,8 @@ mod counted;
 mod engine;
 mod front;
 mod handle;
+mod identity;
+mod lease;
 mod login;
 mod pilot;
 mod relay;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod failover;
+mod leases;
 mod namespace;
 mod passwords;
 mod streams;

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use slotmap::new_key_type;
+use slotmap::{Key as _, KeyData, new_key_type};
 
 use super::head::{Answer, PREFIX, Request};
 use super::translate::Translation;
+use crate::api::lease;
 use crate::api::methods::Shape;
 
 new_key_type! {
@@ -14,6 +15,18 @@ new_key_type! {
     pub(super) struct PeerKey;
     /// A call.
     pub(super) struct CallKey;
+}
+
+impl CallKey {
+    /// The key with this tag.
+    pub(super) fn of(tag: u64) -> Self {
+        KeyData::from_ffi(tag).into()
+    }
+
+    /// What others know the call by.
+    pub(super) fn tag(self) -> u64 {
+        self.data().as_ffi()
+    }
 }
 
 /// The longest request that is kept so that it can be sent again, in bytes.
@@ -29,8 +42,33 @@ pub(super) struct End {
     pub stream: u32,
 }
 
+/// Who answers a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A member answers a client.
+    Forwarded,
+    /// We answer a client, with what it shares with others.
+    Shared(Share),
+    /// A member answers us: it is ours, for those who share. The number says which of ours.
+    Own(Share, u64),
+}
+
+/// What clients share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Share {
+    /// Streams that keep leases alive.
+    Leases,
+}
+
+/// The client of a call of our own.
+pub(super) fn nobody() -> End {
+    End { peer: PeerKey::null(), stream: 0 }
+}
+
 /// A call.
 pub(super) struct Call {
+    pub role: Role,
+    /// [`nobody`] if it is our own.
     pub client: End,
     /// `None` before it is sent, and between two attempts.
     pub member: Option<End>,
@@ -62,6 +100,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn new(client: End, request: Rc<Request>, has_ended: bool, now: Instant) -> Self {
         Self {
+            role: Role::Forwarded,
             client,
             member: None,
             // A method that we do not know may be anything.
@@ -82,9 +121,16 @@ impl Call {
         }
     }
 
+    /// What its client shares with others. What is compressed, we cannot read.
+    pub(super) fn share(&self) -> Option<Share> {
+        let is_keep_alive = self.request.method.is_some_and(|method| method.path == lease::KEEP_ALIVE);
+        (is_keep_alive && !self.request.is_compressed).then_some(Share::Leases)
+    }
+
     /// Whether it must be sent now. A request that is one message goes when it is complete, or too long to be kept.
     pub(super) fn must_go(&self) -> bool {
-        self.attempts == 0 && (self.shape == Shape::Streams || self.has_ended || self.body.len() > KEPT)
+        let is_shared = matches!(self.role, Role::Shared(_));
+        !is_shared && self.attempts == 0 && (self.shape == Shape::Streams || self.has_ended || self.body.len() > KEPT)
     }
 
     /// It goes to a member for the first time, or waits for one.

@@ -4,9 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use etcdproxy_http2::{Code, hpack};
-use slotmap::Key as _;
 
-use super::call::{Call, CallKey, End, KEPT};
+use super::call::{Call, CallKey, End, KEPT, Role};
 use super::head::{Answer, Request, status};
 use super::state::Engine;
 use super::translate::{Refused, Translation};
@@ -32,10 +31,17 @@ impl Engine {
         }
         let translation = Translation::of(&self.rules, &request);
         let key = self.calls.insert(Call::new(client, request, end, self.now));
-        self.with(client.peer, |http2| http2.accept(client.stream, key.data().as_ffi()));
+        self.with(client.peer, |http2| http2.accept(client.stream, key.tag()));
         match translation {
             Ok(translation) => self.calls[key].translation = translation,
             Err(refused) => return self.refuse(key, refused),
+        }
+        if let Some(share) = self.calls[key].share() {
+            self.calls[key].role = Role::Shared(share);
+            self.share(key, share);
+            if end {
+                self.shared_request(key, share, b"", true);
+            }
         }
         self.count_call(key);
         if self.calls[key].must_go() {
@@ -46,6 +52,9 @@ impl Engine {
     pub(super) fn request_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
         let Some(call) = self.calls.get_mut(key) else { return };
         call.has_ended |= end;
+        if let Role::Shared(share) = call.role {
+            return self.shared_request(key, share, bytes, end);
+        }
         call.owed_to_client += bytes.len();
         let translated = match &mut call.translation {
             Some(translation) => match translation.request(bytes) {
@@ -105,6 +114,12 @@ impl Engine {
         if answer.is_interim {
             return;
         }
+        if let Role::Own(..) = call.role {
+            if end {
+                self.own_ended(key, &answer);
+            }
+            return;
+        }
         if call.shape == Shape::Unary && !end {
             if call.is_answered || call.held.replace(answer).is_some() {
                 return self.refuse(key, (status::INTERNAL, "etcdproxy: the member has sent headers twice".to_owned()));
@@ -127,6 +142,13 @@ impl Engine {
     pub(super) fn answer_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
         self.forward_held(key);
         let Some(call) = self.calls.get_mut(key) else { return };
+        if let Role::Own(share, number) = call.role {
+            self.own_answer(key, (share, number), bytes);
+            if end {
+                self.own_lost(key);
+            }
+            return;
+        }
         call.owed_to_member += bytes.len();
         let translated = match &mut call.translation {
             Some(translation) => match translation.answer(bytes) {
@@ -165,11 +187,9 @@ impl Engine {
 
     /// Sends a call again that a member has answered with an error, if that can help.
     pub(super) fn repeats(&mut self, key: CallKey, answer: &Answer) -> bool {
-        let Some(call) = self.calls.get_mut(key) else { return false };
-        let refusal = answer.status.zip(str::from_utf8(&answer.message).ok());
-        let refusal = refusal.and_then(|(status, message)| Refusal::recognise(status, message));
-        if call.token > 0 && refusal.is_some_and(Refusal::asks_for_a_new_token) && call.can_be_repeated(true) {
-            if call.token == self.login.number {
+        let Some(call) = self.calls.get(key) else { return false };
+        if wants_new_token(call, answer) && call.can_be_repeated(true) {
+            if self.is_old_token(call, answer) {
                 self.login.token = None;
             }
         } else if !(is_passing(answer) && call.can_be_repeated(false)) {
@@ -178,9 +198,14 @@ impl Engine {
         if !self.budget.spend() {
             return false;
         }
-        call.begin_again();
+        self.calls[key].begin_again();
         self.dispatch(key);
         true
+    }
+
+    /// Whether the member refuses our token, and there is no newer one.
+    pub(super) fn is_old_token(&self, call: &Call, answer: &Answer) -> bool {
+        wants_new_token(call, answer) && call.token == self.login.number
     }
 
     /// The client gives the call up.
@@ -195,6 +220,9 @@ impl Engine {
     /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
     pub(super) fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
+        if let Role::Own(..) = call.role {
+            return self.own_lost(key);
+        }
         if call.can_be_repeated(!is_seen) && self.budget.spend() {
             call.begin_again();
             return self.dispatch(key);
@@ -205,6 +233,9 @@ impl Engine {
     /// The member gives the call up. gRPC has a status for each code of HTTP/2, so the client gets the same code.
     pub(super) fn reset_by_member(&mut self, key: CallKey, code: Code) {
         let Some(call) = self.calls.get(key) else { return };
+        if let Role::Own(..) = call.role {
+            return self.own_lost(key);
+        }
         if call.can_be_repeated(code == Code::REFUSED_STREAM) {
             self.lost_by_member(key, code != Code::REFUSED_STREAM, "etcdproxy: the member has given the call up");
         } else if code == Code::REFUSED_STREAM {
@@ -236,6 +267,13 @@ impl Engine {
         self.send_headers(call.client, &answer.block, true);
         self.finish_if_drained(call.client.peer);
     }
+}
+
+/// Whether the member refuses our token.
+fn wants_new_token(call: &Call, answer: &Answer) -> bool {
+    let refusal = answer.status.zip(str::from_utf8(&answer.message).ok());
+    let refusal = refusal.and_then(|(status, message)| Refusal::recognise(status, message));
+    call.token > 0 && refusal.is_some_and(Refusal::asks_for_a_new_token)
 }
 
 /// Whether a read may succeed a moment later, on the same member or another.

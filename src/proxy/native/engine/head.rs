@@ -38,8 +38,8 @@ pub(super) struct Request {
     pub rest: Vec<u8>,
     /// How long the client waits, as it says it.
     pub timeout: Option<Vec<u8>>,
-    /// It brings a token of its own.
-    pub has_token: bool,
+    /// The token that it brings.
+    pub token: Option<Vec<u8>>,
     /// Its messages may be compressed, so nobody can read them.
     pub is_compressed: bool,
     /// Why it is not forwarded: the status of HTTP.
@@ -71,10 +71,26 @@ impl Request {
             first,
             rest,
             timeout,
-            has_token: value(b"token").is_some(),
+            token: value(b"token").map(<[u8]>::to_vec),
             is_compressed,
             refused,
         }
+    }
+
+    /// That of a call of our own. It fails when the member knows no leader, and so may be cut off from the others.
+    pub(super) fn own(path: &str, token: Option<&[u8]>) -> Self {
+        let agent = concat!("etcdproxy/", env!("CARGO_PKG_VERSION"));
+        let fields = [
+            (":method", "POST".as_bytes()),
+            (":path", path.as_bytes()),
+            ("te", b"trailers"),
+            ("content-type", b"application/grpc"),
+            ("user-agent", agent.as_bytes()),
+            ("hasleader", b"true"),
+        ];
+        let fields = fields.into_iter().chain(token.map(|token| ("token", token)));
+        let field = |(name, value): (&str, &[u8])| Field { name: name.into(), value: value.into() };
+        Self::new(&fields.map(field).collect::<Vec<_>>())
     }
 
     /// How much memory it takes that no other call shares, in bytes.

@@ -6,6 +6,7 @@
 //! - [`run`]: the loop; [`command`]: what it is told
 //! - [`state`]: what it knows; [`wire`]: a connection's bytes; [`call`] and [`head`]: a call
 //! - [`peers`], [`calls`], [`queue`], [`memory`]: what it does with connections, calls, calls that wait, and memory
+//! - [`shared`]: streams that clients share
 //! - [`budget`]: how many calls may be sent again; [`translate`]: changes keys and lists of members
 
 mod budget;
@@ -17,6 +18,7 @@ mod memory;
 mod peers;
 mod queue;
 mod run;
+mod shared;
 mod state;
 mod translate;
 mod wire;

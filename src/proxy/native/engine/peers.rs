@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use etcdproxy_http2::Event;
-use slotmap::KeyData;
 
 use super::call::{CallKey, End, PeerKey};
 use super::command::Notice;
@@ -89,7 +88,7 @@ impl Engine {
     pub(super) fn event(&mut self, key: PeerKey, event: Event<'_>) -> Result<(), etcdproxy_http2::Error> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
         let is_client = matches!(peer.side, Side::Client { .. });
-        let call = |tag: u64| CallKey::from(KeyData::from_ffi(tag));
+        let call = |tag: u64| CallKey::of(tag);
         match event {
             Event::Opened { stream, block, end } => {
                 let request = self.requests.get(&mut peer.wire.http2, &block)?;
@@ -163,7 +162,7 @@ impl Engine {
     /// Data that waited has gone out to `to`: the other side may send as much again.
     pub(super) fn release(&mut self, sent: &[(u64, usize)], to: PeerKey) {
         for &(tag, bytes) in sent {
-            let key = CallKey::from(KeyData::from_ffi(tag));
+            let key = CallKey::of(tag);
             let Some(call) = self.calls.get(key) else { continue };
             if call.client.peer == to {
                 self.sent_to_client(key, bytes);
@@ -177,7 +176,7 @@ impl Engine {
     pub(super) fn goes(&mut self, key: PeerKey, last: u32) {
         self.leave(key);
         for (_, tag) in self.with(key, |http2| http2.take_streams(last)).unwrap_or_default() {
-            self.lost_by_member(CallKey::from(KeyData::from_ffi(tag)), false, "etcdproxy: the member shuts down");
+            self.lost_by_member(CallKey::of(tag), false, "etcdproxy: the member shuts down");
         }
     }
 
@@ -221,7 +220,7 @@ impl Engine {
         self.held = self.held.saturating_sub(peer.counted);
         let calls: Vec<_> = peer.wire.http2.take_streams(0).into_iter().map(|(_, tag)| tag).collect();
         for tag in calls {
-            let call = CallKey::from(KeyData::from_ffi(tag));
+            let call = CallKey::of(tag);
             match &peer.side {
                 Side::Client { .. } => self.canceled(call),
                 Side::Member(_) => self.lost_by_member(call, true, why),

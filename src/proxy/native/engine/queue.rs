@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use etcdproxy_http2::hpack;
-use slotmap::Key as _;
 
-use super::call::{CallKey, End};
+use super::call::{CallKey, End, Role};
 use super::command::Notice;
 use super::head::{status, timeout_text};
 use super::state::{Engine, Peer, Side, UNWRITTEN};
@@ -28,7 +27,7 @@ impl Engine {
     pub(super) fn try_dispatch(&mut self, key: CallKey) -> bool {
         let Some(call) = self.calls.get_mut(key) else { return true };
         call.goes();
-        let needs_token = self.login.logs_in && !call.request.has_token;
+        let needs_token = self.login.logs_in && call.request.token.is_none();
         if needs_token && self.login.token.is_none() {
             self.ask_for_token();
             return false;
@@ -40,7 +39,7 @@ impl Engine {
         if !peer.wire.http2.has_settings() || peer.wire.http2.output().len() > UNWRITTEN {
             return false;
         }
-        let Some(stream) = peer.wire.http2.open(key.data().as_ffi()) else {
+        let Some(stream) = peer.wire.http2.open(key.tag()) else {
             if peer.wire.http2.is_used_up() {
                 self.leave(current);
             }
@@ -105,7 +104,10 @@ impl Engine {
         self.ticked = now;
         for key in std::mem::take(&mut self.waiting) {
             let Some(call) = self.calls.get(key) else { continue };
-            if call.deadline().is_some_and(|deadline| deadline <= now) {
+            if matches!(call.role, Role::Own(..)) {
+                // Its clients have their own patience.
+                self.waiting.push_back(key);
+            } else if call.deadline().is_some_and(|deadline| deadline <= now) {
                 self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: no member can be reached");
             } else if now.duration_since(call.began) >= WAIT {
                 self.fail(key, status::UNAVAILABLE, "etcdproxy: no member can be reached");
@@ -136,10 +138,13 @@ impl Engine {
             Err(why) => {
                 for key in std::mem::take(&mut self.waiting) {
                     let Some(call) = self.calls.get(key) else { continue };
-                    if call.request.has_token {
+                    let why = format!("etcdproxy: {why}");
+                    if call.request.token.is_some() {
                         self.waiting.push_back(key);
+                    } else if let Role::Own(..) = call.role {
+                        self.own_refused(key, status::UNAUTHENTICATED, &why);
                     } else {
-                        self.fail(key, status::UNAUTHENTICATED, &format!("etcdproxy: {why}"));
+                        self.fail(key, status::UNAUTHENTICATED, &why);
                     }
                 }
             }

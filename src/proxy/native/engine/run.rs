@@ -57,6 +57,7 @@ impl Engine {
                     self.shed();
                 }
             }
+            self.serve_shared();
             self.serve_waiting();
             self.expire();
             self.send();
@@ -69,7 +70,7 @@ impl Engine {
     pub(super) fn timeout(&self) -> Option<Duration> {
         if !self.ready.is_empty() || !self.dirty.is_empty() || self.may_go {
             Some(Duration::ZERO)
-        } else if !self.waiting.is_empty() {
+        } else if !self.waiting.is_empty() || self.keeper.is_waiting() {
             Some(TICK)
         } else {
             self.is_warm.then_some(SWEEP)
@@ -117,6 +118,7 @@ impl Engine {
         };
         self.may_go = true;
         let last = self.current.replace(key);
+        self.move_own();
         if let Some(last) = last {
             self.end_if_unused(last);
         }

@@ -9,17 +9,19 @@ use std::time::Instant;
 
 use etcdproxy_http2::{Connection, hpack};
 use mio::{Poll, Token};
+use rustc_hash::FxHashMap;
 use slotmap::{Key as _, SlotMap};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::budget::Budget;
-use super::call::{Call, CallKey, PeerKey};
+use super::call::{Call, CallKey, PeerKey, Role, Share};
 use super::command::{Command, Notice};
 use super::head::{Answer, Heads, Request};
 use super::translate::Rules;
 use super::wire::Wire;
 use crate::proxy::members::Member;
+use crate::proxy::native::lease::Keeper;
 
 /// While so many bytes wait for a member, no new calls go to it: headers need no window.
 pub(super) const UNWRITTEN: usize = 1024 * 1024;
@@ -113,6 +115,10 @@ pub(super) struct Engine {
     pub waiting: VecDeque<CallKey>,
     pub may_go: bool,
     pub login: Login,
+    /// What clients share: leases to be kept alive, our streams for them, and when what waits was last looked at.
+    pub keeper: Keeper,
+    pub own: FxHashMap<(Share, u64), CallKey>,
+    pub paced: Option<Instant>,
     pub rules: Rc<Rules>,
     /// Peers with something to send.
     pub dirty: Vec<PeerKey>,
@@ -159,6 +165,9 @@ impl Engine {
             current: None,
             waiting: VecDeque::new(),
             may_go: false,
+            keeper: Keeper::default(),
+            own: FxHashMap::default(),
+            paced: None,
             login: Login { logs_in, token: None, number: 0, is_asked: false },
             rules: Rc::new(rules),
             dirty: Vec::new(),
@@ -215,6 +224,10 @@ impl Engine {
 
     pub(super) fn end_call(&mut self, key: CallKey) -> Option<Call> {
         let call = self.calls.remove(key)?;
+        match call.role {
+            Role::Shared(Share::Leases) => self.keeper.close(key.tag()),
+            Role::Own(..) | Role::Forwarded => {}
+        }
         self.held = self.held.saturating_sub(call.counted);
         Some(call)
     }

@@ -29,6 +29,11 @@ fn beyond() -> Refused {
     (status::PERMISSION_DENIED, "etcdproxy: this call reaches beyond the namespace".to_owned())
 }
 
+/// The message is not what it should be.
+pub(super) fn malformed() -> Refused {
+    refused(Malformed.into())
+}
+
 /// As etcd says it, where etcd says it.
 fn refused(err: Error) -> Refused {
     (err.status(), err.to_string())
@@ -158,7 +163,7 @@ mod tests {
             first: Vec::new(),
             rest: Vec::new(),
             timeout: None,
-            has_token: false,
+            token: None,
             is_compressed,
             refused: None,
         };
