@@ -32,6 +32,9 @@ impl CallKey {
 /// The longest request that is kept so that it can be sent again, in bytes.
 pub(super) const KEPT: usize = 64 * 1024;
 
+/// The longest message of an answer that waits for its end, in bytes.
+const HELD: usize = 16 * 1024;
+
 /// How often a call is sent at most.
 const MAX_ATTEMPTS: u8 = 4;
 
@@ -87,6 +90,8 @@ pub(super) struct Call {
     pub owed_to_member: usize,
     /// The headers of the answer, which wait for its first message.
     pub held: Option<Rc<Answer>>,
+    /// The message of the answer, which waits for its end: members send the end on its own, and the client needs both.
+    pub message: Vec<u8>,
     /// Something of the answer has gone to the client.
     pub is_answered: bool,
     attempts: u8,
@@ -113,6 +118,7 @@ impl Call {
             owed_to_client: 0,
             owed_to_member: 0,
             held: None,
+            message: Vec::new(),
             is_answered: false,
             attempts: 0,
             token: 0,
@@ -142,7 +148,7 @@ impl Call {
     pub(super) fn memory(&self) -> usize {
         let held = self.held.as_ref().map_or(0, |answer| answer.memory());
         let translation = self.translation.as_ref().map_or(0, |translation| translation.memory());
-        self.body.capacity() + self.request.memory() + held + translation
+        self.body.capacity() + self.message.capacity() + self.request.memory() + held + translation
     }
 
     /// The body is needed only as long as it may be sent again.
@@ -150,6 +156,15 @@ impl Call {
         if self.shape == Shape::Streams || !self.has_ended || self.body.len() > KEPT {
             self.forget();
         }
+    }
+
+    /// Keeps a part of the answer until its end has come. Returns false if it must not wait.
+    pub(super) fn holds(&mut self, bytes: &[u8]) -> bool {
+        let holds = self.held.is_some() && self.message.len() + bytes.len() <= HELD;
+        if holds {
+            self.message.extend_from_slice(bytes);
+        }
+        holds
     }
 
     /// The body is not needed any more.
@@ -175,6 +190,7 @@ impl Call {
     pub(super) fn begin_again(&mut self) {
         self.member = None;
         self.held = None;
+        self.message = Vec::new();
         self.owed_to_member = 0;
         self.attempts += 1;
         if let Some(translation) = &mut self.translation {

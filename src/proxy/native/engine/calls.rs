@@ -140,7 +140,6 @@ impl Engine {
     }
 
     pub(super) fn answer_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
-        self.forward_held(key);
         let Some(call) = self.calls.get_mut(key) else { return };
         if let Role::Own(share, number) = call.role {
             self.own_answer(key, (share, number), bytes);
@@ -160,9 +159,13 @@ impl Engine {
         let is_counted = call.translation.is_some();
         let bytes = translated.as_deref().unwrap_or(bytes);
         let client = call.client;
+        if !end && call.holds(bytes) {
+            return self.count_call(key);
+        }
         if is_counted {
             self.count_call(key);
         }
+        self.forward_held(key);
         let sent = self.with(client.peer, |http2| http2.send_data(client.stream, bytes, end));
         self.sent_to_client(key, sent.unwrap_or_default());
         if end {
@@ -171,8 +174,14 @@ impl Engine {
     }
 
     pub(super) fn forward_held(&mut self, key: CallKey) {
-        if let Some(held) = self.calls.get_mut(key).and_then(|call| call.held.take()) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let (client, message) = (call.client, std::mem::take(&mut call.message));
+        if let Some(held) = call.held.take() {
             self.forward_headers(key, &held, false);
+        }
+        if !message.is_empty() {
+            let sent = self.with(client.peer, |http2| http2.send_data(client.stream, &message, false));
+            self.sent_to_client(key, sent.unwrap_or_default());
         }
     }
 
