@@ -307,6 +307,12 @@ async fn compare_outcomes(call: &Call, direct: &Server, native: &Server) -> Resu
         prop_assert_eq!(actual.http, expected.http, "{:?} {:?}", actual, expected);
         return Ok(());
     }
+    // The rest is the words of Go's library.
+    let cannot_read = "grpc: failed to unmarshal the received message";
+    if expected.message.starts_with(cannot_read) && actual.message.starts_with(cannot_read) {
+        prop_assert_eq!(actual.status, expected.status);
+        return Ok(());
+    }
     prop_assert_eq!(without_messages(&actual), without_messages(&expected));
     // An answer of a gzip request is compressed.
     if !actual.headers.contains("grpc-encoding") {

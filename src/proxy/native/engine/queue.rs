@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use etcdproxy_http2::hpack;
 
-use super::call::{CallKey, End, Role};
+use super::call::{Call, CallKey, End, Role};
 use super::command::Notice;
 use super::head::{status, timeout_text};
 use super::state::{Engine, Peer, Side, UNWRITTEN};
@@ -95,13 +95,22 @@ impl Engine {
         }
     }
 
-    /// Ends calls that have waited for a member for too long.
+    /// Ends calls whose time is over, as far as no member does, and those that have waited for a member for too long.
     pub(super) fn expire(&mut self) {
         let now = self.now;
-        if self.waiting.is_empty() || now.duration_since(self.ticked) < TICK {
+        if now.duration_since(self.ticked) < TICK {
             return;
         }
         self.ticked = now;
+        let mut timed = std::mem::take(&mut self.timed);
+        timed.retain(|key| {
+            let deadline = self.calls.get(*key).and_then(Call::deadline);
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.fail(*key, status::DEADLINE_EXCEEDED, "context deadline exceeded");
+            }
+            deadline.is_some_and(|deadline| deadline > now)
+        });
+        self.timed = timed;
         for key in std::mem::take(&mut self.waiting) {
             let Some(call) = self.calls.get(key) else { continue };
             if matches!(call.role, Role::Own(..)) {

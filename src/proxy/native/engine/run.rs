@@ -70,7 +70,7 @@ impl Engine {
     pub(super) fn timeout(&self) -> Option<Duration> {
         if !self.ready.is_empty() || !self.dirty.is_empty() || self.may_go {
             Some(Duration::ZERO)
-        } else if !self.waiting.is_empty() || self.keeper.is_waiting() {
+        } else if !self.waiting.is_empty() || !self.timed.is_empty() || self.keeper.is_waiting() {
             Some(TICK)
         } else {
             self.is_warm.then_some(SWEEP)

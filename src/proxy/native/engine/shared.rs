@@ -26,6 +26,9 @@ impl Engine {
     pub(super) fn share(&mut self, key: CallKey, share: Share) {
         let Some(call) = self.calls.get(key) else { return };
         let identity = Identity::of(call.request.token.as_deref());
+        if call.deadline().is_some() {
+            self.timed.push(key);
+        }
         match share {
             Share::Leases => self.keeper.open(key.tag(), identity),
         }

@@ -119,6 +119,8 @@ pub(super) struct Engine {
     pub keeper: Keeper,
     pub own: FxHashMap<(Share, u64), CallKey>,
     pub paced: Option<Instant>,
+    /// Calls of clients that share, and that have a deadline.
+    pub timed: Vec<CallKey>,
     pub rules: Rc<Rules>,
     /// Peers with something to send.
     pub dirty: Vec<PeerKey>,
@@ -168,6 +170,7 @@ impl Engine {
             keeper: Keeper::default(),
             own: FxHashMap::default(),
             paced: None,
+            timed: Vec::new(),
             login: Login { logs_in, token: None, number: 0, is_asked: false },
             rules: Rc::new(rules),
             dirty: Vec::new(),

@@ -31,7 +31,7 @@ fn beyond() -> Refused {
 
 /// The message is not what it should be.
 pub(super) fn malformed() -> Refused {
-    refused(Malformed.into())
+    (status::INTERNAL, "grpc: failed to unmarshal the received message: it is not valid protobuf".to_owned())
 }
 
 /// As etcd says it, where etcd says it.
