@@ -8,4 +8,5 @@ pub(crate) mod member_list;
 pub(crate) mod methods;
 pub(crate) mod namespace;
 pub(crate) mod status;
+pub(crate) mod watch;
 pub(crate) mod wire;

@@ -14,6 +14,7 @@ mod login;
 mod peer;
 mod pilot;
 mod translate;
+mod watch;
 
 use std::io;
 use std::sync::Arc;
