@@ -228,12 +228,19 @@ impl Hub {
             let (Some((source, _)), Some(stream)) = (watcher.place, stream) else { return Verdict::NotYet };
             let source = &self.sources[source];
             let Some(position) = source.position.filter(|_| source.is_live) else { return Verdict::NotYet };
-            if !stream.is_trusted || watcher.start > position {
+            if !stream.is_trusted {
                 return Verdict::Nothing;
             }
             let is_later = client.asked.is_some_and(|(_, before)| stream.answered > before);
-            let is_confirmed = source.confirmed == stream.answered && is_later;
-            if !is_confirmed || watcher.from.saturating_sub(1) > position {
+            if !is_later || source.confirmed != stream.answered {
+                return Verdict::NotYet;
+            }
+            // It begins in the future. etcd says nothing then.
+            if watcher.start > position {
+                return Verdict::Nothing;
+            }
+            // It has come from a source that was further.
+            if watcher.from.saturating_sub(1) > position {
                 return Verdict::NotYet;
             }
             least = Some(least.map_or(position, |least: i64| least.min(position)));
