@@ -25,8 +25,6 @@ use crate::api::watch::{Answer, NO_ID, ask_progress};
 const SELDOM: Duration = Duration::from_secs(10);
 /// How soon to ask again when somebody does. A member needs 100 ms to see that a watcher has caught up.
 const SOON: Duration = Duration::from_millis(150);
-/// When no request was answered for so long, a new stream may help.
-const MAX_SILENCE: Duration = Duration::from_mins(2);
 /// So many requests for progress of a client are counted.
 const MAX_REQUESTS: usize = 16;
 
@@ -69,17 +67,13 @@ impl Hub {
         if stream.ids.is_empty() || !stream.pending.is_empty() {
             return;
         }
-        if stream.unanswered > 0 && self.now >= stream.heard_at + MAX_SILENCE {
-            self.actions.push_back(Action::Close { upstream });
-            return self.ended(upstream, super::action::End::Lost);
-        }
         self.ask_progress(upstream);
     }
 
     fn ask_progress(&mut self, upstream: Upstream) {
         let Some(stream) = self.streams.get(&upstream) else { return };
         let group = stream.group;
-        if (stream.unanswered > 0 || !self.groups[group].progress.is_empty()) && self.start_in_the_past(upstream) {
+        if (stream.unanswered > 0 || !self.groups[group].progress.is_empty()) && self.replace_future(upstream) {
             return;
         }
         let Some(stream) = self.streams.get_mut(&upstream) else { return };
@@ -97,20 +91,19 @@ impl Hub {
         self.actions.push_back(Action::Forward { upstream, message: ask_progress() });
     }
 
-    /// A watcher with a start in the future keeps a member from answering. So it gets a start in the past; events that
-    /// it does not want are left out here. Whether there was one.
-    fn start_in_the_past(&mut self, upstream: Upstream) -> bool {
+    /// A watcher that begins in the future keeps a member from answering. So another one takes its place, which begins
+    /// now: see [`Hub::replace`]. Whether there was one.
+    fn replace_future(&mut self, upstream: Upstream) -> bool {
         let Some(stream) = self.streams.get(&upstream) else { return false };
-        let known = self.groups[stream.group].revision.max(1);
+        let known = self.groups[stream.group].revision;
         let mut ahead: Vec<_> = stream.ids.iter().filter(|(_, source)| self.sources[**source].start > known).collect();
         ahead.sort_unstable();
         let ahead: Vec<_> = ahead.into_iter().map(|(_, source)| *source).collect();
         for source in &ahead {
-            self.request_source_from(*source, known);
+            self.begin_replacement(*source);
         }
         if let (false, Some(stream)) = (ahead.is_empty(), self.streams.get_mut(&upstream)) {
-            stream.next_ask = self.now + SOON;
-            stream.pause = SOON;
+            stream.hasten(self.now);
         }
         !ahead.is_empty()
     }
@@ -148,7 +141,6 @@ impl Hub {
         }
         stream.answered += 1;
         stream.unanswered = 0;
-        stream.heard_at = self.now;
         stream.is_asking = false;
         let (answered, group) = (stream.answered, stream.group);
         let sources: Vec<_> = stream.ids.values().copied().collect();
@@ -263,7 +255,6 @@ impl Stream {
             is_asking: false,
             must_ask_again: false,
             next_ask: now + SELDOM,
-            heard_at: now,
             pause: SOON,
         }
     }

@@ -96,10 +96,16 @@ impl Hub {
         // In the order of the requests.
         sources.sort_unstable();
         let sources: Vec<_> = sources.into_iter().map(|(_, source)| *source).collect();
-        for source in sources {
-            self.counts.resumes += u64::from(self.sources[source].is_live);
-            self.sources[source].stream = None;
-            self.request_source(source);
+        for key in sources {
+            let source = &mut self.sources[key];
+            source.stream = None;
+            self.counts.resumes += u64::from(source.is_live);
+            source.forget_member();
+            if source.watchers.is_empty() {
+                self.remove_source(key);
+            } else {
+                self.request_source(key);
+            }
         }
         self.send_unsent(group);
     }
@@ -124,29 +130,20 @@ impl Hub {
 
     /// Asks a member for a watcher that starts where the source stands. If it was asked for before, that is forgotten.
     pub(super) fn request_source(&mut self, key: SourceKey) {
-        let source = &mut self.sources[key];
-        source.rewind();
-        let start = source.position.map_or(source.start, |position| position.saturating_add(1));
-        self.request_source_from(key, start);
-    }
-
-    /// The same, but with this start, which must not be after the source's position.
-    pub(super) fn request_source_from(&mut self, key: SourceKey, start: i64) {
         self.last_id += 1;
         let id = self.last_id;
         self.cancel_at_member(key);
         let group = self.sources[key].group;
         let Some(upstream) = self.stream(group) else { return };
         let source = &mut self.sources[key];
-        source.rewind();
-        source.start = start;
+        source.start = source.position.map_or(source.start, |position| position.saturating_add(1));
         source.stream = Some((upstream, id));
         if let Some(stream) = self.streams.get_mut(&upstream) {
             stream.ids.insert(id, key);
             stream.pending.push_back(id);
             source.asked_before = stream.asked;
         }
-        self.actions.push_back(Action::Forward { upstream, message: source.spec.create(start, id) });
+        self.actions.push_back(Action::Forward { upstream, message: source.spec.create(source.start, id) });
     }
 
     /// The stream of a group; `None` while it waits for a token.
@@ -188,6 +185,7 @@ impl Hub {
             stream.hasten(self.now);
         }
         let header = Header::decode(answer.header)?;
+        self.replace(key);
         let waiting = self.waiting_at(key);
         for watcher in waiting {
             self.is_created(watcher, &header);
@@ -199,7 +197,7 @@ impl Hub {
     /// The watchers of a source that are not created yet.
     fn waiting_at(&self, key: SourceKey) -> Vec<WatcherKey> {
         let waits = |key: &&WatcherKey| matches!(self.watchers[**key].news, News::Waiting);
-        self.sources[key].watchers.iter().filter(waits).copied().collect()
+        self.sources.get(key).into_iter().flat_map(|source| &source.watchers).filter(waits).copied().collect()
     }
 
     /// The source of a watcher that waits is created.
@@ -252,10 +250,6 @@ impl Hub {
         let source = &self.sources[key];
         let next = source.position.map_or(0, |position| position.saturating_add(1));
         let is_compacted = |next: i64| answer.compact_revision == 0 || next < answer.compact_revision;
-        if !is_compacted(next) && source.start < next {
-            self.request_source(key);
-            return;
-        }
         let body: Rc<[u8]> = answer.body().into();
         // etcd answers no requests for progress until a compacted watcher is canceled by its client too.
         for watcher in self.remove_source(key) {
@@ -273,7 +267,7 @@ impl Hub {
     }
 
     /// Removes a source, and returns its watchers.
-    fn remove_source(&mut self, key: SourceKey) -> Vec<WatcherKey> {
+    pub(super) fn remove_source(&mut self, key: SourceKey) -> Vec<WatcherKey> {
         self.cancel_at_member(key);
         let Some(source) = self.sources.remove(key) else { return Vec::new() };
         let shared = &mut self.groups[source.group].shared;
@@ -282,6 +276,10 @@ impl Hub {
         }
         for watcher in &source.watchers {
             self.watchers[*watcher].place = None;
+        }
+        let waits = |new: &SourceKey| self.sources.get(*new).is_some_and(|new| new.replaces == Some(key));
+        if let Some(new) = source.replaced_by.filter(waits) {
+            self.remove_source(new);
         }
         source.watchers
     }
@@ -329,7 +327,7 @@ impl Hub {
 }
 
 impl Source {
-    fn new(group: GroupKey, spec: watch::Spec, start: i64) -> Self {
+    pub(super) fn new(group: GroupKey, spec: watch::Spec, start: i64) -> Self {
         Self {
             group,
             spec,
@@ -344,11 +342,13 @@ impl Source {
             is_current: false,
             held: Vec::new(),
             watchers: Vec::new(),
+            replaces: None,
+            replaced_by: None,
         }
     }
 
     /// What it knows of its watcher at a member is not true any more.
-    fn rewind(&mut self) {
+    fn forget_member(&mut self) {
         self.is_live = false;
         self.is_current = false;
         self.confirmed = 0;

@@ -134,6 +134,9 @@ pub(super) struct Source {
     /// The events of a revision whose rest has not come.
     pub held: Vec<(i64, Box<[u8]>)>,
     pub watchers: Vec<WatcherKey>,
+    /// The source whose place it takes when it is created, and the one that takes its place.
+    pub replaces: Option<SourceKey>,
+    pub replaced_by: Option<SourceKey>,
 }
 
 /// The keys that a question is about; `None` when any key will do.
@@ -179,8 +182,6 @@ pub(super) struct Stream {
     /// Another request must follow it.
     pub must_ask_again: bool,
     pub next_ask: Instant,
-    /// When it began, or was answered last.
-    pub heard_at: Instant,
     /// The pause after the next one.
     pub pause: std::time::Duration,
 }

@@ -316,14 +316,6 @@ impl World {
             assert!(!self.hub.waits(*tag));
             client.check_all(&self.cluster);
         }
-        if self.cluster.version == Version::Deferred {
-            // Such an etcd answers again after the next event.
-            for _ in 0..2 {
-                let all: Vec<_> = KEYS.iter().map(|key| [&self.prefix, key.as_bytes()].concat()).collect();
-                self.cluster.write(&all.iter().map(|key| (&**key, false)).collect::<Vec<_>>());
-                self.settle(dice);
-            }
-        }
         // Requests for progress are answered.
         let mut ask = Vec::new();
         for (tag, client) in &mut self.clients {
@@ -335,6 +327,12 @@ impl World {
         }
         for _ in 0..15 {
             self.settle(dice);
+            if self.cluster.version == Version::Deferred {
+                // Such an etcd may not answer before the next event.
+                let all: Vec<_> = KEYS.iter().map(|key| [&self.prefix, key.as_bytes()].concat()).collect();
+                let both = all.iter().flat_map(|key| [(&**key, false), (&**key, true)]);
+                self.cluster.write(&both.collect::<Vec<_>>());
+            }
             self.now += Duration::from_secs(10);
             self.hub.tick(self.now);
             self.settle(dice);
