@@ -8,5 +8,7 @@ pub(crate) mod lease;
 pub(crate) mod member_list;
 pub(crate) mod methods;
 pub(crate) mod namespace;
+pub(crate) mod range;
 pub(crate) mod status;
+pub(crate) mod watch;
 pub(crate) mod wire;

@@ -51,13 +51,17 @@ impl Error {
 pub(crate) struct Field<'a> {
     pub number: u32,
     pub value: Value<'a>,
-    /// The whole field, with its number.
     raw: &'a [u8],
 }
 
 impl<'a> Field<'a> {
     pub(crate) fn number_and_value(self) -> (u32, Value<'a>) {
         (self.number, self.value)
+    }
+
+    /// The whole field, with its number.
+    pub(crate) fn raw(self) -> &'a [u8] {
+        self.raw
     }
 }
 
@@ -122,6 +126,14 @@ pub(crate) fn put(number: u32, [head, tail]: [&[u8]; 2], out: &mut Vec<u8>) {
     encode_varint((head.len() + tail.len()) as u64, out);
     out.extend(head);
     out.extend(tail);
+}
+
+/// Adds a field that is a number, a bool or an enum, unless it is 0, which needs no field.
+pub(crate) fn put_number(number: u32, value: u64, out: &mut Vec<u8>) {
+    if value != 0 {
+        encode_key(number, WireType::Varint, out);
+        encode_varint(value, out);
+    }
 }
 
 /// Which fields of a message are rewritten: their numbers and rules. `K` says what such a field is.

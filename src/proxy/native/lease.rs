@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn anybody() -> Identity {
-        Identity::default()
+        Identity::Sidecar
     }
 
     fn ask(keeper: &mut Keeper, client: u64, lease: i64) -> Vec<Action> {

@@ -16,14 +16,13 @@ mod lease;
 mod login;
 mod pilot;
 mod relay;
+mod watch;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-
-use tokio::sync::watch;
 
 use super::backend::{self, Backend};
 use super::limit::Limit;
@@ -65,7 +64,7 @@ pub(crate) struct Native {
     front: Arc<Front>,
     dialer: Arc<Dialer>,
     engine: Option<Running>,
-    stop: watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -106,7 +105,7 @@ impl Native {
             metrics: Metrics::default(),
             warnings: Warnings::default(),
         });
-        let (stop, mut stopped) = watch::channel(false);
+        let (stop, mut stopped) = tokio::sync::watch::channel(false);
         drop(in_runtime);
         // Before the threads have anything to say.
         log::info!("the proxy (pid {}) listens on {listen_addr}{all}", std::process::id());

@@ -7,8 +7,8 @@ use slotmap::{Key as _, KeyData, new_key_type};
 
 use super::head::{Answer, PREFIX, Request};
 use super::translate::Translation;
-use crate::api::lease;
 use crate::api::methods::Shape;
+use crate::api::{lease, watch};
 
 new_key_type! {
     /// A connection of the engine.
@@ -26,6 +26,18 @@ impl CallKey {
     /// What others know the call by.
     pub(super) fn tag(self) -> u64 {
         self.data().as_ffi()
+    }
+}
+
+impl Share {
+    /// What clients share who make this call. What is compressed, we cannot read.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let path = request.method.filter(|_| !request.is_compressed).map(|method| method.path);
+        match path? {
+            lease::KEEP_ALIVE => Some(Self::Leases),
+            watch::WATCH => Some(Self::Watches),
+            _ => None,
+        }
     }
 }
 
@@ -61,6 +73,10 @@ pub(super) enum Role {
 pub(super) enum Share {
     /// Streams that keep leases alive.
     Leases,
+    /// Streams of watchers.
+    Watches,
+    /// The answer to a question: what the present revision is. Only a call of our own is one.
+    Present,
 }
 
 /// The client of a call of our own.
@@ -127,10 +143,12 @@ impl Call {
         }
     }
 
-    /// What its client shares with others. What is compressed, we cannot read.
-    pub(super) fn share(&self) -> Option<Share> {
-        let is_keep_alive = self.request.method.is_some_and(|method| method.path == lease::KEEP_ALIVE);
-        (is_keep_alive && !self.request.is_compressed).then_some(Share::Leases)
+    /// A stream of ours that is opened again when it ends, and which of ours it is.
+    pub(super) fn own_stream(&self) -> Option<(Share, u64)> {
+        match self.role {
+            Role::Own(share, number) if share != Share::Present => Some((share, number)),
+            _ => None,
+        }
     }
 
     /// Whether it must be sent now. A request that is one message goes when it is complete, or too long to be kept.

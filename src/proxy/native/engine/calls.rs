@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use etcdproxy_http2::{Code, hpack};
 
-use super::call::{Call, CallKey, End, KEPT, Role};
+use super::call::{Call, CallKey, End, KEPT, Role, Share};
 use super::head::{Answer, Request, status};
 use super::state::Engine;
 use super::translate::{Refused, Translation};
@@ -29,14 +29,17 @@ impl Engine {
             self.with(client.peer, |http2| http2.reset(client.stream, Code::REFUSED_STREAM));
             return;
         }
-        let translation = Translation::of(&self.rules, &request);
+        let share = Share::of(&request);
+        // Whoever serves watches knows of the namespace.
+        let is_changed = share != Some(Share::Watches);
+        let translation = if is_changed { Translation::of(&self.rules, &request) } else { Ok(None) };
         let key = self.calls.insert(Call::new(client, request, end, self.now));
         self.with(client.peer, |http2| http2.accept(client.stream, key.tag()));
         match translation {
             Ok(translation) => self.calls[key].translation = translation,
             Err(refused) => return self.refuse(key, refused),
         }
-        if let Some(share) = self.calls[key].share() {
+        if let Some(share) = share {
             self.calls[key].role = Role::Shared(share);
             self.share(key, share);
             if end {
@@ -114,7 +117,7 @@ impl Engine {
         if answer.is_interim {
             return;
         }
-        if let Role::Own(..) = call.role {
+        if call.own_stream().is_some() {
             if end {
                 self.own_ended(key, &answer);
             }
@@ -132,6 +135,9 @@ impl Engine {
         if end && !call.is_answered && answer.status.is_some_and(|status| status != 0) && self.repeats(key, &answer) {
             return;
         }
+        if end && self.calls.get(key).is_some_and(|call| matches!(call.role, Role::Own(..))) {
+            return self.present_is_known(key, &answer);
+        }
         self.forward_held(key);
         self.forward_headers(key, &answer, end);
         if end {
@@ -141,8 +147,8 @@ impl Engine {
 
     pub(super) fn answer_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if let Role::Own(share, number) = call.role {
-            self.own_answer(key, (share, number), bytes);
+        if let Some(own) = call.own_stream() {
+            self.own_answer(key, own, bytes);
             if end {
                 self.own_lost(key);
             }
@@ -229,7 +235,7 @@ impl Engine {
     /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
     pub(super) fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if let Role::Own(..) = call.role {
+        if call.own_stream().is_some() {
             return self.own_lost(key);
         }
         if call.can_be_repeated(!is_seen) && self.budget.spend() {
@@ -243,7 +249,11 @@ impl Engine {
     pub(super) fn reset_by_member(&mut self, key: CallKey, code: Code) {
         let Some(call) = self.calls.get(key) else { return };
         if let Role::Own(..) = call.role {
-            return self.own_lost(key);
+            return self.lost_by_member(
+                key,
+                code != Code::REFUSED_STREAM,
+                "etcdproxy: the member has given the call up",
+            );
         }
         if call.can_be_repeated(code == Code::REFUSED_STREAM) {
             self.lost_by_member(key, code != Code::REFUSED_STREAM, "etcdproxy: the member has given the call up");
@@ -272,6 +282,9 @@ impl Engine {
     /// Ends a call that no member answers.
     pub(super) fn fail(&mut self, key: CallKey, status: u32, why: &str) {
         let Some(call) = self.end_call(key) else { return };
+        if let Role::Own(..) = call.role {
+            return self.own_failed(&call, status, why);
+        }
         let answer = Answer::error(status, why, call.is_answered);
         self.send_headers(call.client, &answer.block, true);
         self.finish_if_drained(call.client.peer);

@@ -153,6 +153,7 @@ impl Engine {
                 self.may_go |= self.current == Some(key) && !self.waiting.is_empty() && peer.has_room();
                 self.count_peer(key);
                 self.release(&sent, key);
+                self.tell_room_of_all(key);
             } else {
                 self.remove(key, "etcdproxy: the member has closed the connection");
             }

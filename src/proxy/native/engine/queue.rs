@@ -10,7 +10,7 @@ use super::head::{status, timeout_text};
 use super::state::{Engine, Peer, Side, UNWRITTEN};
 
 /// How long a call waits for a member.
-const WAIT: Duration = Duration::from_secs(6);
+pub(super) const WAIT: Duration = Duration::from_secs(6);
 /// How often to look whether a call waits for too long.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
@@ -30,6 +30,10 @@ impl Engine {
         let needs_token = self.login.logs_in && call.request.token.is_none();
         if needs_token && self.login.token.is_none() {
             self.ask_for_token();
+            return false;
+        }
+        let client = self.peers.get(call.client.peer).map(|peer| &peer.side);
+        if matches!(client, Some(Side::Client { unsettled: 1.., .. })) {
             return false;
         }
         let Some(current) = self.current else { return false };
@@ -143,15 +147,15 @@ impl Engine {
                 self.login.token = Some(field);
                 self.login.number += 1;
                 self.may_go = true;
+                self.renew(None);
             }
             Err(why) => {
+                let why = format!("etcdproxy: {why}");
+                self.renew(Some(&why));
                 for key in std::mem::take(&mut self.waiting) {
                     let Some(call) = self.calls.get(key) else { continue };
-                    let why = format!("etcdproxy: {why}");
                     if call.request.token.is_some() {
                         self.waiting.push_back(key);
-                    } else if let Role::Own(..) = call.role {
-                        self.own_refused(key, status::UNAUTHENTICATED, &why);
                     } else {
                         self.fail(key, status::UNAUTHENTICATED, &why);
                     }

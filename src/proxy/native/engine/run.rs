@@ -68,9 +68,13 @@ impl Engine {
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {
+        [self.own_timeout(), self.shared_timeout()].into_iter().flatten().min()
+    }
+
+    fn own_timeout(&self) -> Option<Duration> {
         if !self.ready.is_empty() || !self.dirty.is_empty() || self.may_go {
             Some(Duration::ZERO)
-        } else if !self.waiting.is_empty() || !self.timed.is_empty() || self.keeper.is_waiting() {
+        } else if !self.waiting.is_empty() || !self.timed.is_empty() {
             Some(TICK)
         } else {
             self.is_warm.then_some(SWEEP)
@@ -82,7 +86,10 @@ impl Engine {
             match command {
                 Command::Client { socket, first, permit } => {
                     let wire = Wire::new(socket, None, Connection::server(STREAMS));
-                    let Some(key) = self.add(wire, Side::Client { _permit: permit }) else { continue };
+                    let Some(key) = self.add(wire, Side::Client { _permit: permit, watches: Vec::new(), unsettled: 0 })
+                    else {
+                        continue;
+                    };
                     self.take(key, &first);
                     self.read(key, false);
                 }

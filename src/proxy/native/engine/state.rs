@@ -22,6 +22,7 @@ use super::translate::Rules;
 use super::wire::Wire;
 use crate::proxy::members::Member;
 use crate::proxy::native::lease::Keeper;
+use crate::proxy::native::watch::{ClientTag, Hub, Upstream as WatchStream};
 
 /// While so many bytes wait for a member, no new calls go to it: headers need no window.
 pub(super) const UNWRITTEN: usize = 1024 * 1024;
@@ -54,7 +55,13 @@ impl Peer {
 }
 
 pub(super) enum Side {
-    Client { _permit: Box<dyn Send> },
+    Client {
+        _permit: Box<dyn Send>,
+        /// Streams with watchers.
+        watches: Vec<CallKey>,
+        /// How many of them wait for a watcher.
+        unsettled: u32,
+    },
     Member(Upstream),
 }
 
@@ -117,6 +124,13 @@ pub(super) struct Engine {
     pub login: Login,
     /// What clients share: leases to be kept alive, our streams for them, and when what waits was last looked at.
     pub keeper: Keeper,
+    pub hub: Hub,
+    /// Streams of watchers that a member has ended, and when to open others; and calls that wait for a watcher, since
+    /// when.
+    pub ended: VecDeque<(WatchStream, Instant)>,
+    pub unsettled: FxHashMap<CallKey, Instant>,
+    /// A watcher needs a new token.
+    pub is_renewing: bool,
     pub own: FxHashMap<(Share, u64), CallKey>,
     pub paced: Option<Instant>,
     /// Calls of clients that share, and that have a deadline.
@@ -168,6 +182,10 @@ impl Engine {
             waiting: VecDeque::new(),
             may_go: false,
             keeper: Keeper::default(),
+            hub: Hub::new(rules.namespace.clone(), logs_in, now),
+            ended: VecDeque::new(),
+            unsettled: FxHashMap::default(),
+            is_renewing: false,
             own: FxHashMap::default(),
             paced: None,
             timed: Vec::new(),
@@ -229,7 +247,16 @@ impl Engine {
         let call = self.calls.remove(key)?;
         match call.role {
             Role::Shared(Share::Leases) => self.keeper.close(key.tag()),
-            Role::Own(..) | Role::Forwarded => {}
+            Role::Shared(_) => {
+                self.hub.close(ClientTag(key.tag()));
+                let client = call.client.peer;
+                if let Some(Side::Client { watches, .. }) = self.peers.get_mut(client).map(|peer| &mut peer.side) {
+                    watches.retain(|other| *other != key);
+                }
+                self.settle(key, client);
+            }
+            Role::Own(share, number) => drop(self.own.remove(&(share, number))),
+            Role::Forwarded => {}
         }
         self.held = self.held.saturating_sub(call.counted);
         Some(call)

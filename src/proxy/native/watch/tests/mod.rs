@@ -1,0 +1,5 @@
+mod client;
+mod cluster;
+mod proto;
+mod rules;
+mod simulation;
