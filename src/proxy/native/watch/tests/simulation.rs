@@ -61,9 +61,6 @@ impl World {
     /// Does what the hub says.
     fn carry_out(&mut self, dice: &mut Dice) {
         while let Some(action) = self.hub.next() {
-            if std::env::var("DBG").is_ok() {
-                println!("{action:?}");
-            }
             match action {
                 Action::Send { client, watch_id, body } => {
                     let mut message = body.to_vec();
@@ -378,20 +375,4 @@ proptest! {
         }
         world.end();
     }
-}
-
-#[test]
-fn debug_one() {
-    let Ok(text) = std::fs::read_to_string("/tmp/hubx/case") else { return };
-    let all: Vec<u64> =
-        text.split(|c: char| !c.is_ascii_digit()).filter(|t| !t.is_empty()).map(|t| t.parse().unwrap()).collect();
-    let mut world = World::new(all[0] as u8);
-    for op in &all[1..] {
-        let mut d = Dice(*op);
-        d.roll(1);
-        println!("op kind {}", d.roll(40));
-        world.step(*op);
-    }
-    println!("END");
-    world.end();
 }
