@@ -30,6 +30,6 @@ mod state;
 mod tests;
 
 #[cfg_attr(not(test), expect(unused_imports, reason = "the engine does not use it yet"))]
-pub(super) use action::{Action, ClientTag, End, Identity, Question, Refused, Upstream};
+pub(super) use action::{Action, ClientTag, End, Identity, Question, Upstream};
 #[cfg_attr(not(test), expect(unused_imports, reason = "the engine does not use it yet"))]
-pub(super) use state::{Counts, Hub};
+pub(super) use state::Hub;

@@ -593,6 +593,17 @@ fn a_namespace_is_put_on_and_taken_off() {
 }
 
 #[test]
+fn the_engine_hears_when_to_look_and_how_much_memory_is_used() {
+    let mut scene = Scene::one_watcher();
+    assert_eq!(scene.hub.wake(), Some(scene.begin + Duration::from_secs(10)));
+    let before = scene.hub.memory();
+    scene.member_says(&WatchResponse { fragment: true, ..events(1, &[11; 100]) });
+    assert!(scene.hub.memory() > before + 1000);
+    scene.hub.close(A);
+    assert_eq!(scene.hub.wake(), None);
+}
+
+#[test]
 fn what_is_no_request_is_refused() {
     let mut scene = Scene::new();
     assert_eq!(scene.hub.request(A, b"\xff").unwrap_err().0, 13);

@@ -88,7 +88,7 @@ impl World {
                     let scope = Create { key, range_end, ..Create::default() };
                     let who = Self::who(&identity);
                     assert!(checks_permission || who == 0);
-                    self.questions.insert(question, if who == 1 && scope.has(b"d") { 1 } else { 0 });
+                    self.questions.insert(question, usize::from(who == 1 && scope.has(b"d")));
                 }
                 Action::Renew { identity } => self.renewals.push(identity),
             }
@@ -243,7 +243,7 @@ impl World {
         while self.cluster.applied[member] < self.cluster.revision() {
             self.cluster.apply(member, dice);
         }
-        let header = Some(self.cluster.header(member, self.cluster.revision()));
+        let header = Some(Cluster::header(member, self.cluster.revision()));
         self.hub.now_is(question, Some(&Headed { header }.encode_to_vec()));
     }
 
