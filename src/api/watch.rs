@@ -382,3 +382,99 @@ fn bytes(value: Value<'_>) -> Result<&[u8], Malformed> {
 pub(crate) fn put_watch_id(watch_id: i64, out: &mut Vec<u8>) {
     put_number(2, int64::to_wire(watch_id), out);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn create_of(message: &[u8]) -> Create {
+        match Request::decode(message) {
+            Ok(Request::Create(create)) => create,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn requests_say_what_they_ask() {
+        assert_eq!(Request::decode(b""), Ok(Request::Nothing));
+        assert_eq!(Request::decode(b"\x48\x01"), Ok(Request::Nothing));
+        assert_eq!(Request::decode(b"\x12\0"), Ok(Request::Cancel(0)));
+        assert_eq!(Request::decode(&cancel(-7)), Ok(Request::Cancel(-7)));
+        assert_eq!(Request::decode(&ask_progress()), Ok(Request::Progress));
+        // Of several, the last one counts.
+        assert_eq!(Request::decode(b"\x1a\0\x12\x02\x08\x05"), Ok(Request::Cancel(5)));
+        for wrong in [&b"\xff"[..], b"\x08\x01", b"\x0a\x02\x08\x01", b"\x12\x02\x0a\0", b"\x0a\x03\x2a\x01\xff"] {
+            assert_eq!(Request::decode(wrong), Err(Malformed), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_watch_is_recognized_however_it_is_written() {
+        // Key, filters (not packed), start, id, previous values; then the other way round, and packed.
+        let one = create_of(b"\x0a\x0d\x0a\x01k\x28\x01\x28\0\x18\x07\x38\x03\x30\x01");
+        let other = create_of(b"\x0a\x0e\x40\x01\x30\x01\x2a\x03\0\x01\x01\x0a\x01k\x20\0");
+        assert_eq!(one.spec, other.spec);
+        assert_eq!((one.start_revision, one.watch_id, one.fragment), (7, 3, false));
+        assert_eq!((other.start_revision, other.watch_id, other.fragment), (0, 0, true));
+        // No previous values, another key, an unknown field inside, and one outside.
+        for different in [
+            &b"\x0a\x07\x0a\x01k\x28\x01\x28\0"[..],
+            b"\x0a\x09\x0a\x01l\x28\x01\x28\0\x30\x01",
+            b"\x0a\x0b\x0a\x01k\x28\x01\x28\0\x30\x01\x48\x01",
+            b"\x0a\x09\x0a\x01k\x28\x01\x28\0\x30\x01\x48\x01",
+        ] {
+            assert_ne!(create_of(different).spec, one.spec);
+        }
+        let again = create_of(&one.spec.create(9, 4));
+        let wanted = Create { spec: one.spec, start_revision: 9, watch_id: 4, fragment: true };
+        assert_eq!(again, wanted);
+    }
+
+    #[test]
+    fn a_range_is_that_of_a_read() {
+        assert_eq!(create_of(b"\x0a\0").spec.range(), (b"\0".to_vec(), Vec::new()));
+        assert_eq!(create_of(b"\x0a\x06\x12\x01z\x0a\x01a").spec.range(), (b"a".to_vec(), b"z".to_vec()));
+        assert!(create_of(b"\x0a\x02\x20\x01").spec.notifies() && !create_of(b"\x0a\0").spec.notifies());
+    }
+
+    #[test]
+    fn a_header_gets_another_revision_and_keeps_the_rest() {
+        let header = Header::decode(b"\x08\x07\x10\x08\x18\x0a\x20\x09\x48\x01").unwrap();
+        assert_eq!(header.revision, 10);
+        assert_eq!(&*header.at(11).bytes, b"\x08\x07\x10\x08\x20\x09\x48\x01\x18\x0b");
+        assert_eq!(header.at(10), header);
+        assert_eq!(Header::of(b"\x0a\x02\x18\x05\x20\x01").map(|header| header.revision), Ok(5));
+        assert!(Header::of(b"").is_err() && Header::of(b"\x0a\x05").is_err());
+    }
+
+    #[test]
+    fn a_body_has_all_but_the_id() {
+        // Header, id, created, canceled, compacted, a reason, a piece, an unknown field, two events.
+        let message = b"\x0a\x02\x18\x05\x10\x03\x18\x01\x20\x01\x28\x06\x32\x01x\x38\x01\x48\x02\
+            \x5a\x04\x12\x02\x18\x05\x5a\x06\x08\x01\x12\x02\x18\x06";
+        let answer = Answer::decode(message).unwrap();
+        assert_eq!((answer.watch_id, answer.revision, answer.compact_revision), (3, 5, 6));
+        assert_eq!(answer.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [5, 6]);
+        let mut body = answer.body();
+        let without_id = [&message[..4], &message[6..]].concat();
+        assert_eq!(body, without_id);
+        put_watch_id(3, &mut body);
+        assert_eq!(Answer::decode(&body), Ok(answer));
+        // An event without a key is none.
+        assert!(Answer::decode(b"\x5a\0").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_cause_a_panic(message: Vec<u8>) {
+            let _ = Answer::decode(&message);
+            let _ = Header::of(&message);
+            if let Ok(Request::Create(create)) = Request::decode(&message) {
+                create.spec.range();
+                prop_assert_eq!(create_of(&create.spec.create(0, 0)).spec, create.spec);
+            }
+        }
+    }
+}

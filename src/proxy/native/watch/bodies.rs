@@ -12,8 +12,14 @@ pub(super) struct Bodies<'a> {
     /// Without events.
     head: Answer<'a>,
     events: &'a [Event<'a>],
-    /// By the first event, and whether they are in pieces.
-    made: Vec<((usize, bool), Vec<Rc<[u8]>>)>,
+    made: Vec<Made>,
+}
+
+/// The messages from an event on.
+struct Made {
+    first: usize,
+    in_pieces: bool,
+    messages: Vec<Rc<[u8]>>,
 }
 
 impl<'a> Bodies<'a> {
@@ -36,13 +42,13 @@ impl<'a> Bodies<'a> {
 
     /// The messages with all events from this one on: one, or several for a client that takes pieces.
     pub(super) fn from(&mut self, first: usize, in_pieces: bool) -> &[Rc<[u8]>] {
-        let found = self.made.iter().position(|(key, _)| *key == (first, in_pieces));
+        let found = self.made.iter().position(|made| (made.first, made.in_pieces) == (first, in_pieces));
         let index = found.unwrap_or_else(|| {
             let messages = self.make(first, in_pieces);
-            self.made.push(((first, in_pieces), messages));
+            self.made.push(Made { first, in_pieces, messages });
             self.made.len() - 1
         });
-        &self.made[index].1
+        &self.made[index].messages
     }
 
     fn make(&self, first: usize, in_pieces: bool) -> Vec<Rc<[u8]>> {

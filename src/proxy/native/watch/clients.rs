@@ -85,8 +85,7 @@ impl Hub {
     /// Carries out the requests of a client whose turn has come.
     pub(super) fn advance(&mut self, client: ClientKey) {
         let Some(had) = self.clients.get(client).map(|client| client.creates) else { return };
-        loop {
-            let Some(request) = self.clients[client].queue.front() else { break };
+        while let Some(request) = self.clients[client].queue.front() {
             match *request {
                 Queued::Create(watcher) if matches!(self.watchers[watcher].news, News::Waiting) => break,
                 Queued::Create(watcher) => {

@@ -18,7 +18,7 @@
 use std::time::{Duration, Instant};
 
 use super::action::{Action, Upstream};
-use super::state::{ClientKey, GroupKey, Hub, SourceKey, Stream};
+use super::state::{Asking, ClientKey, GroupKey, Hub, SourceKey, Stream};
 use crate::api::watch::{Answer, NO_ID, ask_progress};
 
 /// How often to ask when nobody waits for the answer.
@@ -58,7 +58,7 @@ impl Hub {
         let group = stream.group;
         let is_behind = |source: &SourceKey| !self.sources[*source].is_current;
         let is_urgent = !self.groups[group].progress.is_empty() || stream.ids.values().any(is_behind);
-        stream.is_asking = false;
+        stream.asking = Asking::No;
         stream.next_ask = self.now + if is_urgent { stream.pause } else { SELDOM };
         stream.pause = (stream.pause * 2).min(SELDOM);
         if !stream.is_trusted {
@@ -86,8 +86,7 @@ impl Hub {
         }
         stream.asked += 1;
         stream.unanswered += 1;
-        stream.is_asking = true;
-        stream.must_ask_again = false;
+        stream.asking = Asking::Yes;
         self.actions.push_back(Action::Forward { upstream, message: ask_progress() });
     }
 
@@ -124,9 +123,9 @@ impl Hub {
         stream.hasten(self.now);
         if !stream.is_trusted || !stream.has_created {
             self.serve_progress(group);
-        } else if stream.is_asking {
+        } else if stream.asking != Asking::No {
             // That one may be answered with an older revision than the client knows.
-            stream.must_ask_again = true;
+            stream.asking = Asking::Again;
         } else if let Some(upstream) = upstream {
             self.ask_progress(upstream);
         }
@@ -141,7 +140,7 @@ impl Hub {
         }
         stream.answered += 1;
         stream.unanswered = 0;
-        stream.is_asking = false;
+        let must_ask = std::mem::replace(&mut stream.asking, Asking::No) == Asking::Again;
         let (answered, group) = (stream.answered, stream.group);
         let sources: Vec<_> = stream.ids.values().copied().collect();
         for key in sources {
@@ -158,7 +157,6 @@ impl Hub {
         // Another answer may do for those whose own request has not been answered yet. The others wait for something
         // else.
         let waits = |key: &ClientKey| self.clients[*key].asked.is_some_and(|(_, before)| answered <= before);
-        let must_ask = self.streams.get(&upstream).is_some_and(|stream| stream.must_ask_again);
         if must_ask || self.groups[group].progress.iter().any(waits) {
             self.ask_progress(upstream);
         }
@@ -252,8 +250,7 @@ impl Stream {
             asked: 0,
             answered: 0,
             unanswered: 0,
-            is_asking: false,
-            must_ask_again: false,
+            asking: Asking::No,
             next_ask: now + SELDOM,
             pause: SOON,
         }

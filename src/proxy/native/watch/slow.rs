@@ -11,7 +11,8 @@ pub(super) const MAX_WAITING: usize = 1 << 20;
 const FEW_WAITING: usize = 256 << 10;
 
 impl Hub {
-    /// How many bytes wait to be written to a client, all actions so far included.
+    /// How many bytes wait to be written to a client, all actions so far included. The hub adds what it sends; so the
+    /// engine must say whenever they have become fewer, and at last 0.
     pub(in crate::proxy::native) fn room(&mut self, tag: ClientTag, waiting: usize) {
         let Some(&key) = self.tags.get(&tag) else { return };
         let client = &mut self.clients[key];

@@ -177,13 +177,19 @@ pub(super) struct Stream {
     pub answered: u64,
     /// Requests since the last answer.
     pub unanswered: u32,
-    /// The last request was just sent.
-    pub is_asking: bool,
-    /// Another request must follow it.
-    pub must_ask_again: bool,
+    pub asking: Asking,
     pub next_ask: Instant,
     /// The pause after the next one.
     pub pause: std::time::Duration,
+}
+
+/// Whether an answer about progress may come soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    No,
+    Yes,
+    /// Another request must follow that one.
+    Again,
 }
 
 impl Hub {

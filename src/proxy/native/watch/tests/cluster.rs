@@ -121,7 +121,7 @@ impl Cluster {
         self.log.push(keys.iter().map(event).collect());
     }
 
-    pub(super) fn header(&self, member: usize, revision: i64) -> Header {
+    pub(super) fn header(member: usize, revision: i64) -> Header {
         Header { cluster: 7, member: member as u64 + 1, revision, term: 2 }
     }
 
@@ -138,7 +138,7 @@ impl Cluster {
         self.applied[member] += 1;
         let revision = self.applied[member];
         let events = &self.log[usize::try_from(revision).unwrap()];
-        let header = self.header(member, revision);
+        let header = Self::header(member, revision);
         for stream in self.streams.values_mut().filter(|stream| stream.member == member) {
             for (id, watcher) in &mut stream.watchers {
                 if !watcher.synced || revision < watcher.next {
@@ -162,9 +162,9 @@ impl Cluster {
     /// Watchers that have not caught up get their next events.
     pub(super) fn sync(&mut self, upstream: Upstream, dice: &mut Dice) {
         let (applied, compacted) = (self.applied, self.compacted);
-        let headers: Vec<_> = (0..3).map(|member| self.header(member, applied[member])).collect();
         let Some(stream) = self.streams.get_mut(&upstream) else { return };
         let now = applied[stream.member];
+        let header = Self::header(stream.member, now);
         for (id, watcher) in &mut stream.watchers {
             if watcher.synced || watcher.compacted || dice.one_in(3) {
                 continue;
@@ -172,7 +172,7 @@ impl Cluster {
             if watcher.next < compacted {
                 watcher.compacted = true;
                 let compact_revision = compacted;
-                let header = Some(Header { revision: 0, ..headers[stream.member].clone() });
+                let header = Some(Header { revision: 0, ..header.clone() });
                 let answer =
                     WatchResponse { header, id: *id, canceled: true, compact_revision, ..WatchResponse::default() };
                 stream.channel.push_back(answer);
@@ -189,7 +189,7 @@ impl Cluster {
             }
             watcher.synced = watcher.next > now;
             if !events.is_empty() {
-                let header = Some(headers[stream.member].clone());
+                let header = Some(header.clone());
                 stream.channel.push_back(WatchResponse { header, id: *id, events, ..WatchResponse::default() });
             }
         }
@@ -200,7 +200,7 @@ impl Cluster {
         let Some(stream) = self.streams.get_mut(&upstream) else { return };
         let Some(request) = stream.requests.pop_front() else { return };
         let now = self.applied[stream.member];
-        let header = Header { cluster: 7, member: stream.member as u64 + 1, revision: now, term: 2 };
+        let header = Self::header(stream.member, now);
         match WatchRequest::decode(&*request).unwrap().union.unwrap() {
             Union::Create(request) => {
                 let mut answer = WatchResponse { header: Some(header), created: true, ..WatchResponse::default() };
@@ -285,7 +285,7 @@ impl Cluster {
             stream.send_in_pieces(&answer, dice);
             if stream.deferred {
                 let now = applied[stream.member];
-                let header = Header { cluster: 7, member: stream.member as u64 + 1, revision: now, term: 2 };
+                let header = Self::header(stream.member, now);
                 stream.deferred = !stream.progress(now, version, header);
             }
         }
@@ -296,7 +296,7 @@ impl Cluster {
         let applied = self.applied;
         let Some(stream) = self.streams.get_mut(&upstream) else { return };
         let revision = applied[stream.member];
-        let header = Header { cluster: 7, member: stream.member as u64 + 1, revision, term: 2 };
+        let header = Self::header(stream.member, revision);
         for (id, watcher) in &stream.watchers {
             if watcher.request.notifies && watcher.synced && watcher.request.start <= revision {
                 let header = Some(header.clone());

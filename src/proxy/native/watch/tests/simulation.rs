@@ -62,9 +62,6 @@ impl World {
     /// Does what the hub says.
     fn carry_out(&mut self, dice: &mut Dice) {
         while let Some(action) = self.hub.next() {
-            if std::env::var("DBG").is_ok() {
-                println!("{action:?}");
-            }
             match action {
                 Action::Send { client, watch_id, body } => {
                     let mut message = body.to_vec();
@@ -92,7 +89,7 @@ impl World {
                     let scope = Create { key, range_end, ..Create::default() };
                     let who = Self::who(&identity);
                     assert!(checks_permission || who == 0);
-                    self.questions.insert(question, if who == 1 && scope.has(b"d") { 1 } else { 0 });
+                    self.questions.insert(question, usize::from(who == 1 && scope.has(b"d")));
                 }
                 Action::Renew { identity } => self.renewals.push(identity),
             }
@@ -247,7 +244,7 @@ impl World {
         while self.cluster.applied[member] < self.cluster.revision() {
             self.cluster.apply(member, dice);
         }
-        let header = Some(self.cluster.header(member, self.cluster.revision()));
+        let header = Some(Cluster::header(member, self.cluster.revision()));
         self.hub.now_is(question, Some(&Headed { header }.encode_to_vec()));
     }
 
@@ -379,20 +376,4 @@ proptest! {
         }
         world.end();
     }
-}
-
-#[test]
-fn debug_one() {
-    let Ok(text) = std::fs::read_to_string("/tmp/hubx/case") else { return };
-    let all: Vec<u64> =
-        text.split(|c: char| !c.is_ascii_digit()).filter(|t| !t.is_empty()).map(|t| t.parse().unwrap()).collect();
-    let mut world = World::new(all[0] as u8);
-    for op in &all[1..] {
-        let mut d = Dice(*op);
-        d.roll(1);
-        println!("op kind {}", d.roll(40));
-        world.step(*op);
-    }
-    println!("END");
-    world.end();
 }
