@@ -258,7 +258,7 @@ impl Client {
         match random.below(40) {
             0..=14 => {
                 let create = create(world, random, stream.only.is_none(), &stream.ids());
-                let number = stream.create(create);
+                let number = stream.create(create, world.truth.position());
                 self.put_behind(world, plan, random, place, number).await;
             }
             15..=20 => {

@@ -71,6 +71,8 @@ struct Tally {
     compacted: usize,
     progress: usize,
     fragments: usize,
+    begun_earlier: usize,
+    without_prev: usize,
     pauses: usize,
     faults: usize,
     changes_of_users: usize,
@@ -91,6 +93,8 @@ impl fmt::Display for Tally {
             (self.compacted, "compacted away"),
             (self.progress, "progress answers"),
             (self.fragments, "fragments"),
+            (self.begun_earlier, "begun before their header"),
+            (self.without_prev, "previous values left out by etcd"),
             (self.pauses, "slow readers"),
             (self.changes_of_users, "changes of users"),
             (self.faults, "faults"),
@@ -111,6 +115,8 @@ impl Tally {
         self.compacted += verdict.compacted;
         self.progress += verdict.progress;
         self.fragments += verdict.fragments;
+        self.begun_earlier += verdict.begun_earlier;
+        self.without_prev += verdict.without_prev;
     }
 }
 

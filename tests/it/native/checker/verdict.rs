@@ -8,10 +8,17 @@ use super::messages::{Create, DELETE, Event, PUT, WatchResponse};
 /// The watch id of answers that no watch has: failed creations, and the progress of a whole stream.
 const NO_WATCH: i64 = -1;
 
+/// How many revisions a member may be behind another one in a calm cluster.
+const LAG: i64 = 20;
+
 /// What a client did or heard on a stream, in the order in which it noticed.
 #[derive(Debug, Clone)]
 pub(super) enum Moment {
-    Create(Create),
+    Create {
+        create: Create,
+        /// The revision of the cluster at that time, or less.
+        known: i64,
+    },
     /// A change that the client has made after the create request with this number, counted from 0.
     MustSee {
         create: usize,
@@ -21,6 +28,8 @@ pub(super) enum Moment {
     Progress,
     /// The client asks for nothing more.
     HalfClose,
+    /// The client does not want to hear more.
+    GiveUp,
     Heard {
         response: WatchResponse,
         /// Up to this revision, somebody may have compacted.
@@ -85,6 +94,10 @@ pub(super) struct Verdict {
     pub(super) compacted: usize,
     pub(super) progress: usize,
     pub(super) fragments: usize,
+    /// Watches that began before the revision in the header of `created`.
+    pub(super) begun_earlier: usize,
+    /// Events whose previous value etcd left out.
+    pub(super) without_prev: usize,
 }
 
 /// Judges one stream.
@@ -105,14 +118,18 @@ pub(super) fn judge(moments: &[Moment], past: Past<'_>, rules: Rules) -> Verdict
     let mut has_ended = false;
     for moment in moments {
         match moment {
-            Moment::Create(create) => {
+            Moment::Create { create, known } => {
                 judge.waiting.push_back(judge.watches.len());
-                judge.watches.push(Watch::new(create));
+                judge.watches.push(Watch::new(create, *known, judge.questions));
             }
             Moment::MustSee { create, revision } => judge.watches[*create].must_see = Some(*revision),
             Moment::Cancel(id) => judge.cancel(*id),
             Moment::Progress => judge.questions += 1,
             Moment::HalfClose => judge.is_half_closed = true,
+            Moment::GiveUp => {
+                has_ended = true;
+                break;
+            }
             Moment::Heard { response, compacted } => judge.hear(response, *compacted),
             Moment::Ended(how) => {
                 has_ended = true;
@@ -130,6 +147,9 @@ pub(super) fn judge(moments: &[Moment], past: Past<'_>, rules: Rules) -> Verdict
 /// A create request, and what came of it.
 struct Watch<'a> {
     create: &'a Create,
+    known: i64,
+    /// Requests for progress from before it. etcd may send their answers after `created`.
+    older_questions: usize,
     /// Changes from this revision on belong to it. Known when it is created.
     from: i64,
     must_see: Option<i64>,
@@ -142,15 +162,19 @@ struct Watch<'a> {
     heard: Vec<&'a Event>,
     /// The last response was a part of a larger one.
     is_in_fragments: bool,
+    /// Nothing else was heard on the stream since it was created.
+    is_new: bool,
     progress: i64,
     /// A wrong event makes all later ones look wrong.
     is_spoilt: bool,
 }
 
 impl<'a> Watch<'a> {
-    fn new(create: &'a Create) -> Self {
+    fn new(create: &'a Create, known: i64, older_questions: usize) -> Self {
         Self {
             create,
+            known,
+            older_questions,
             from: 0,
             must_see: None,
             is_created: false,
@@ -159,6 +183,7 @@ impl<'a> Watch<'a> {
             next: 0,
             heard: Vec::new(),
             is_in_fragments: false,
+            is_new: false,
             progress: 0,
             is_spoilt: false,
         }
@@ -218,7 +243,7 @@ impl<'a> Judge<'a> {
             if let Moment::Cancel(id) = moment {
                 used.remove(id);
             }
-            let Moment::Create(create) = moment else { continue };
+            let Moment::Create { create, .. } = moment else { continue };
             let Some(answer) = answers.next() else { return };
             let mut expected = create.watch_id;
             if create.is_empty() || !self.is_allowed(create) || used.contains(&expected) && expected != 0 {
@@ -260,10 +285,15 @@ impl<'a> Judge<'a> {
             return self.report(None, "a response without a header", format!("{response:?}"));
         };
         let is_same_cluster = *self.cluster.get_or_insert(header.cluster_id) == header.cluster_id;
-        if !is_same_cluster || header.member_id == 0 || header.revision == 0 || header.raft_term == 0 {
-            self.report(None, "a header of no member", format!("{header:?}"));
+        // etcd's own answer to a compaction has no revision.
+        let has_revision = header.revision > 0 || response.compact_revision > 0;
+        if !is_same_cluster || header.member_id == 0 || !has_revision || header.raft_term == 0 {
+            self.report(None, "a header of no member", describe(response));
         }
         self.verdict.fragments += usize::from(response.fragment);
+        for (id, watch) in &self.live {
+            self.watches[*watch].is_new &= *id == response.watch_id;
+        }
         if response.created {
             return self.created(response, header.revision);
         }
@@ -304,6 +334,7 @@ impl<'a> Judge<'a> {
         let past = self.past;
         let watch = &mut self.watches[number];
         watch.is_created = true;
+        watch.is_new = true;
         watch.from = if watch.create.start_revision > 0 { watch.create.start_revision } else { revision + 1 };
         watch.next = past.events.partition_point(|event| event.revision() < watch.from);
         self.live.insert(response.watch_id, number);
@@ -318,6 +349,7 @@ impl<'a> Judge<'a> {
         if response.fragment && !self.watches[number].create.fragment {
             self.report(Some(number), "a fragment that it did not ask for", describe(response));
         }
+        self.begin_earlier(number, first);
         for event in &response.events {
             if event.revision() > revision {
                 self.report(Some(number), "a header with a revision below its events", describe(response));
@@ -327,8 +359,20 @@ impl<'a> Judge<'a> {
         self.watches[number].is_in_fragments = response.fragment;
     }
 
+    /// etcd starts a watch of what is new, and then looks which revision it writes into the header of `created`. So the
+    /// watch may show changes up to that revision, but only all of them from its first one on.
+    fn begin_earlier(&mut self, number: usize, first: i64) {
+        let watch = &mut self.watches[number];
+        let may = watch.create.start_revision == 0 && watch.heard.is_empty() && first < watch.from;
+        if may && first > watch.known - LAG {
+            watch.from = first;
+            watch.next = self.past.events.partition_point(|event| event.revision() < first);
+            self.verdict.begun_earlier += 1;
+        }
+    }
+
     fn event(&mut self, number: usize, event: &'a Event, compacted: i64) {
-        let past = self.past;
+        let (past, is_calm) = (self.past, self.rules.is_calm);
         let watch = &mut self.watches[number];
         if watch.is_spoilt {
             return;
@@ -341,15 +385,18 @@ impl<'a> Judge<'a> {
         }
         let expected = watch.rest(past).next();
         if let Some((place, expected)) = expected
-            && is_same(event, expected, watch.create.prev_kv, compacted)
+            && let Some(is_complete) = compare(event, expected, watch.create.prev_kv)
+            // etcd also leaves out the previous value of what it sends before `created` is, or after the watch has ended.
+            && (is_complete || compacted >= event.revision() || watch.is_new || watch.is_cancel_asked || !is_calm)
         {
+            self.verdict.without_prev += usize::from(!is_complete);
             watch.next = place + 1;
             self.verdict.events += 1;
             return;
         }
         watch.is_spoilt = true;
         let what = classify(watch, past, event);
-        let text = around(watch, past);
+        let text = format!("{}\n    compacted up to {compacted} or less", around(watch, past));
         self.report(Some(number), what, text);
     }
 
@@ -360,8 +407,13 @@ impl<'a> Judge<'a> {
         }
         self.questions -= 1;
         self.answer = self.answer.max(revision);
-        for watch in self.live.values().copied().collect::<Vec<_>>() {
-            self.progress(watch, revision);
+        for number in self.live.values().copied().collect::<Vec<_>>() {
+            let watch = &mut self.watches[number];
+            let is_about_it = watch.older_questions == 0 || !watch.heard.is_empty();
+            watch.older_questions = watch.older_questions.saturating_sub(1);
+            if is_about_it {
+                self.progress(number, revision);
+            }
         }
     }
 
@@ -424,6 +476,7 @@ impl<'a> Judge<'a> {
                 && watch.is_created
                 && watch.create.start_revision == 0
                 && watch.from > revision
+                && self.past.events.iter().any(|event| event.revision() == revision && watch.create.wants(event))
             {
                 let text = format!("put at revision {revision}, the watch begins with {}", watch.from);
                 self.report(Some(number), "a put after the request is not seen", text);
@@ -449,9 +502,10 @@ impl<'a> Judge<'a> {
                 add("events are missing at the end", around(watch, past));
             }
         }
-        // As long as a watch starts in the future, etcd does not answer.
+        // As long as a watch starts in the future, etcd does not answer; and never after a watch was compacted away.
         let has_reached = |watch: &usize| self.watches[*watch].from <= end;
-        let is_answerable = !self.live.is_empty() && self.live.values().all(has_reached);
+        let is_answerable =
+            !self.live.is_empty() && self.live.values().all(has_reached) && self.verdict.compacted == 0;
         if !self.is_half_closed && is_answerable && self.answer < end {
             let text = format!("the last answer: {}, the end: {end}", self.answer);
             late.push(Violation { watch: None, what: "no answer to a request for progress", text });
@@ -460,13 +514,13 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn is_same(heard: &Event, expected: &Event, wants_prev: bool, compacted: i64) -> bool {
-    let is_prev_same = match &heard.prev_kv {
-        // etcd leaves it out when it is compacted away.
-        None => !wants_prev || expected.prev_kv.is_none() || compacted >= expected.revision(),
-        Some(_) => wants_prev && heard.prev_kv == expected.prev_kv,
-    };
-    heard.kind == expected.kind && heard.kv == expected.kv && is_prev_same
+/// Whether an event is the expected one: with its previous value, or at least without it.
+fn compare(heard: &Event, expected: &Event, wants_prev: bool) -> Option<bool> {
+    let is_same = heard.kind == expected.kind && heard.kv == expected.kv;
+    match &heard.prev_kv {
+        None => is_same.then_some(!wants_prev || expected.prev_kv.is_none()),
+        Some(_) => (is_same && wants_prev && heard.prev_kv == expected.prev_kv).then_some(true),
+    }
 }
 
 /// What is wrong with an event that is not the next one.

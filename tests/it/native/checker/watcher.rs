@@ -40,7 +40,7 @@ impl Watching {
         name: String,
         create: Create,
     ) -> Result<Self, h2::Error> {
-        let moments = Arc::new(Mutex::new(vec![Moment::Create(create.clone())]));
+        let moments = Arc::new(Mutex::new(vec![Moment::Create { create: create.clone(), known: world.truth.position() }]));
         let request = WatchRequest { create: Some(create), ..WatchRequest::default() };
         let mut stream = server.begin(&call(WATCH, &request.encode_to_vec(), token), false).await?;
         let body = stream.take_body();
@@ -89,8 +89,9 @@ impl Watching {
     }
 
     /// Returns the number of the request.
-    pub(super) fn create(&mut self, create: Create) -> usize {
-        self.say(Moment::Create(create.clone()), &WatchRequest { create: Some(create), ..WatchRequest::default() });
+    pub(super) fn create(&mut self, create: Create, known: i64) -> usize {
+        let request = WatchRequest { create: Some(create.clone()), ..WatchRequest::default() };
+        self.say(Moment::Create { create, known }, &request);
         self.creates += 1;
         self.creates - 1
     }
@@ -117,6 +118,7 @@ impl Watching {
 
     /// The client does not want to hear more.
     pub(super) fn give_up(&mut self) {
+        self.moments.lock().unwrap().push(Moment::GiveUp);
         self.body.cancel();
         self.reader.abort();
         self.is_given_up = true;
