@@ -11,6 +11,12 @@ const NO_WATCH: i64 = -1;
 /// How many revisions a member may be behind another one in a calm cluster.
 const LAG: i64 = 20;
 
+pub(super) const CREATED: &str = "a watch that etcd refuses was created";
+pub(super) const REFUSED: &str = "refused without a reason";
+pub(super) const WRONG_ID: &str = "the wrong watch id";
+pub(super) const PUT_NOT_SEEN: &str = "a put after the request is not seen";
+pub(super) const STREAM_ENDED: &str = "the stream ended";
+
 /// What a client did or heard on a stream, in the order in which it noticed.
 #[derive(Debug, Clone)]
 pub(super) enum Moment {
@@ -57,8 +63,10 @@ pub(super) struct Rules {
     pub(super) only: Option<&'static str>,
     /// The user's token may be of no use any more.
     pub(super) may_refuse: bool,
-    /// No member failed and no reader was slow, so compaction hits only watches that start before it.
-    pub(super) is_calm: bool,
+    /// Members failed.
+    pub(super) has_faults: bool,
+    /// A slow reader may find that its events are compacted away.
+    pub(super) is_slow: bool,
     /// Every watch must have seen the events up to this revision.
     pub(super) end: Option<i64>,
 }
@@ -133,7 +141,7 @@ pub(super) fn judge(moments: &[Moment], past: Past<'_>, rules: Rules) -> Verdict
             Moment::Heard { response, compacted } => judge.hear(response, *compacted),
             Moment::Ended(how) => {
                 has_ended = true;
-                judge.report(None, "the stream ended", how.clone());
+                judge.report(None, STREAM_ENDED, how.clone());
             }
         }
     }
@@ -255,11 +263,16 @@ impl<'a> Judge<'a> {
                 expected = next;
             }
             // After a compaction, etcd holds the id of a canceled watch for a while.
-            let is_same = if answer.canceled { expected == NO_WATCH } else { expected == answer.watch_id };
-            let is_refused = answer.canceled && self.rules.may_refuse;
-            if !is_same && !is_refused && !(has_compacted && expected != NO_WATCH) {
-                let text = format!("expected {expected} for {create:?}: {answer:?}");
-                self.report(Some(number), "the wrong watch id, or created and should not be, or the reverse", text);
+            let is_free = has_compacted && expected != NO_WATCH;
+            let what = match (expected == NO_WATCH, answer.canceled) {
+                (true, false) => Some(CREATED),
+                (false, true) => Some(REFUSED).filter(|_| !self.rules.may_refuse && !(is_free && create.watch_id != 0)),
+                (false, false) => Some(WRONG_ID).filter(|_| expected != answer.watch_id && !is_free),
+                (true, true) => None,
+            };
+            if let Some(what) = what {
+                let text = format!("{}, expected id {expected}\n{}", describe_create(create), describe(answer));
+                self.report(Some(number), what, text);
             }
             if !answer.canceled {
                 if !used.insert(answer.watch_id) {
@@ -372,7 +385,7 @@ impl<'a> Judge<'a> {
     }
 
     fn event(&mut self, number: usize, event: &'a Event, compacted: i64) {
-        let (past, is_calm) = (self.past, self.rules.is_calm);
+        let (past, has_faults) = (self.past, self.rules.has_faults);
         let watch = &mut self.watches[number];
         if watch.is_spoilt {
             return;
@@ -387,7 +400,7 @@ impl<'a> Judge<'a> {
         if let Some((place, expected)) = expected
             && let Some(is_complete) = compare(event, expected, watch.create.prev_kv)
             // etcd also leaves out the previous value of what it sends before `created` is, or after the watch has ended.
-            && (is_complete || compacted >= event.revision() || watch.is_new || watch.is_cancel_asked || !is_calm)
+            && (is_complete || compacted >= event.revision() || watch.is_new || watch.is_cancel_asked || has_faults)
         {
             self.verdict.without_prev += usize::from(!is_complete);
             watch.next = place + 1;
@@ -435,7 +448,7 @@ impl<'a> Judge<'a> {
     }
 
     fn canceled(&mut self, number: usize, response: &WatchResponse, compacted: i64) {
-        let (past, is_calm) = (self.past, self.rules.is_calm);
+        let (past, is_calm) = (self.past, !self.rules.has_faults && !self.rules.is_slow);
         let watch = &mut self.watches[number];
         let was_canceled = std::mem::replace(&mut watch.is_canceled, true);
         let compaction = response.compact_revision;
@@ -478,8 +491,9 @@ impl<'a> Judge<'a> {
                 && watch.from > revision
                 && self.past.events.iter().any(|event| event.revision() == revision && watch.create.wants(event))
             {
-                let text = format!("put at revision {revision}, the watch begins with {}", watch.from);
-                self.report(Some(number), "a put after the request is not seen", text);
+                let create = describe_create(watch.create);
+                let text = format!("{create}\n    put at revision {revision}, the watch begins with {}", watch.from);
+                self.report(Some(number), PUT_NOT_SEEN, text);
             }
         }
     }
@@ -493,11 +507,11 @@ impl<'a> Judge<'a> {
                 continue;
             }
             if !watch.is_created {
-                add("never created", format!("{:?}", watch.create));
+                add("never created", describe_create(watch.create));
             } else if watch.is_cancel_asked {
-                add("never canceled", format!("{:?}", watch.create));
+                add("never canceled", describe_create(watch.create));
             } else if watch.from < past.first {
-                add("not told of a compaction", format!("{:?}", watch.create));
+                add("not told of a compaction", describe_create(watch.create));
             } else if watch.rest(past).next().is_some_and(|(_, event)| event.revision() <= end) {
                 add("events are missing at the end", around(watch, past));
             }
@@ -553,13 +567,21 @@ fn around(watch: &Watch<'_>, past: Past<'_>) -> String {
     before.reverse();
     let rest = watch.rest(past).map(|(_, event)| event).take(3);
     format!(
-        "    {:?}, from revision {}\n    heard:{}\n    right:{}\n    then:{}",
-        watch.create,
+        "{}, from revision {}\n    heard:{}\n    right:{}\n    then:{}",
+        describe_create(watch.create),
         watch.from,
         list(&mut watch.heard[tail..].iter().copied()),
         list(&mut before.into_iter()),
         list(&mut rest.into_iter()),
     )
+}
+
+fn describe_create(create: &Create) -> String {
+    let Create { key, range_end, start_revision, progress_notify, filters, prev_kv, watch_id, fragment } = create;
+    let (key, end) = (key.escape_ascii(), range_end.escape_ascii());
+    let flags = [(*progress_notify, " progress_notify"), (*prev_kv, " prev_kv"), (*fragment, " fragment")];
+    let flags: String = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name).collect();
+    format!("    create: [{key}, {end}) start {start_revision} filters {filters:?} id {watch_id}{flags}")
 }
 
 fn describe(response: &WatchResponse) -> String {
