@@ -11,6 +11,7 @@
 mod faults;
 mod history;
 mod messages;
+mod sabotage;
 mod truth;
 mod verdict;
 mod verdict_tests;
@@ -26,6 +27,7 @@ use prost::bytes::Bytes;
 
 use self::faults::{Fault, Relay};
 use self::history::Plan;
+use self::sabotage::spoil;
 use self::truth::{Direct, Truth, call};
 use self::verdict::{Rules, Verdict, Violation, judge};
 use self::watcher::Watching;
@@ -44,7 +46,7 @@ const WATCHERS: usize = 6;
 const ENOUGH: usize = 20;
 
 /// What native cannot do yet: this waits for the watch hub. `ETCDPROXY_CHECK_STRICT` makes violations of it, too.
-const NOT_YET: [&str; 2] = [verdict::PUT_NOT_SEEN, verdict::REFUSED];
+const NOT_YET: [&str; 3] = [verdict::PUT_NOT_SEEN, verdict::REFUSED, verdict::STREAM_ENDED];
 
 /// What all actors of the histories share.
 struct World {
@@ -80,6 +82,8 @@ struct Tally {
     pauses: usize,
     faults: usize,
     changes_of_users: usize,
+    /// Streams that were spoilt on purpose, and noticed.
+    sabotaged: usize,
     known: usize,
     violations: usize,
 }
@@ -103,6 +107,7 @@ impl fmt::Display for Tally {
             (self.pauses, "slow readers"),
             (self.changes_of_users, "changes of users"),
             (self.faults, "faults"),
+            (self.sabotaged, "sabotages noticed"),
             (self.known, "known violations"),
             (self.violations, "violations"),
         ];
@@ -298,18 +303,18 @@ impl Checker {
     async fn settle(&self, plan: &Plan, mut streams: Vec<Watching>) -> Vec<String> {
         let world = &self.world;
         let end = self.mark().await;
-        let look = |stream: &Watching| {
-            let end = Some(end).filter(|_| !stream.is_given_up());
-            let rules = Rules {
-                only: stream.only,
-                may_refuse: stream.has_token,
-                has_faults: plan.has_faults,
-                is_slow: plan.is_heavy,
-                end,
-            };
-            world.truth.with(|past| stream.with(|moments| judge(moments, past, rules)))
+        let rules = |stream: &Watching| Rules {
+            only: stream.only,
+            may_refuse: stream.has_token,
+            has_faults: plan.has_faults,
+            is_slow: plan.is_heavy,
+            end: Some(end).filter(|_| !stream.is_given_up()),
         };
-        let deadline = Instant::now() + Duration::from_secs(if plan.has_faults { 40 } else { 20 });
+        let look = |stream: &Watching| {
+            world.truth.with(|past| stream.with(|moments| judge(moments, past, rules(stream))))
+        };
+        let begin = Instant::now();
+        let deadline = begin + Duration::from_secs(if plan.has_faults { 40 } else { 20 });
         let mut open: Vec<usize> = (0..streams.len()).collect();
         while !open.is_empty() && Instant::now() < deadline {
             for place in &open {
@@ -323,13 +328,28 @@ impl Checker {
                 verdict.early > 0 || !verdict.late.is_empty()
             });
         }
+        let settled = begin.elapsed();
+        if settled > Duration::from_secs(5) {
+            println!("seed {}: {} streams waited for {settled:?}", plan.seed, streams.len());
+        }
         // What comes twice may come later.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let mut problems = world.truth.problems(&std::mem::take(&mut *world.acknowledged.lock().unwrap()));
         problems.append(&mut world.problems.lock().unwrap());
+        let random = &mut Random::new(plan.seed);
         for stream in &streams {
             let verdict = look(stream);
             world.tally(|tally| tally.add(&verdict));
+            if verdict.violations.is_empty()
+                && verdict.late.is_empty()
+                && let Some((what, spoilt)) = stream.with(|moments| spoil(moments, end, random))
+            {
+                let verdict = world.truth.with(|past| judge(&spoilt, past, rules(stream)));
+                world.tally(|tally| tally.sabotaged += 1);
+                if verdict.violations.is_empty() && verdict.late.is_empty() {
+                    problems.push(format!("{}, the verdict does not notice: {what}", stream.name));
+                }
+            }
             let describe = |violation: &Violation| format!("{}, {violation}", stream.name);
             let (known, new): (Vec<_>, Vec<_>) =
                 verdict.violations.iter().chain(&verdict.late).partition(|found| is_excused(found.what));

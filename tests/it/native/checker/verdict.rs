@@ -104,7 +104,7 @@ pub(super) struct Verdict {
     pub(super) fragments: usize,
     /// Watches that began before the revision in the header of `created`.
     pub(super) begun_earlier: usize,
-    /// Events whose previous value etcd left out.
+    /// Events whose previous value etcd left out, although it was not compacted away.
     pub(super) without_prev: usize,
 }
 
@@ -397,12 +397,13 @@ impl<'a> Judge<'a> {
             return;
         }
         let expected = watch.rest(past).next();
+        let is_compacted = compacted >= event.revision();
         if let Some((place, expected)) = expected
             && let Some(is_complete) = compare(event, expected, watch.create.prev_kv)
             // etcd also leaves out the previous value of what it sends before `created` is, or after the watch has ended.
-            && (is_complete || compacted >= event.revision() || watch.is_new || watch.is_cancel_asked || has_faults)
+            && (is_complete || is_compacted || watch.is_new || watch.is_cancel_asked || has_faults)
         {
-            self.verdict.without_prev += usize::from(!is_complete);
+            self.verdict.without_prev += usize::from(!is_complete && !is_compacted);
             watch.next = place + 1;
             self.verdict.events += 1;
             return;
