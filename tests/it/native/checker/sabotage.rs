@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::verdict::Moment;
+use super::moments::Moment;
 use crate::attack::Random;
 
 /// The same stream with one event lost, doubled or in the place of the one before it; and what was done. `None` when no

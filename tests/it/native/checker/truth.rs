@@ -9,7 +9,7 @@ use prost::bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::messages::{Create, Event, KeyValue, PUT, Progress, WatchRequest, WatchResponse};
-use super::verdict::Past;
+use super::moments::Past;
 use crate::api::auth;
 use crate::grpc::{Call, Server};
 use crate::native::WATCH;

@@ -1,75 +1,21 @@
 //! Compares what one stream said and heard with the truth.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use super::messages::{Create, DELETE, Event, PUT, WatchResponse};
+use super::ids::check_ids;
+use super::messages::{Event, WatchResponse};
+use super::moments::{Moment, Past, Rules};
+use super::watch::{Watch, around, classify, compare, describe, describe_create};
 
 /// The watch id of answers that no watch has: failed creations, and the progress of a whole stream.
-const NO_WATCH: i64 = -1;
+pub(super) const NO_WATCH: i64 = -1;
 
 /// How many revisions a member may be behind another one in a calm cluster.
 const LAG: i64 = 20;
 
-pub(super) const CREATED: &str = "a watch that etcd refuses was created";
-pub(super) const REFUSED: &str = "refused without a reason";
-pub(super) const WRONG_ID: &str = "the wrong watch id";
 pub(super) const PUT_NOT_SEEN: &str = "a put after the request is not seen";
 pub(super) const STREAM_ENDED: &str = "the stream ended";
-
-/// What a client did or heard on a stream, in the order in which it noticed.
-#[derive(Debug, Clone)]
-pub(super) enum Moment {
-    Create {
-        create: Create,
-        /// The revision of the cluster at that time, or less.
-        known: i64,
-    },
-    /// A change that the client has made after the create request with this number, counted from 0.
-    MustSee {
-        create: usize,
-        revision: i64,
-    },
-    Cancel(i64),
-    Progress,
-    /// The client asks for nothing more.
-    HalfClose,
-    /// The client does not want to hear more.
-    GiveUp,
-    Heard {
-        response: WatchResponse,
-        /// Up to this revision, somebody may have compacted.
-        compacted: i64,
-    },
-    /// The other side ended the stream.
-    Ended(String),
-}
-
-/// What really happened.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Past<'a> {
-    /// In their order, with the previous values.
-    pub(super) events: &'a [Event],
-    /// All events from this revision on are there, ...
-    pub(super) first: i64,
-    /// ... up to this one.
-    pub(super) last: i64,
-}
-
-/// What depends on the test.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
-    /// The user may read only keys with this prefix.
-    pub(super) only: Option<&'static str>,
-    /// The user's token may be of no use any more.
-    pub(super) may_refuse: bool,
-    /// Members failed.
-    pub(super) has_faults: bool,
-    /// A slow reader may find that its events are compacted away.
-    pub(super) is_slow: bool,
-    /// Every watch must have seen the events up to this revision.
-    pub(super) end: Option<i64>,
-}
 
 /// Something that must not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +68,7 @@ pub(super) fn judge(moments: &[Moment], past: Past<'_>, rules: Rules) -> Verdict
         cluster: None,
         verdict: Verdict::default(),
     };
-    judge.check_ids(moments);
+    judge.verdict.violations = check_ids(moments, rules);
     let mut has_ended = false;
     for moment in moments {
         match moment {
@@ -152,61 +98,6 @@ pub(super) fn judge(moments: &[Moment], past: Past<'_>, rules: Rules) -> Verdict
     judge.verdict
 }
 
-/// A create request, and what came of it.
-struct Watch<'a> {
-    create: &'a Create,
-    known: i64,
-    /// Requests for progress from before it. etcd may send their answers after `created`.
-    older_questions: usize,
-    /// Changes from this revision on belong to it. Known when it is created.
-    from: i64,
-    must_see: Option<i64>,
-    is_created: bool,
-    is_cancel_asked: bool,
-    /// It was canceled, by a compaction or at the client's request.
-    is_canceled: bool,
-    /// The place in the past of the next event.
-    next: usize,
-    heard: Vec<&'a Event>,
-    /// The last response was a part of a larger one.
-    is_in_fragments: bool,
-    /// Nothing else was heard on the stream since it was created.
-    is_new: bool,
-    progress: i64,
-    /// A wrong event makes all later ones look wrong.
-    is_spoilt: bool,
-}
-
-impl<'a> Watch<'a> {
-    fn new(create: &'a Create, known: i64, older_questions: usize) -> Self {
-        Self {
-            create,
-            known,
-            older_questions,
-            from: 0,
-            must_see: None,
-            is_created: false,
-            is_cancel_asked: false,
-            is_canceled: false,
-            next: 0,
-            heard: Vec::new(),
-            is_in_fragments: false,
-            is_new: false,
-            progress: 0,
-            is_spoilt: false,
-        }
-    }
-
-    fn position(&self) -> i64 {
-        self.heard.last().map_or(0, |event| event.revision())
-    }
-
-    /// The events of the past that it has not heard.
-    fn rest(&self, past: Past<'a>) -> impl Iterator<Item = (usize, &'a Event)> + use<'a, '_> {
-        past.events.iter().enumerate().skip(self.next).filter(|(_, event)| self.create.wants(event))
-    }
-}
-
 struct Judge<'a> {
     past: Past<'a>,
     rules: Rules,
@@ -226,64 +117,6 @@ struct Judge<'a> {
 impl<'a> Judge<'a> {
     fn report(&mut self, watch: Option<usize>, what: &'static str, text: String) {
         self.verdict.violations.push(Violation { watch, what, text });
-    }
-
-    fn is_allowed(&self, create: &Create) -> bool {
-        let Some(prefix) = self.rules.only else { return true };
-        let below = |key: &[u8]| key.starts_with(prefix.as_bytes());
-        // The end may be the first key above the prefix.
-        let end = &create.range_end;
-        let above = [&prefix.as_bytes()[..prefix.len() - 1], &[prefix.as_bytes()[prefix.len() - 1] + 1]].concat();
-        below(&create.key) && (end.is_empty() || below(end) || **end == above[..])
-    }
-
-    /// Creations fail for the reasons for which etcd lets them fail, and watches get the ids that etcd would give them.
-    fn check_ids(&mut self, moments: &[Moment]) {
-        let mut answers = moments.iter().filter_map(|moment| match moment {
-            Moment::Heard { response, .. } if response.created => Some(response),
-            _ => None,
-        });
-        let has_compacted =
-            moments.iter().any(|moment| matches!(moment, Moment::Heard { response, .. } if response.compact_revision > 0));
-        let (mut used, mut next) = (BTreeSet::new(), 0);
-        let mut number = 0;
-        for moment in moments {
-            if let Moment::Cancel(id) = moment {
-                used.remove(id);
-            }
-            let Moment::Create { create, .. } = moment else { continue };
-            let Some(answer) = answers.next() else { return };
-            let mut expected = create.watch_id;
-            if create.is_empty() || !self.is_allowed(create) || used.contains(&expected) && expected != 0 {
-                expected = NO_WATCH;
-            } else if expected == 0 {
-                while used.contains(&next) {
-                    next += 1;
-                }
-                expected = next;
-            }
-            // After a compaction, etcd holds the id of a canceled watch for a while.
-            let is_free = has_compacted && expected != NO_WATCH;
-            let what = match (expected == NO_WATCH, answer.canceled) {
-                (true, false) => Some(CREATED),
-                (false, true) => Some(REFUSED).filter(|_| !self.rules.may_refuse && !(is_free && create.watch_id != 0)),
-                (false, false) => Some(WRONG_ID).filter(|_| expected != answer.watch_id && !is_free),
-                (true, true) => None,
-            };
-            if let Some(what) = what {
-                let text = format!("{}, expected id {expected}\n{}", describe_create(create), describe(answer));
-                self.report(Some(number), what, text);
-            }
-            if !answer.canceled {
-                if !used.insert(answer.watch_id) {
-                    self.report(Some(number), "a watch id that is in use", format!("{answer:?}"));
-                }
-                if create.watch_id == 0 && answer.watch_id >= next {
-                    next = answer.watch_id + 1;
-                }
-            }
-            number += 1;
-        }
     }
 
     fn cancel(&mut self, id: i64) {
@@ -519,79 +352,11 @@ impl<'a> Judge<'a> {
         }
         // As long as a watch starts in the future, etcd does not answer; and never after a watch was compacted away.
         let has_reached = |watch: &usize| self.watches[*watch].from <= end;
-        let is_answerable =
-            !self.live.is_empty() && self.live.values().all(has_reached) && self.verdict.compacted == 0;
+        let is_answerable = !self.live.is_empty() && self.live.values().all(has_reached) && self.verdict.compacted == 0;
         if !self.is_half_closed && is_answerable && self.answer < end {
             let text = format!("the last answer: {}, the end: {end}", self.answer);
             late.push(Violation { watch: None, what: "no answer to a request for progress", text });
         }
         self.verdict.late = late;
     }
-}
-
-/// Whether an event is the expected one: with its previous value, or at least without it.
-fn compare(heard: &Event, expected: &Event, wants_prev: bool) -> Option<bool> {
-    let is_same = heard.kind == expected.kind && heard.kv == expected.kv;
-    match &heard.prev_kv {
-        None => is_same.then_some(!wants_prev || expected.prev_kv.is_none()),
-        Some(_) => (is_same && wants_prev && heard.prev_kv == expected.prev_kv).then_some(true),
-    }
-}
-
-/// What is wrong with an event that is not the next one.
-fn classify(watch: &Watch<'_>, past: Past<'_>, event: &Event) -> &'static str {
-    let is_it = |other: &Event| other.revision() == event.revision() && other.key() == event.key();
-    if event.revision() < watch.from {
-        return "an event from before its start";
-    }
-    if ![PUT, DELETE].contains(&event.kind) || !watch.create.wants(event) {
-        return "an event that it did not ask for";
-    }
-    let count = watch.heard.iter().filter(|heard| is_it(heard)).count();
-    match past.events.iter().position(is_it) {
-        _ if count > 1 => "an event twice",
-        None => "an event that never was",
-        Some(place) if place < watch.next => "an event out of order",
-        Some(place) if watch.rest(past).next().is_some_and(|(next, _)| next == place) => "an event with other contents",
-        Some(_) => "an event is missing, or out of order",
-    }
-}
-
-/// The last events that a watch has heard, and those that it should have heard.
-fn around(watch: &Watch<'_>, past: Past<'_>) -> String {
-    let list = |events: &mut dyn Iterator<Item = &Event>| {
-        events.map(|event| format!("\n      {}", event.short())).collect::<String>()
-    };
-    let tail = watch.heard.len().saturating_sub(4);
-    let before = past.events[..watch.next].iter().rev().filter(|event| watch.create.wants(event));
-    let mut before: Vec<&Event> = before.take_while(|event| event.revision() >= watch.from).take(3).collect();
-    before.reverse();
-    let rest = watch.rest(past).map(|(_, event)| event).take(3);
-    format!(
-        "{}, from revision {}\n    heard:{}\n    right:{}\n    then:{}",
-        describe_create(watch.create),
-        watch.from,
-        list(&mut watch.heard[tail..].iter().copied()),
-        list(&mut before.into_iter()),
-        list(&mut rest.into_iter()),
-    )
-}
-
-fn describe_create(create: &Create) -> String {
-    let Create { key, range_end, start_revision, progress_notify, filters, prev_kv, watch_id, fragment } = create;
-    let (key, end) = (key.escape_ascii(), range_end.escape_ascii());
-    let flags = [(*progress_notify, " progress_notify"), (*prev_kv, " prev_kv"), (*fragment, " fragment")];
-    let flags: String = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name).collect();
-    format!("    create: [{key}, {end}) start {start_revision} filters {filters:?} id {watch_id}{flags}")
-}
-
-fn describe(response: &WatchResponse) -> String {
-    let WatchResponse { header, watch_id, created, canceled, compact_revision, cancel_reason, fragment, events } =
-        response;
-    let header = header.as_ref().map_or(0, |header| header.revision);
-    let events: Vec<String> = events.iter().take(4).map(Event::short).collect();
-    format!(
-        "    response: header {header}, watch {watch_id}, created {created}, canceled {canceled} {cancel_reason:?}, \
-         compact_revision {compact_revision}, fragment {fragment}, events {events:?}"
-    )
 }

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::World;
 use super::messages::{Cancel, Create, Progress, WatchRequest, WatchResponse};
+use super::moments::Moment;
 use super::truth::call;
-use super::verdict::Moment;
 use crate::grpc::{Body, Server};
 use crate::native::WATCH;
 
@@ -40,21 +40,22 @@ impl Watching {
         name: String,
         create: Create,
     ) -> Result<Self, h2::Error> {
-        let moments = Arc::new(Mutex::new(vec![Moment::Create { create: create.clone(), known: world.truth.position() }]));
+        let moments =
+            Arc::new(Mutex::new(vec![Moment::Create { create: create.clone(), known: world.truth.position() }]));
         let request = WatchRequest { create: Some(create), ..WatchRequest::default() };
         let mut stream = server.begin(&call(WATCH, &request.encode_to_vec(), token), false).await?;
         let body = stream.take_body();
-        let (pauses, mut paused) = watch::channel(false);
+        let (pauses, mut state) = watch::channel(false);
         let (world, heard) = (Arc::clone(world), Arc::clone(&moments));
         let only = if token.is_some() { None } else { world.only() };
         let reader = tokio::spawn(async move {
             loop {
-                if paused.wait_for(|paused| !paused).await.is_err() {
+                if state.wait_for(|is_paused| !is_paused).await.is_err() {
                     return;
                 }
                 let message = tokio::select! {
                     message = stream.next() => message,
-                    _ = paused.changed() => continue,
+                    _ = state.changed() => continue,
                 };
                 let Some(message) = message else { break };
                 let compacted = world.compacted();
