@@ -320,8 +320,25 @@ impl Client {
     }
 }
 
+/// A proxy may share watches that are the same apart from their starts: half of all watches are one of these.
+const POPULAR: [(&str, &str, bool, bool); 4] = [
+    ("app/", "app0", false, false),
+    ("app/", "app/z", true, false),
+    ("app/k3", "app/k4", false, true),
+    ("app/k1", "", true, true),
+];
+
 /// Any watch. `live`: the ids that the stream has.
 fn create(world: &World, random: &mut Random, may_read_all: bool, live: &[i64]) -> Create {
+    let create = any_watch(world, random, may_read_all, live);
+    if chance(random, 50) {
+        return create;
+    }
+    let (key, end, prev_kv, progress_notify) = POPULAR[random.below(POPULAR.len())];
+    Create { key: key.into(), range_end: end.into(), prev_kv, progress_notify, filters: Vec::new(), ..create }
+}
+
+fn any_watch(world: &World, random: &mut Random, may_read_all: bool, live: &[i64]) -> Create {
     let from = key(random);
     let end = match random.below(12) {
         0..=3 => String::new(),
