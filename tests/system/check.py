@@ -117,8 +117,8 @@ change all the time.
 
 {table}
 
-"Known violations" are what the mode cannot do yet (`NOT_YET` in
-`tests/it/native/checker/mod.rs`).
+"Known violations" are what the mode cannot do yet, and what etcd itself does on a
+busy machine (`NOT_YET` and `UNDER_LOAD` in `tests/it/native/checker/mod.rs`).
 """
 
 

@@ -54,6 +54,9 @@ const ENOUGH: usize = 20;
 const NOT_YET: [&str; 4] =
     [verdict::PUT_NOT_SEEN, ids::REFUSED, verdict::STREAM_ENDED, "etcdserver: revision of auth store is old"];
 
+/// What etcd itself does when the machine is so busy that a stream waits: then a compaction may be quicker than an event.
+const UNDER_LOAD: [&str; 1] = [verdict::NEW_IS_COMPACTED];
+
 /// What all actors of the histories share.
 struct World {
     /// Where clients connect: the proxy, unless the checker itself is checked.
@@ -119,7 +122,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn is_excused(what: &str) -> bool {
-    NOT_YET.contains(&what) && variable("ETCDPROXY_CHECK_STRICT").is_none()
+    (NOT_YET.contains(&what) || UNDER_LOAD.contains(&what)) && variable("ETCDPROXY_CHECK_STRICT").is_none()
 }
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {

@@ -15,6 +15,7 @@ pub(super) const NO_WATCH: i64 = -1;
 const LAG: i64 = 20;
 
 pub(super) const PUT_NOT_SEEN: &str = "a put after the request is not seen";
+pub(super) const NEW_IS_COMPACTED: &str = "a watch of what is new was canceled by a compaction";
 pub(super) const STREAM_ENDED: &str = "the stream ended";
 
 /// Something that must not happen.
@@ -180,7 +181,6 @@ impl<'a> Judge<'a> {
         let past = self.past;
         let watch = &mut self.watches[number];
         watch.is_created = true;
-        watch.created_at = revision;
         watch.is_new = true;
         watch.from = if watch.create.start_revision > 0 { watch.create.start_revision } else { revision + 1 };
         watch.next = past.events.partition_point(|event| event.revision() < watch.from);
@@ -304,9 +304,8 @@ impl<'a> Judge<'a> {
                 Some("a compaction that never was")
             } else if compaction <= needs {
                 Some("canceled by a compaction of what it does not need")
-            } else if is_calm && (watch.create.start_revision == 0 || watch.position() > watch.created_at) {
-                // It was never behind, or not any more.
-                Some("a watch of what is new was canceled by a compaction")
+            } else if is_calm && watch.create.start_revision == 0 {
+                Some(NEW_IS_COMPACTED)
             } else {
                 None
             }

@@ -372,10 +372,6 @@ fn compactions() {
     now().canceled(9).half_close().fails("a watch of what is new was canceled by a compaction");
     now().canceled(9).half_close().with(|rules| rules.is_slow = true).passes();
     now().canceled(9).half_close().with(|rules| rules.has_faults = true).passes();
-    // One that has caught up is like one of what is new.
-    let caught_up = script().create(Create { start_revision: 5, ..keys("a", "d") }).created(0, 6).compacting(9);
-    let caught_up = caught_up.events(&[4, 5, 6, 7, 8]).canceled(9).half_close();
-    caught_up.fails("a watch of what is new was canceled by a compaction");
     // A start that nobody can know any more.
     let old = script().create(Create { start_revision: 3, ..keys("a", "d") }).created(0, 9).half_close();
     let past = Past { events: &old.events[5..], first: 6, last: 9 };

@@ -14,8 +14,6 @@ pub(super) struct Watch<'a> {
     pub(super) from: i64,
     pub(super) must_see: Option<i64>,
     pub(super) is_created: bool,
-    /// The revision in the header of `created`.
-    pub(super) created_at: i64,
     pub(super) is_cancel_asked: bool,
     /// It was canceled, by a compaction or at the client's request.
     pub(super) is_canceled: bool,
@@ -40,7 +38,6 @@ impl<'a> Watch<'a> {
             from: 0,
             must_see: None,
             is_created: false,
-            created_at: 0,
             is_cancel_asked: false,
             is_canceled: false,
             next: 0,
