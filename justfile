@@ -40,6 +40,11 @@ chaos *WORDS:
 attack *WORDS:
     ./scripts/attack.sh "$@"
 
+# Drive random histories of watches through mode native, write their part of docs/reliability.md: `check 60` minutes
+[group('measure')]
+check *MINUTES:
+    ./scripts/check.sh "$@"
+
 # Run the tests of other people's client libraries, write docs/clients.md (as root); with words: only these suites
 [group('measure')]
 suites *ARGS:

@@ -144,13 +144,33 @@ impl Server {
             // A server may have answered already, and want nothing of it.
             let _ = body.send_data(Bytes::from(call.body.clone()), end);
         }
+        let body = Some(Body(body));
         Ok(Stream { body, answer: Some(answer), read: None, bytes: Vec::new(), outcome: Outcome::default() })
+    }
+}
+
+/// The client's side of a call that goes on.
+pub(crate) struct Body(h2::SendStream<Bytes>);
+
+impl Body {
+    /// Sends one more message.
+    pub(crate) fn say(&mut self, message: &[u8]) -> Result<(), h2::Error> {
+        self.0.send_data(Bytes::from(framed(message)), false)
+    }
+
+    /// Sends nothing more, and goes on reading.
+    pub(crate) fn end(&mut self) -> Result<(), h2::Error> {
+        self.0.send_data(Bytes::new(), true)
+    }
+
+    pub(crate) fn cancel(&mut self) {
+        self.0.send_reset(h2::Reason::CANCEL);
     }
 }
 
 /// A call that goes on.
 pub(crate) struct Stream {
-    body: h2::SendStream<Bytes>,
+    body: Option<Body>,
     answer: Option<ResponseFuture>,
     read: Option<RecvStream>,
     bytes: Vec<u8>,
@@ -158,16 +178,26 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// The client's side, for another task.
+    pub(crate) fn take_body(&mut self) -> Body {
+        self.body.take().unwrap()
+    }
+
     pub(crate) fn cancel(mut self) {
-        self.body.send_reset(h2::Reason::CANCEL);
+        self.take_body().cancel();
     }
 
     /// Sends another message.
     pub(crate) fn send(&mut self, message: &[u8]) {
-        self.body.send_data(framed(message).into(), false).unwrap();
+        self.body.as_mut().unwrap().say(message).unwrap();
     }
 
-    /// The next message; `None` at the end.
+    /// How far the call has come, or how it ended.
+    pub(crate) fn so_far(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// The next message; `None` at the end. Nothing is lost when it is not waited for.
     pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some((&[_, a, b, c, d], rest)) = self.bytes.split_first_chunk::<PREFIX>() {
@@ -186,8 +216,10 @@ impl Stream {
     }
 
     async fn read_more(&mut self) -> Option<Result<(), h2::Error>> {
-        if let Some(answer) = self.answer.take() {
-            let (head, body) = match answer.await {
+        if let Some(answer) = &mut self.answer {
+            let answer = answer.await;
+            self.answer = None;
+            let (head, body) = match answer {
                 Ok(answer) => answer.into_parts(),
                 Err(err) => return Some(Err(err)),
             };
@@ -204,7 +236,9 @@ impl Stream {
             }
             Some(Err(err)) => Some(Err(err)),
             None => {
-                match self.read.take()?.trailers().await {
+                let trailers = read.trailers().await;
+                self.read = None;
+                match trailers {
                     Ok(Some(trailers)) => {
                         self.outcome.trailers = trailers.keys().map(ToString::to_string).collect();
                         self.outcome.take_status(&trailers);

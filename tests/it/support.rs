@@ -490,6 +490,11 @@ impl Cluster {
         Self::begin(&unique_host(), 1, None, flags)
     }
 
+    /// Several members with additional flags.
+    pub(crate) fn start_many_with(size: usize, flags: &[&str]) -> Self {
+        Self::begin(&unique_host(), size, None, flags.iter().map(ToString::to_string).collect())
+    }
+
     /// Several members that write to the disk as they do in production.
     pub(crate) fn start_durable(size: usize) -> Self {
         Self::begin(&unique_host(), size, None, vec!["--unsafe-no-fsync=false".to_owned()])
@@ -598,13 +603,18 @@ impl Cluster {
 
     /// Index of the member that leads.
     pub(crate) async fn leader(&self) -> usize {
+        self.find_leader().await.expect("a member leads")
+    }
+
+    /// The same; `None` while no member leads.
+    pub(crate) async fn find_leader(&self) -> Option<usize> {
         for (n, member) in self.members.iter().enumerate().filter(|(_, member)| member.process.is_some()) {
             let Ok(client) = crate::load::connect(&member.client).await else { continue };
             let Ok(status) = client.maintenance_client().status().await else { continue };
             if status.header().unwrap().member_id() == status.leader() {
-                return n;
+                return Some(n);
             }
         }
-        panic!("no member leads");
+        None
     }
 }

@@ -320,8 +320,8 @@ def main():
     in_words = "\n".join(row.in_words() for row in rows)
     if not words:
         path.parent.mkdir(exist_ok=True)
-        # scripts/attack.sh has written the rest.
-        rest = part_of(path, "attack")
+        # scripts/attack.sh and scripts/check.sh have written the rest.
+        rest = "\n".join(filter(None, (part_of(path, name) for name in ("attack", "check"))))
         text = DOCUMENT.format(table=figures, in_words=in_words, **start)
         path.write_text(f"{text}\n{rest}" if rest else text)
     print(f"{figures}\n\n{in_words}")

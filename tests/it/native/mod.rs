@@ -1,6 +1,7 @@
 //! `run --mode native`: etcdproxy carries the calls.
 
 mod calls;
+mod checker;
 mod failover;
 mod leases;
 mod namespace;
