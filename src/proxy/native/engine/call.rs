@@ -50,6 +50,9 @@ const HELD: usize = 16 * 1024;
 /// How often a call is sent at most.
 const MAX_ATTEMPTS: u8 = 4;
 
+/// How often a call is sent with a new token at most. Users may change all the time.
+const MAX_RENEWALS: u8 = 10;
+
 /// One end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
@@ -111,6 +114,8 @@ pub(super) struct Call {
     /// Something of the answer has gone to the client.
     pub is_answered: bool,
     attempts: u8,
+    /// How often it was sent again with another token.
+    renewals: u8,
     /// Which of our tokens it was sent with; 0 for none.
     pub token: u32,
     pub began: Instant,
@@ -137,6 +142,7 @@ impl Call {
             message: Vec::new(),
             is_answered: false,
             attempts: 0,
+            renewals: 0,
             token: 0,
             began: now,
             counted: 0,
@@ -195,6 +201,14 @@ impl Call {
     pub(super) fn can_be_repeated(&self, has_refused: bool) -> bool {
         let is_possible = !self.is_answered && self.is_kept && self.attempts < MAX_ATTEMPTS;
         is_possible && (has_refused || self.may_ask_another())
+    }
+
+    /// Whether it may be sent once more with a new token: no member has carried it out.
+    pub(super) fn can_be_renewed(&mut self) -> bool {
+        let is_possible = !self.is_answered && self.is_kept && self.renewals < MAX_RENEWALS;
+        self.renewals += u8::from(is_possible);
+        self.attempts -= u8::from(is_possible).min(self.attempts);
+        is_possible
     }
 
     fn may_ask_another(&self) -> bool {

@@ -202,9 +202,10 @@ impl Engine {
 
     /// Sends a call again that a member has answered with an error, if that can help.
     pub(super) fn repeats(&mut self, key: CallKey, answer: &Answer) -> bool {
-        let Some(call) = self.calls.get(key) else { return false };
-        if wants_new_token(call, answer) && call.can_be_repeated(true) {
-            if self.is_old_token(call, answer) {
+        let Some(call) = self.calls.get_mut(key) else { return false };
+        let is_old = wants_new_token(call, answer) && call.token == self.login.number;
+        if wants_new_token(call, answer) && call.can_be_renewed() {
+            if is_old {
                 self.login.token = None;
             }
         } else if !(is_passing(answer) && call.can_be_repeated(false)) {

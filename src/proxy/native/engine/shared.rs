@@ -187,13 +187,15 @@ impl Engine {
     /// Streams of ours follow when calls go to another member: nobody shall see one member's past and another's present.
     pub(super) fn move_own(&mut self) {
         let is_elsewhere = |call: &Call| {
-            call.own_stream().is_some() && call.member.is_some_and(|member| Some(member.peer) != self.current)
+            matches!(call.role, Role::Own(Share::Leases, _))
+                && call.member.is_some_and(|member| Some(member.peer) != self.current)
         };
         let own = self.own.values().copied();
         let moved: Vec<_> = own.filter(|key| self.calls.get(*key).is_some_and(is_elsewhere)).collect();
         for key in moved {
             self.give_up(key);
         }
+        self.hub.move_on();
         self.paced = None;
     }
 

@@ -22,7 +22,7 @@ use super::state::{Asking, ClientKey, GroupKey, Hub, SourceKey, Stream};
 use crate::api::watch::{Answer, NO_ID, ask_progress};
 
 /// How often to ask when nobody waits for the answer.
-const SELDOM: Duration = Duration::from_secs(10);
+const SELDOM: Duration = Duration::from_secs(2);
 /// How soon to ask again when somebody does. A member needs 100 ms to see that a watcher has caught up.
 const SOON: Duration = Duration::from_millis(150);
 /// So many requests for progress of a client are counted.
@@ -46,11 +46,17 @@ impl Hub {
         for upstream in due {
             self.ask_in_time(upstream);
         }
+        let is_late = |stream: &Stream| stream.leaves.is_some_and(|at| at <= now);
+        let late: Vec<_> = self.streams.iter().filter(|(_, stream)| is_late(stream)).map(|(key, _)| *key).collect();
+        for upstream in late {
+            self.leave_stream(upstream);
+        }
     }
 
     /// When [`Hub::tick`] has something to do.
     pub(in crate::proxy::native) fn wake(&self) -> Option<Instant> {
-        self.streams.values().filter(|stream| !stream.ids.is_empty()).map(|stream| stream.next_ask).min()
+        let streams = self.streams.values().filter(|stream| !stream.ids.is_empty());
+        streams.map(|stream| stream.leaves.unwrap_or(stream.next_ask).min(stream.next_ask)).min()
     }
 
     fn ask_in_time(&mut self, upstream: Upstream) {
@@ -123,11 +129,18 @@ impl Hub {
         stream.hasten(self.now);
         if !stream.is_trusted || !stream.has_created {
             self.serve_progress(group);
-        } else if stream.asking != Asking::No {
-            // That one may be answered with an older revision than the client knows.
-            stream.asking = Asking::Again;
         } else if let Some(upstream) = upstream {
+            self.ask_progress_now(upstream);
+        }
+    }
+
+    /// Asks for progress, or again after the answer that is on its way, which may have an older revision.
+    pub(super) fn ask_progress_now(&mut self, upstream: Upstream) {
+        let Some(stream) = self.streams.get_mut(&upstream) else { return };
+        if stream.asking == Asking::No {
             self.ask_progress(upstream);
+        } else {
+            stream.asking = Asking::Again;
         }
     }
 
@@ -154,6 +167,9 @@ impl Hub {
             }
         }
         self.serve_progress(group);
+        if self.streams.get(&upstream).is_some_and(|stream| stream.leaves.is_some()) {
+            return self.leave_stream(upstream);
+        }
         // Another answer may do for those whose own request has not been answered yet. The others wait for something
         // else.
         let waits = |key: &ClientKey| self.clients[*key].asked.is_some_and(|(_, before)| answered <= before);
@@ -251,6 +267,7 @@ impl Stream {
             answered: 0,
             unanswered: 0,
             asking: Asking::No,
+            leaves: None,
             next_ask: now + SELDOM,
             pause: SOON,
         }

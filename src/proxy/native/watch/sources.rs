@@ -1,6 +1,7 @@
 //! Sources: watchers at a member. They are opened, and opened again when the member is gone.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::action::{Action, End, Identity, Upstream};
 use super::state::{GroupKey, Hub, News, Source, SourceKey, Stream, WatcherKey};
@@ -12,7 +13,10 @@ use crate::api::wire::Error;
 const TOKEN_REASONS: [&str; 2] = ["etcdserver: invalid auth token", "etcdserver: revision of auth store is old"];
 
 /// How many new tokens are tried one after the other.
-const MAX_RENEWALS: u8 = 2;
+const MAX_RENEWALS: u8 = 10;
+
+/// How long to wait for an answer about progress before a stream is opened elsewhere.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 const INTERNAL: u32 = 13;
 
@@ -63,7 +67,11 @@ impl Hub {
     pub(in crate::proxy::native) fn ended(&mut self, upstream: Upstream, end: End) {
         let Some(stream) = self.streams.remove(&upstream) else { return };
         match end {
-            End::Lost => self.open_again(stream.group, &stream),
+            End::Lost => {
+                // It was about to be opened with the new token anyway.
+                self.groups[stream.group].is_renewing &= stream.leaves.is_none();
+                self.open_again(stream.group, &stream);
+            }
             End::Status(status, message) => {
                 let clients: Vec<_> = self.clients.values().filter(|client| client.group == stream.group).collect();
                 let tags: Vec<_> = clients.iter().map(|client| client.tag).collect();
@@ -78,15 +86,39 @@ impl Hub {
     /// There is a new token for this identity. Everything goes on with it.
     pub(in crate::proxy::native) fn renew(&mut self, identity: &Identity) {
         let Some(&key) = self.identities.get(identity) else { return };
-        let group = &mut self.groups[key];
-        group.is_renewing = false;
-        match group.stream.and_then(|upstream| Some((upstream, self.streams.remove(&upstream)?))) {
-            Some((upstream, stream)) => {
-                self.actions.push_back(Action::Close { upstream });
-                self.open_again(key, &stream);
-            }
-            None => self.send_unsent(key),
+        if let Some(upstream) = self.groups[key].stream {
+            self.leave_soon(upstream);
+        } else {
+            self.groups[key].is_renewing = false;
+            self.send_unsent(key);
         }
+    }
+
+    /// Calls go to another member now: so do the streams.
+    pub(in crate::proxy::native) fn move_on(&mut self) {
+        let mut streams: Vec<_> = self.streams.keys().copied().collect();
+        streams.sort_unstable();
+        for upstream in streams {
+            self.leave_soon(upstream);
+        }
+    }
+
+    /// Opens a stream again that still works, when its member has said how far its watchers are. Without that, a watcher
+    /// without events would be where it was some time ago, and what it needs then may be compacted.
+    fn leave_soon(&mut self, upstream: Upstream) {
+        let Some(stream) = self.streams.get_mut(&upstream) else { return };
+        if stream.ids.is_empty() || !stream.has_created || !stream.is_trusted {
+            return self.leave_stream(upstream);
+        }
+        stream.leaves = stream.leaves.or(Some(self.now + PATIENCE));
+        self.ask_progress_now(upstream);
+    }
+
+    pub(super) fn leave_stream(&mut self, upstream: Upstream) {
+        let Some(stream) = self.streams.remove(&upstream) else { return };
+        self.groups[stream.group].is_renewing = false;
+        self.actions.push_back(Action::Close { upstream });
+        self.open_again(stream.group, &stream);
     }
 
     /// Opens the sources of a stream that is gone on a new one, each where it stands.

@@ -179,6 +179,8 @@ pub(super) struct Stream {
     pub unanswered: u32,
     pub asking: Asking,
     pub next_ask: Instant,
+    /// It is opened again elsewhere then, or when the member has said how far its watchers are.
+    pub leaves: Option<Instant>,
     /// The pause after the next one.
     pub pause: std::time::Duration,
 }
