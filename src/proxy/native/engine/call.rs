@@ -42,7 +42,9 @@ impl Share {
 }
 
 /// The longest request that is kept so that it can be sent again, in bytes.
-pub(super) const KEPT: usize = 64 * 1024;
+const KEPT: usize = 64 * 1024;
+/// The same if our token may be refused; etcd's own limit for requests is 1.5 MB.
+const KEPT_WITH_TOKEN: usize = 2 * 1024 * 1024;
 
 /// The longest message of an answer that waits for its end, in bytes.
 const HELD: usize = 16 * 1024;
@@ -98,6 +100,8 @@ pub(super) struct Call {
     pub shape: Shape,
     /// What the client has sent, as long as it may have to be sent, or sent again.
     pub body: Vec<u8>,
+    /// The longest body that is kept, in bytes.
+    longest: usize,
     /// `body` is everything that the client has sent so far.
     is_kept: bool,
     /// The client has sent everything.
@@ -133,6 +137,7 @@ impl Call {
             shape: request.method.map_or(Shape::Streams, |method| method.shape),
             request,
             body: Vec::new(),
+            longest: KEPT,
             is_kept: true,
             has_ended,
             translation: None,
@@ -157,10 +162,20 @@ impl Call {
         }
     }
 
+    /// It is sent with our token, which may be refused.
+    pub(super) fn needs_token(&mut self) {
+        self.longest = KEPT_WITH_TOKEN;
+    }
+
+    /// Whether its client may go on sending while it waits. Beyond that, the client's window is the limit.
+    pub(super) fn has_room(&self) -> bool {
+        self.body.len() <= self.longest
+    }
+
     /// Whether it must be sent now. A request that is one message goes when it is complete, or too long to be kept.
     pub(super) fn must_go(&self) -> bool {
         let is_shared = matches!(self.role, Role::Shared(_));
-        !is_shared && self.attempts == 0 && (self.shape == Shape::Streams || self.has_ended || self.body.len() > KEPT)
+        !is_shared && self.attempts == 0 && (self.shape == Shape::Streams || self.has_ended || !self.has_room())
     }
 
     /// It goes to a member for the first time, or waits for one.
@@ -177,7 +192,7 @@ impl Call {
 
     /// The body is needed only as long as it may be sent again.
     pub(super) fn sent(&mut self) {
-        if self.shape == Shape::Streams || !self.has_ended || self.body.len() > KEPT {
+        if self.shape == Shape::Streams || !self.has_ended || !self.has_room() {
             self.forget();
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use etcdproxy_http2::{Code, hpack};
 
-use super::call::{Call, CallKey, End, KEPT, Role, Share};
+use super::call::{Call, CallKey, End, Role, Share};
 use super::head::{Answer, Request, status};
 use super::state::Engine;
 use super::translate::{Refused, Translation};
@@ -46,6 +46,9 @@ impl Engine {
                 self.shared_request(key, share, b"", true);
             }
         }
+        if self.login.logs_in && self.calls[key].request.token.is_none() {
+            self.calls[key].needs_token();
+        }
         self.count_call(key);
         if self.calls[key].must_go() {
             self.dispatch(key);
@@ -75,8 +78,7 @@ impl Engine {
         }
         call.body.extend_from_slice(bytes);
         let must_go = call.must_go();
-        // Beyond that, the client's window is the limit.
-        if call.body.len() <= KEPT {
+        if call.has_room() {
             let (client, owed) = (call.client, std::mem::take(&mut call.owed_to_client));
             self.with(client.peer, |http2| http2.release(client.stream, owed));
         }

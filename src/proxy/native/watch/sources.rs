@@ -94,9 +94,12 @@ impl Hub {
         }
     }
 
-    /// Calls go to another member now: so do the streams.
+    /// Calls go to another member now, and so do the streams; but not those of callers with a token of their own, which
+    /// may have become invalid since. As long as their member lives, they go on.
     pub(in crate::proxy::native) fn move_on(&mut self) {
-        let mut streams: Vec<_> = self.streams.keys().copied().collect();
+        let is_sidecars = |stream: &Stream| self.groups[stream.group].identity == Identity::Sidecar;
+        let streams = self.streams.iter().filter(|(_, stream)| is_sidecars(stream));
+        let mut streams: Vec<_> = streams.map(|(upstream, _)| *upstream).collect();
         streams.sort_unstable();
         for upstream in streams {
             self.leave_soon(upstream);
