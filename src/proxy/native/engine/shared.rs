@@ -23,8 +23,10 @@ const PACE: Duration = Duration::from_millis(100);
 /// How many watchers clients may have, all together.
 const WATCHERS: usize = 256 * 1024;
 
-/// The longest message that is put together, in bytes: the longest that etcd's own proxy takes.
-const LONGEST: usize = 64 * 1024 * 1024;
+/// The longest request that is put together, in bytes: etcd's own default.
+const LONGEST_REQUEST: usize = 2 * 1024 * 1024;
+/// The longest answer, in bytes. Members send large ones in pieces of 2 MB, but a single event can be larger.
+const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 impl Engine {
     /// A client opens a stream that it shares with others.
@@ -50,7 +52,13 @@ impl Engine {
     pub(super) fn shared_request(&mut self, key: CallKey, share: Share, bytes: &[u8], end: bool) {
         let Some(call) = self.calls.get_mut(key) else { return };
         call.owed_to_client += bytes.len();
-        let Some(messages) = take_messages(&mut call.body, bytes) else { return self.refuse(key, malformed()) };
+        let messages = match take_messages(&mut call.body, bytes, LONGEST_REQUEST) {
+            Ok(messages) => messages,
+            Err(refused) => return self.refuse(key, refused),
+        };
+        if end && call.body.len() >= PREFIX {
+            return self.refuse(key, (status::INTERNAL, "unexpected EOF".to_owned()));
+        }
         for message in messages {
             if self.hub.counts().client_watchers >= WATCHERS {
                 let why = "etcdproxy: there are too many watchers".to_owned();
@@ -58,7 +66,10 @@ impl Engine {
             }
             let done: Result<(), Refused> = match share {
                 Share::Leases => self.keeper.request(key.tag(), &message, self.now).map_err(|_| malformed()),
-                Share::Watches => self.hub.request(ClientTag(key.tag()), &message),
+                Share::Watches => self
+                    .hub
+                    .request(ClientTag(key.tag()), &message)
+                    .map_err(|refused| if refused.0 == status::INTERNAL { malformed() } else { refused }),
                 Share::Present => Ok(()),
             };
             if let Err(refused) = done {
@@ -110,12 +121,12 @@ impl Engine {
     pub(super) fn own_answer(&mut self, key: CallKey, (share, number): (Share, u64), bytes: &[u8]) {
         let Some(call) = self.calls.get_mut(key) else { return };
         let member = call.member;
-        let messages = take_messages(&mut call.body, bytes);
+        let messages = take_messages(&mut call.body, bytes, LONGEST_ANSWER);
         self.count_call(key);
         if let Some(member) = member {
             self.with(member.peer, |http2| http2.release(member.stream, bytes.len()));
         }
-        let Some(messages) = messages else { return self.give_up(key) };
+        let Ok(messages) = messages else { return self.give_up(key) };
         for message in messages {
             match share {
                 Share::Leases => self.keeper.answer(number, &message),
@@ -383,16 +394,22 @@ fn with_prefix(head: &[u8], tail: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// The messages that are complete with these bytes; the beginning of the next one stays in `rest`. `None` when they are
-/// compressed, or one is too long.
-fn take_messages(rest: &mut Vec<u8>, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The messages that are complete with these bytes; the beginning of the next one stays in `rest`.
+///
+/// # Errors
+/// When they are compressed, or one is longer than `longest` bytes.
+fn take_messages(rest: &mut Vec<u8>, bytes: &[u8], longest: usize) -> Result<Vec<Vec<u8>>, Refused> {
     rest.extend_from_slice(bytes);
     let mut left = &rest[..];
     let mut messages = Vec::new();
     while let Some((&[flag, a, b, c, d], after)) = left.split_first_chunk::<PREFIX>() {
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        if length > LONGEST || flag != 0 {
-            return None;
+        if flag != 0 {
+            return Err(malformed());
+        }
+        if length > longest {
+            let why = format!("grpc: received message larger than max ({length} vs. {longest})");
+            return Err((status::RESOURCE_EXHAUSTED, why));
         }
         let Some(message) = after.get(..length) else { break };
         left = &after[length..];
@@ -403,5 +420,5 @@ fn take_messages(rest: &mut Vec<u8>, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     if rest.is_empty() {
         *rest = Vec::new();
     }
-    Some(messages)
+    Ok(messages)
 }
