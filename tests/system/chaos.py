@@ -36,7 +36,12 @@ class Way(NamedTuple):
 
 WAYS = [
     Way("grpc-proxy", (), "`etcdproxy run`, which becomes etcd's proxy"),
-    Way("native", ("--mode", "native"), "`etcdproxy run --mode native`"),
+    Way(
+        "native",
+        ("--mode", "native"),
+        "`etcdproxy run --mode native`. It follows the leadership, so a\n"
+        "  follower that fails has served nothing for it",
+    ),
     Way("direct", None, "no sidecar; the client has the addresses of all three members"),
 ]
 
