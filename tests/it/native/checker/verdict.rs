@@ -294,8 +294,9 @@ impl<'a> Judge<'a> {
         let watch = &self.watches[number];
         let what = if compaction == 0 {
             self.verdict.canceled += 1;
-            // The caller's own token may have become invalid when the watch is opened again elsewhere.
-            let is_old = self.rules.may_refuse && self.rules.has_faults && response.cancel_reason.contains("auth");
+            // The caller's own token may have become invalid when the watch is opened again: at another member, or after
+            // its client has read slowly.
+            let is_old = self.rules.may_refuse && response.cancel_reason.contains("auth");
             (!watch.is_cancel_asked && !is_old).then_some("canceled without a reason")
         } else {
             self.verdict.compacted += 1;
