@@ -1,8 +1,6 @@
 //! The messages of `LeaseKeepAlive`.
 
-use prost::encoding::{WireType, encode_key, encode_varint};
-
-use super::wire::{Malformed, Value, fields};
+use super::wire::{Malformed, Value, fields, put_number};
 
 /// The path of `LeaseKeepAlive`.
 pub(crate) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
@@ -25,8 +23,7 @@ pub(crate) fn keep_alive(id: i64) -> Vec<u8> {
 /// A message that has this id as its only field.
 pub(crate) fn with_id(number: u32, id: i64) -> Vec<u8> {
     let mut message = Vec::new();
-    encode_key(number, WireType::Varint, &mut message);
-    encode_varint(id.cast_unsigned(), &mut message);
+    put_number(number, id.cast_unsigned(), &mut message);
     message
 }
 

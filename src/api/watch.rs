@@ -12,18 +12,6 @@ pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// The watch id of an answer that belongs to no watcher: a refused watch, or progress of all watchers of a stream.
 pub(crate) const NO_ID: i64 = -1;
 
-/// A signed number, as protobuf has it on the wire.
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "protobuf's int64 is the same 64 bits")]
-mod int64 {
-    pub(super) fn from_wire(value: u64) -> i64 {
-        value as i64
-    }
-
-    pub(super) fn to_wire(value: i64) -> u64 {
-        value as u64
-    }
-}
-
 /// What a message of a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
@@ -174,8 +162,8 @@ impl Spec {
     pub(crate) fn create(&self, start_revision: i64, watch_id: i64) -> Vec<u8> {
         let (inner, outer) = self.parts();
         let mut content = inner.to_vec();
-        put_number(3, int64::to_wire(start_revision), &mut content);
-        put_number(7, int64::to_wire(watch_id), &mut content);
+        put_number(3, start_revision.cast_unsigned(), &mut content);
+        put_number(7, watch_id.cast_unsigned(), &mut content);
         put_number(8, 1, &mut content);
         let mut message = Vec::with_capacity(content.len() + outer.len() + 8);
         put(1, [&content, b""], &mut message);
@@ -187,7 +175,7 @@ impl Spec {
 /// A `WatchRequest` that ends a watcher.
 pub(crate) fn cancel(watch_id: i64) -> Vec<u8> {
     let (mut content, mut message) = (Vec::new(), Vec::new());
-    put_number(1, int64::to_wire(watch_id), &mut content);
+    put_number(1, watch_id.cast_unsigned(), &mut content);
     put(2, [&content, b""], &mut message);
     message
 }
@@ -235,13 +223,13 @@ impl Header {
         for field in fields(&self.bytes).filter_map(Result::ok).filter(|field| field.number != 3) {
             bytes.extend_from_slice(field.raw());
         }
-        put_number(3, int64::to_wire(revision), &mut bytes);
+        put_number(3, revision.cast_unsigned(), &mut bytes);
         Self { bytes: bytes.into(), revision }
     }
 }
 
 /// `WatchResponse`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Answer<'a> {
     pub header: &'a [u8],
     /// The header's.
@@ -271,18 +259,7 @@ impl<'a> Answer<'a> {
     /// # Errors
     /// When the message is no `WatchResponse`.
     pub(crate) fn decode(message: &'a [u8]) -> Result<Self, Malformed> {
-        let mut answer = Self {
-            header: b"",
-            revision: 0,
-            watch_id: 0,
-            created: false,
-            canceled: false,
-            compact_revision: 0,
-            cancel_reason: b"",
-            fragment: false,
-            events: Vec::new(),
-            others: Vec::new(),
-        };
+        let mut answer = Self::default();
         for field in fields(message) {
             let field = field?;
             match field.number_and_value() {
@@ -312,7 +289,7 @@ impl<'a> Answer<'a> {
         put(1, [self.header, b""], &mut out);
         put_number(3, self.created.into(), &mut out);
         put_number(4, self.canceled.into(), &mut out);
-        put_number(5, int64::to_wire(self.compact_revision), &mut out);
+        put_number(5, self.compact_revision.cast_unsigned(), &mut out);
         if !self.cancel_reason.is_empty() {
             put(6, [self.cancel_reason, b""], &mut out);
         }
@@ -326,18 +303,7 @@ impl<'a> Answer<'a> {
 
     /// An answer that has nothing but a header.
     pub(crate) fn new(header: &'a Header) -> Self {
-        Self {
-            header: &header.bytes,
-            revision: header.revision,
-            watch_id: 0,
-            created: false,
-            canceled: false,
-            compact_revision: 0,
-            cancel_reason: b"",
-            fragment: false,
-            events: Vec::new(),
-            others: Vec::new(),
-        }
+        Self { header: &header.bytes, revision: header.revision, ..Self::default() }
     }
 }
 
@@ -366,7 +332,7 @@ fn find_number(message: &[u8], wanted: u32) -> Result<i64, Malformed> {
 
 fn number(value: Value<'_>) -> Result<i64, Malformed> {
     match value {
-        Value::Varint(value) => Ok(int64::from_wire(value)),
+        Value::Varint(value) => Ok(value.cast_signed()),
         _ => Err(Malformed),
     }
 }
@@ -380,7 +346,7 @@ fn bytes(value: Value<'_>) -> Result<&[u8], Malformed> {
 
 /// The field `watch_id` of a `WatchResponse`, to be put behind a body.
 pub(crate) fn put_watch_id(watch_id: i64, out: &mut Vec<u8>) {
-    put_number(2, int64::to_wire(watch_id), out);
+    put_number(2, watch_id.cast_unsigned(), out);
 }
 
 #[cfg(test)]

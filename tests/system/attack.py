@@ -10,14 +10,13 @@ row failed.
 
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from lib.cases import matching
-from lib.processes import exit_on_signals
+from lib.processes import exit_on_signals, run_bounded
 from lib.report import circumstances, replace_part, table
 
 MARKER = "attack"
@@ -203,18 +202,7 @@ def run(row) -> Result:
         # For tests of properties (tests/it/hostile.rs).
         env["ETCDPROXY_TEST_CASES"] = str(row.count)
     started = time.monotonic()
-    process = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace",
-    )
-    try:
-        text, _ = process.communicate()
-    except SystemExit:
-        # Not SIGKILL: `timeout` passes the signal on.
-        process.terminate()
-        process.wait()
-        raise
-    code = process.returncode
+    code, text = run_bounded(command, env)
     seconds = time.monotonic() - started
     passed = re.search(r"(\d+) tests? run: .*?(\d+) passed", text)
     figures = re.findall(r"^FIGURE (.+)$", text, re.M)

@@ -9,12 +9,11 @@ failed.
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.processes import exit_on_signals
+from lib.processes import exit_on_signals, run_bounded
 from lib.report import circumstances, replace_part, table
 
 MARKER = "check"
@@ -63,26 +62,16 @@ def run(row, minutes) -> Result:
         "ETCDPROXY_CHECK_SECONDS": str(seconds), "ETCDPROXY_CHECK_FAULTS": row.faults,
         "RUST_BACKTRACE": "0",
     }
-    process = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace",
-    )
-    try:
-        text, _ = process.communicate()
-    except SystemExit:
-        # Not SIGKILL: `timeout` passes the signal on.
-        process.terminate()
-        process.wait()
-        raise
+    code, text = run_bounded(command, env)
     figures = re.search(r"^FIGURE (.+)$", text, re.M)
     counts = {}
     if figures:
         pairs = re.findall(r"([\d,]+) ([^,]+?)(?:, (?=\d)|$)", figures[1])
         counts = {what: count for count, what in pairs}
     problem = ""
-    if process.returncode != 0 or not figures:
+    if code != 0 or not figures:
         seeds = sorted(set(re.findall(r"ETCDPROXY_CHECK_SEED=(\d+)", text)))
-        found = f"seeds {', '.join(seeds[:5])}" if seeds else f"exit code {process.returncode}"
+        found = f"seeds {', '.join(seeds[:5])}" if seeds else f"exit code {code}"
         problem = f"**failed**: {found}"
         print(text, file=sys.stderr)
     return Result(row, counts, problem)
@@ -117,8 +106,8 @@ change all the time.
 
 {table}
 
-"Known violations" are what the mode cannot do yet, and what etcd itself does on a
-busy machine (`NOT_YET` and `UNDER_LOAD` in `tests/it/native/checker/mod.rs`).
+"Known violations" are what etcd itself does on a busy machine (`UNDER_LOAD` in
+`tests/it/native/checker/mod.rs`).
 """
 
 

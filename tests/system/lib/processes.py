@@ -33,6 +33,22 @@ def output(*argv, env=ENV, seconds=60, **options) -> str:
     return done.stdout.strip()
 
 
+def run_bounded(argv, env):
+    """Run a program that `timeout` bounds. Return its exit code, and all that it printed."""
+    process = subprocess.Popen(
+        argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace",
+    )
+    try:
+        text, _ = process.communicate()
+    except SystemExit:
+        # Not SIGKILL: `timeout` passes the signal on.
+        process.terminate()
+        process.wait()
+        raise
+    return process.returncode, text
+
+
 class Process:
     """A program in the background. Its output is added to the file `log`."""
 

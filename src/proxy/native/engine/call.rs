@@ -29,18 +29,6 @@ impl CallKey {
     }
 }
 
-impl Share {
-    /// What clients share who make this call. What is compressed, we cannot read.
-    pub(super) fn of(request: &Request) -> Option<Self> {
-        let path = request.method.filter(|_| !request.is_compressed).map(|method| method.path);
-        match path? {
-            lease::KEEP_ALIVE => Some(Self::Leases),
-            watch::WATCH => Some(Self::Watches),
-            _ => None,
-        }
-    }
-}
-
 /// The longest request that is kept so that it can be sent again, in bytes.
 const KEPT: usize = 64 * 1024;
 /// The same if our token may be refused; etcd's own limit for requests is 1.5 MB.
@@ -69,8 +57,10 @@ pub(super) enum Role {
     Forwarded,
     /// We answer a client, with what it shares with others.
     Shared(Share),
-    /// A member answers us: it is ours, for those who share. The number says which of ours.
+    /// A member answers us: it is a stream of ours, for those who share. The number says which of ours.
     Own(Share, u64),
+    /// A member answers us: it is the question with this number, what the present revision is.
+    Question(u64),
 }
 
 /// What clients share.
@@ -80,19 +70,24 @@ pub(super) enum Share {
     Leases,
     /// Streams of watchers.
     Watches,
-    /// The answer to a question: what the present revision is. Only a call of our own is one.
-    Present,
 }
 
-/// The client of a call of our own.
-pub(super) fn nobody() -> End {
-    End { peer: PeerKey::null(), stream: 0 }
+impl Share {
+    /// What clients share who make this call. What is compressed, we cannot read.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let path = request.method.filter(|_| !request.is_compressed).map(|method| method.path);
+        match path? {
+            lease::KEEP_ALIVE => Some(Self::Leases),
+            watch::WATCH => Some(Self::Watches),
+            _ => None,
+        }
+    }
 }
 
 /// A call.
 pub(super) struct Call {
     pub role: Role,
-    /// [`nobody`] if it is our own.
+    /// Nobody, whose key is null, if it is ours.
     pub client: End,
     /// `None` before it is sent, and between two attempts.
     pub member: Option<End>,
@@ -154,12 +149,15 @@ impl Call {
         }
     }
 
-    /// A stream of ours that is opened again when it ends, and which of ours it is.
-    pub(super) fn own_stream(&self) -> Option<(Share, u64)> {
-        match self.role {
-            Role::Own(share, number) if share != Share::Present => Some((share, number)),
-            _ => None,
-        }
+    /// A call of our own.
+    pub(super) fn ours(role: Role, request: Rc<Request>, now: Instant) -> Self {
+        let nobody = End { peer: PeerKey::null(), stream: 0 };
+        Self { role, ..Self::new(nobody, request, false, now) }
+    }
+
+    /// Whether it is ours, and no client's.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.role, Role::Own(..) | Role::Question(_))
     }
 
     /// It is sent with our token, which may be refused.

@@ -45,6 +45,7 @@ impl Engine {
             if end {
                 self.shared_request(key, share, b"", true);
             }
+            return self.count_call(key);
         }
         if self.login.logs_in && self.calls[key].request.token.is_none() {
             self.calls[key].needs_token();
@@ -119,7 +120,7 @@ impl Engine {
         if answer.is_interim {
             return;
         }
-        if call.own_stream().is_some() {
+        if let Role::Own(..) = call.role {
             if end {
                 self.own_ended(key, &answer);
             }
@@ -137,7 +138,7 @@ impl Engine {
         if end && !call.is_answered && answer.status.is_some_and(|status| status != 0) && self.repeats(key, &answer) {
             return;
         }
-        if end && self.calls.get(key).is_some_and(|call| matches!(call.role, Role::Own(..))) {
+        if end && self.calls.get(key).is_some_and(Call::is_ours) {
             return self.present_is_known(key, &answer);
         }
         self.forward_held(key);
@@ -149,8 +150,8 @@ impl Engine {
 
     pub(super) fn answer_data(&mut self, key: CallKey, bytes: &[u8], end: bool) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if let Some(own) = call.own_stream() {
-            self.own_answer(key, own, bytes);
+        if let Role::Own(share, number) = call.role {
+            self.own_answer(key, (share, number), bytes);
             if end {
                 self.own_lost(key);
             }
@@ -204,9 +205,10 @@ impl Engine {
 
     /// Sends a call again that a member has answered with an error, if that can help.
     pub(super) fn repeats(&mut self, key: CallKey, answer: &Answer) -> bool {
-        let Some(call) = self.calls.get_mut(key) else { return false };
-        let is_old = wants_new_token(call, answer) && call.token == self.login.number;
-        if wants_new_token(call, answer) && call.can_be_renewed() {
+        let Some(call) = self.calls.get(key) else { return false };
+        let (is_refused, is_old) = (wants_new_token(call, answer), self.is_old_token(call, answer));
+        let call = &mut self.calls[key];
+        if is_refused && call.can_be_renewed() {
             if is_old {
                 self.login.token = None;
             }
@@ -229,7 +231,12 @@ impl Engine {
     /// The client gives the call up.
     pub(super) fn canceled(&mut self, key: CallKey) {
         let Some(call) = self.end_call(key) else { return };
-        if let Some(member) = call.member {
+        self.cancel_at_member(call.member);
+    }
+
+    /// Tells a member that nobody waits for its answer any more.
+    pub(super) fn cancel_at_member(&mut self, member: Option<End>) {
+        if let Some(member) = member {
             self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
             self.end_if_unused(member.peer);
         }
@@ -238,7 +245,7 @@ impl Engine {
     /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
     pub(super) fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if call.own_stream().is_some() {
+        if let Role::Own(..) = call.role {
             return self.own_lost(key);
         }
         if call.can_be_repeated(!is_seen) && self.budget.spend() {
@@ -251,7 +258,7 @@ impl Engine {
     /// The member gives the call up. gRPC has a status for each code of HTTP/2, so the client gets the same code.
     pub(super) fn reset_by_member(&mut self, key: CallKey, code: Code) {
         let Some(call) = self.calls.get(key) else { return };
-        if let Role::Own(..) = call.role {
+        if call.is_ours() {
             return self.lost_by_member(
                 key,
                 code != Code::REFUSED_STREAM,
@@ -275,17 +282,14 @@ impl Engine {
 
     /// Ends a call that must not go on.
     pub(super) fn refuse(&mut self, key: CallKey, (status, why): Refused) {
-        if let Some(member) = self.calls.get(key).and_then(|call| call.member) {
-            self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
-            self.end_if_unused(member.peer);
-        }
+        self.cancel_at_member(self.calls.get(key).and_then(|call| call.member));
         self.fail(key, status, &why);
     }
 
     /// Ends a call that no member answers.
     pub(super) fn fail(&mut self, key: CallKey, status: u32, why: &str) {
         let Some(call) = self.end_call(key) else { return };
-        if let Role::Own(..) = call.role {
+        if call.is_ours() {
             return self.own_failed(&call, status, why);
         }
         let answer = Answer::error(status, why, call.is_answered);

@@ -4,7 +4,7 @@
 //! the connections of a member that hangs.
 //!
 //! - [`run`]: the loop; [`command`]: what it is told
-//! - [`state`]: what it knows; [`wire`]: a connection's bytes; [`call`] and [`head`]: a call
+//! - [`state`]: what it knows; [`wire`]: a connection's bytes; [`call`], [`head`] and [`message`]: a call
 //! - [`peers`], [`calls`], [`queue`], [`memory`]: what it does with connections, calls, calls that wait, and memory
 //! - [`shared`]: streams that clients share
 //! - [`budget`]: how many calls may be sent again; [`translate`]: changes keys and lists of members
@@ -15,6 +15,7 @@ mod calls;
 mod command;
 mod head;
 mod memory;
+mod message;
 mod peers;
 mod queue;
 mod run;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use etcdproxy_http2::hpack;
 
-use super::call::{Call, CallKey, End, Role};
+use super::call::{Call, CallKey, End};
 use super::command::Notice;
 use super::head::{status, timeout_text};
 use super::state::{Engine, Peer, Side, UNWRITTEN};
@@ -117,7 +117,7 @@ impl Engine {
         self.timed = timed;
         for key in std::mem::take(&mut self.waiting) {
             let Some(call) = self.calls.get(key) else { continue };
-            if matches!(call.role, Role::Own(..)) {
+            if call.is_ours() {
                 // Its clients have their own patience.
                 self.waiting.push_back(key);
             } else if call.deadline().is_some_and(|deadline| deadline <= now) {

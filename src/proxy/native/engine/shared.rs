@@ -5,10 +5,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use etcdproxy_http2::{Code, hpack};
+use etcdproxy_http2::hpack;
 
-use super::call::{Call, CallKey, PeerKey, Role, Share, nobody};
+use super::call::{Call, CallKey, PeerKey, Role, Share};
 use super::head::{Answer, PREFIX, Request, status};
+use super::message::{Unreadable, take_messages, with_prefix};
 use super::queue::WAIT;
 use super::state::{Engine, Side};
 use super::translate::{Refused, malformed};
@@ -44,7 +45,6 @@ impl Engine {
                     watches.push(key);
                 }
             }
-            Share::Present => {}
         }
     }
 
@@ -52,25 +52,28 @@ impl Engine {
     pub(super) fn shared_request(&mut self, key: CallKey, share: Share, bytes: &[u8], end: bool) {
         let Some(call) = self.calls.get_mut(key) else { return };
         call.owed_to_client += bytes.len();
-        let messages = match take_messages(&mut call.body, bytes, LONGEST_REQUEST) {
-            Ok(messages) => messages,
-            Err(refused) => return self.refuse(key, refused),
-        };
+        let mut messages = Vec::new();
+        let taken = take_messages(&mut call.body, bytes, LONGEST_REQUEST, unreadable, |message| {
+            messages.push(message.to_vec());
+            Ok(())
+        });
+        if let Err(refused) = taken {
+            return self.refuse(key, refused);
+        }
         if end && call.body.len() >= PREFIX {
             return self.refuse(key, (status::INTERNAL, "unexpected EOF".to_owned()));
         }
         for message in messages {
-            if self.hub.counts().client_watchers >= WATCHERS {
-                let why = "etcdproxy: there are too many watchers".to_owned();
-                return self.refuse(key, (status::RESOURCE_EXHAUSTED, why));
-            }
             let done: Result<(), Refused> = match share {
                 Share::Leases => self.keeper.request(key.tag(), &message, self.now).map_err(|_| malformed()),
+                Share::Watches if self.hub.counts().client_watchers >= WATCHERS => {
+                    let why = format!("etcdproxy: clients have {WATCHERS} watchers already: end some");
+                    Err((status::RESOURCE_EXHAUSTED, why))
+                }
                 Share::Watches => self
                     .hub
                     .request(ClientTag(key.tag()), &message)
                     .map_err(|refused| if refused.0 == status::INTERNAL { malformed() } else { refused }),
-                Share::Present => Ok(()),
             };
             if let Err(refused) = done {
                 return self.refuse(key, refused);
@@ -121,17 +124,22 @@ impl Engine {
     pub(super) fn own_answer(&mut self, key: CallKey, (share, number): (Share, u64), bytes: &[u8]) {
         let Some(call) = self.calls.get_mut(key) else { return };
         let member = call.member;
-        let messages = take_messages(&mut call.body, bytes, LONGEST_ANSWER);
+        let mut messages = Vec::new();
+        let taken = take_messages(&mut call.body, bytes, LONGEST_ANSWER, unreadable, |message| {
+            messages.push(message.to_vec());
+            Ok(())
+        });
         self.count_call(key);
         if let Some(member) = member {
             self.with(member.peer, |http2| http2.release(member.stream, bytes.len()));
         }
-        let Ok(messages) = messages else { return self.give_up(key) };
+        if taken.is_err() {
+            return self.give_up(key);
+        }
         for message in messages {
             match share {
                 Share::Leases => self.keeper.answer(number, &message),
                 Share::Watches => self.hub.answer(Upstream(number), &message),
-                Share::Present => {}
             }
         }
     }
@@ -172,7 +180,7 @@ impl Engine {
             Role::Own(Share::Watches, number) => {
                 self.hub.ended(Upstream(number), End::Status(status, why.to_owned()));
             }
-            Role::Own(Share::Present, number) => self.hub.now_is(Question(number), None),
+            Role::Question(number) => self.hub.now_is(Question(number), None),
             Role::Shared(_) | Role::Forwarded => {}
         }
     }
@@ -180,7 +188,7 @@ impl Engine {
     /// The answer to a question has come.
     pub(super) fn present_is_known(&mut self, key: CallKey, answer: &Answer) {
         let Some(call) = self.end_call(key) else { return };
-        let Role::Own(_, question) = call.role else { return };
+        let Role::Question(question) = call.role else { return };
         let is_good = answer.status == Some(0);
         self.hub.now_is(Question(question), call.message.get(PREFIX..).filter(|_| is_good));
     }
@@ -189,10 +197,7 @@ impl Engine {
     fn give_up(&mut self, key: CallKey) {
         let member = self.calls.get(key).and_then(|call| call.member);
         self.own_lost(key);
-        if let Some(member) = member {
-            self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
-            self.end_if_unused(member.peer);
-        }
+        self.cancel_at_member(member);
     }
 
     /// Streams of ours follow when calls go to another member: nobody shall see one member's past and another's present.
@@ -216,17 +221,11 @@ impl Engine {
             return;
         }
         let Some(why) = failed else { return self.hub.renew(&Identity::Sidecar) };
-        let is_sidecars = |(id, key): (&(Share, u64), &CallKey)| {
-            let call = self.calls.get(*key).filter(|call| call.request.token.is_none())?;
-            (id.0 == Share::Watches && call.own_stream().is_some()).then_some(*key)
-        };
-        let streams: Vec<_> = self.own.iter().filter_map(is_sidecars).collect();
+        let is_sidecars = |key: &CallKey| self.calls.get(*key).is_some_and(|call| call.request.token.is_none());
+        let watches = self.own.iter().filter(|((share, _), _)| *share == Share::Watches);
+        let streams: Vec<_> = watches.map(|(_, key)| *key).filter(is_sidecars).collect();
         for key in streams {
-            let member = self.calls.get(key).and_then(|call| call.member);
-            self.fail(key, status::UNAUTHENTICATED, why);
-            if let Some(member) = member {
-                self.with(member.peer, |http2| http2.reset(member.stream, Code::CANCEL));
-            }
+            self.refuse(key, (status::UNAUTHENTICATED, why.to_owned()));
         }
     }
 
@@ -299,7 +298,7 @@ impl Engine {
             WatchAction::Close { upstream: Upstream(number) } => self.close_own((Share::Watches, number)),
             WatchAction::AskNow { question: Question(number), identity, key, range_end, checks_permission } => {
                 let message = if checks_permission { range::first_key(&key, &range_end) } else { range::count(&key) };
-                self.ask_own((Share::Present, number), range::RANGE, &identity, &message);
+                self.ask(number, &identity, &message);
             }
             WatchAction::Renew { .. } => {
                 self.is_renewing = true;
@@ -353,22 +352,17 @@ impl Engine {
 
     fn open_own(&mut self, id: (Share, u64), path: &str, identity: &Identity) {
         let request = Rc::new(Request::own(path, identity.token()));
-        let mut call = Call::new(nobody(), request, false, self.now);
-        call.role = Role::Own(id.0, id.1);
-        let key = self.calls.insert(call);
+        let key = self.calls.insert(Call::ours(Role::Own(id.0, id.1), request, self.now));
         self.own.insert(id, key);
         self.dispatch(key);
     }
 
-    /// A call of ours with one message and one answer.
-    fn ask_own(&mut self, id: (Share, u64), path: &str, identity: &Identity, message: &[u8]) {
-        let request = Rc::new(Request::own(path, identity.token()));
-        let mut call = Call::new(nobody(), request, true, self.now);
-        call.role = Role::Own(id.0, id.1);
-        call.body = with_prefix(message, b"");
-        let key = self.calls.insert(call);
-        self.own.insert(id, key);
-        self.dispatch(key);
+    /// Asks a member for a range, to hear what its revision is.
+    fn ask(&mut self, question: u64, identity: &Identity, message: &[u8]) {
+        let request = Rc::new(Request::own(range::RANGE, identity.token()));
+        let key = self.calls.insert(Call::ours(Role::Question(question), request, self.now));
+        // Complete, so it goes.
+        self.request_data(key, &with_prefix(message, b""), true);
     }
 
     fn forward_own(&mut self, id: (Share, u64), message: &[u8]) {
@@ -384,41 +378,13 @@ impl Engine {
     }
 }
 
-/// As gRPC has it on the wire.
-fn with_prefix(head: &[u8], tail: &[u8]) -> Vec<u8> {
-    let mut framed = Vec::with_capacity(PREFIX + head.len() + tail.len());
-    framed.push(0);
-    framed.extend(u32::try_from(head.len() + tail.len()).unwrap_or(u32::MAX).to_be_bytes());
-    framed.extend_from_slice(head);
-    framed.extend_from_slice(tail);
-    framed
-}
-
-/// The messages that are complete with these bytes; the beginning of the next one stays in `rest`.
-///
-/// # Errors
-/// When they are compressed, or one is longer than `longest` bytes.
-fn take_messages(rest: &mut Vec<u8>, bytes: &[u8], longest: usize) -> Result<Vec<Vec<u8>>, Refused> {
-    rest.extend_from_slice(bytes);
-    let mut left = &rest[..];
-    let mut messages = Vec::new();
-    while let Some((&[flag, a, b, c, d], after)) = left.split_first_chunk::<PREFIX>() {
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        if flag != 0 {
-            return Err(malformed());
+/// What a client hears whose message cannot be read, as etcd says it.
+fn unreadable(why: Unreadable) -> Refused {
+    match why {
+        Unreadable::Compressed => malformed(),
+        Unreadable::TooLong(length) => {
+            let why = format!("grpc: received message larger than max ({length} vs. {LONGEST_REQUEST})");
+            (status::RESOURCE_EXHAUSTED, why)
         }
-        if length > longest {
-            let why = format!("grpc: received message larger than max ({length} vs. {longest})");
-            return Err((status::RESOURCE_EXHAUSTED, why));
-        }
-        let Some(message) = after.get(..length) else { break };
-        left = &after[length..];
-        messages.push(message.to_vec());
     }
-    let used = rest.len() - left.len();
-    rest.drain(..used);
-    if rest.is_empty() {
-        *rest = Vec::new();
-    }
-    Ok(messages)
 }

@@ -247,7 +247,7 @@ impl Engine {
         let call = self.calls.remove(key)?;
         match call.role {
             Role::Shared(Share::Leases) => self.keeper.close(key.tag()),
-            Role::Shared(_) => {
+            Role::Shared(Share::Watches) => {
                 self.hub.close(ClientTag(key.tag()));
                 let client = call.client.peer;
                 if let Some(Side::Client { watches, .. }) = self.peers.get_mut(client).map(|peer| &mut peer.side) {
@@ -256,7 +256,7 @@ impl Engine {
                 self.settle(key, client);
             }
             Role::Own(share, number) => drop(self.own.remove(&(share, number))),
-            Role::Forwarded => {}
+            Role::Question(_) | Role::Forwarded => {}
         }
         self.held = self.held.saturating_sub(call.counted);
         Some(call)

@@ -7,7 +7,8 @@ use crate::api::methods::{Method, Namespaced};
 use crate::api::namespace::{Key, Namespace};
 use crate::api::wire::{Error, Malformed, Schema};
 
-use super::head::{PREFIX, Request, status};
+use super::head::{Request, status};
+use super::message::take_messages;
 
 /// The longest message that is changed, in bytes. etcd's own limit for requests is 1.5 MB.
 const LONGEST: usize = 64 * 1024 * 1024;
@@ -124,27 +125,16 @@ fn messages(
     bytes: &[u8],
     mut change: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, Refused>,
 ) -> Result<Vec<u8>, Refused> {
-    rest.extend_from_slice(bytes);
-    let mut left = &rest[..];
     let mut out = Vec::new();
-    while let Some((&[flag, a, b, c, d], after)) = left.split_first_chunk::<PREFIX>() {
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        if length > LONGEST || flag != 0 {
-            return Err(refused(Malformed.into()));
-        }
-        let Some(message) = after.get(..length) else { break };
-        left = &after[length..];
+    let unreadable = |_| refused(Malformed.into());
+    take_messages(rest, bytes, LONGEST, unreadable, |message| {
         let changed = change(message)?;
         let message = changed.as_deref().unwrap_or(message);
         out.push(0);
         out.extend(u32::try_from(message.len()).map_err(|_| refused(Error::TooLarge))?.to_be_bytes());
         out.extend_from_slice(message);
-    }
-    let used = rest.len() - left.len();
-    rest.drain(..used);
-    if rest.is_empty() {
-        *rest = Vec::new();
-    }
+        Ok(())
+    })?;
     Ok(out)
 }
 
