@@ -34,6 +34,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How often calls go to a better member at most.
 const HASTE: Duration = Duration::from_secs(5);
 
+/// How long other members are better than one that took no more calls on a connection.
+const FULL: Duration = Duration::from_mins(1);
+
 /// The connection that new calls use.
 struct Current {
     number: u64,
@@ -76,6 +79,7 @@ pub(super) async fn run(
         tokio::select! {
             notice = notices.recv() => match (notice, &clerk) {
                 (Some(Notice::Lost(lost)), _) => pilot.lost(lost),
+                (Some(Notice::Full(full)), _) => pilot.full(full),
                 (Some(Notice::NeedsToken), Some(clerk)) => {
                     let clerk = Arc::clone(clerk);
                     tokio::spawn(async move { clerk.get_token().await });
@@ -110,7 +114,8 @@ struct Pilot {
     number: u64,
     /// When calls last went to a better member.
     followed: Option<Instant>,
-    /// How many connections in a row a member has ended soon, and the member that did so last.
+    /// How many connections in a row a member has ended soon; and a member that did so, or has enough calls, until when
+    /// others are better.
     short: u32,
     avoided: Option<(Arc<Member>, Instant)>,
 }
@@ -120,18 +125,24 @@ impl Pilot {
         let Some(lost) = self.current.take_if(|current| current.number == number) else { return };
         if lost.since.elapsed() < SHORT {
             self.short = self.short.saturating_add(1);
-            self.avoided = Some((lost.member, Instant::now()));
+            self.avoided = Some((lost.member, Instant::now() + HASTE));
         } else {
             (self.short, self.avoided) = (0, None);
         }
+    }
+
+    fn full(&mut self, number: u64) {
+        let Some(full) = self.current.take_if(|current| current.number == number) else { return };
+        log::info!("{} takes no more calls on this connection: new ones go on another", full.member.target);
+        self.avoided = Some((full.member, Instant::now() + FULL));
     }
 
     /// Connects to another member if there is reason to.
     async fn choose(&mut self) {
         self.dialer.refresh().await;
         let mut order = self.members.order_for_calls(self.prefer);
-        if let Some((avoided, at)) = &self.avoided
-            && at.elapsed() < HASTE
+        if let Some((avoided, until)) = &self.avoided
+            && Instant::now() < *until
         {
             // Only the others that are up come before it.
             let is_better = |other: &&Arc<Member>| other.is_usable() && !Arc::ptr_eq(other, avoided);

@@ -205,3 +205,30 @@ async fn a_drain_lets_calls_finish_and_ends_with_the_last_client() {
     assert!(begin.elapsed() < Duration::from_secs(20));
     drop(server);
 }
+
+/// Long calls may take all the streams that a member allows on a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_connection_is_not_the_last_one() {
+    let cluster = Cluster::start_with(&["--max-concurrent-streams", "8"]);
+    let (mut proxy, addr) = start(&cluster, &[]);
+    let mut lines = Lines::of(&mut proxy);
+    let server = Server::connect(&addr).await;
+    for lease in 1..=9 {
+        server.call(GRANT, &grant(lease, 60)).await.answer();
+    }
+    let mut waiting = Vec::new();
+    for lease in 2..=9 {
+        let lock = |owner: i64| [field(1, format!("l{lease}")), number(2, owner)].concat();
+        server.call(LOCK, &lock(1)).await.answer();
+        waiting.push(server.begin(&Call::new(LOCK, &lock(lease)), true).await.unwrap());
+    }
+    let began = Instant::now();
+    server.call(PUT, &put("a", "1")).await.answer();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    lines.wait_for("takes no more calls on this connection: new ones go on another");
+    // The others still wait.
+    for (lease, lock) in (2..).zip(waiting) {
+        server.call(DELETE, &range(&format!("l{lease}/1"), "")).await.answer();
+        lock.outcome().await.answer();
+    }
+}

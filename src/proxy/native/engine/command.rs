@@ -45,8 +45,10 @@ pub(in crate::proxy::native) struct Link {
 /// What the engine tells the pilot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy::native) enum Notice {
-    /// This connection takes no new calls.
+    /// This connection is gone, or goes.
     Lost(u64),
+    /// This connection takes no more calls as long as it has so many.
+    Full(u64),
     /// The token is missing, or no longer valid.
     NeedsToken,
 }

@@ -186,7 +186,8 @@ impl Engine {
         if self.current == Some(key) {
             self.current = None;
             if let Some(Peer { side: Side::Member(upstream), .. }) = self.peers.get(key) {
-                let _ = self.notices.send(Notice::Lost(upstream.number));
+                let notice = if upstream.blocked.is_some() { Notice::Full } else { Notice::Lost };
+                let _ = self.notices.send(notice(upstream.number));
             }
         }
     }

@@ -13,6 +13,8 @@ use super::state::{Engine, Peer, Side, UNWRITTEN};
 pub(super) const WAIT: Duration = Duration::from_secs(6);
 /// How often to look whether a call waits for too long.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+/// After this time on a connection that takes no more calls, they go elsewhere.
+const BLOCKED: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Sends a call to the current member, or lets it wait.
@@ -38,17 +40,21 @@ impl Engine {
         }
         let Some(current) = self.current else { return false };
         let Some(peer) = self.peers.get_mut(current) else { return false };
-        let Side::Member(upstream) = &peer.side else { return false };
+        let Side::Member(upstream) = &mut peer.side else { return false };
         // Before that, the member may be one that dies or hangs: what it was sent would be lost, or must not be repeated.
-        if !peer.wire.http2.has_settings() || peer.wire.http2.output().len() > UNWRITTEN {
+        if peer.wire.http2.output().len() > UNWRITTEN {
             return false;
         }
-        let Some(stream) = peer.wire.http2.open(key.tag()) else {
+        let opened = if peer.wire.http2.has_settings() { peer.wire.http2.open(key.tag()) } else { None };
+        let Some(stream) = opened else {
             if peer.wire.http2.is_used_up() {
                 self.leave(current);
+            } else {
+                upstream.blocked.get_or_insert(self.now);
             }
             return false;
         };
+        upstream.blocked = None;
         let block = &mut self.scratch;
         block.clear();
         block.extend_from_slice(&call.request.first);
@@ -106,6 +112,7 @@ impl Engine {
             return;
         }
         self.ticked = now;
+        self.leave_if_blocked();
         let mut timed = std::mem::take(&mut self.timed);
         timed.retain(|key| {
             let deadline = self.calls.get(*key).and_then(Call::deadline);
@@ -127,6 +134,16 @@ impl Engine {
             } else {
                 self.waiting.push_back(key);
             }
+        }
+    }
+
+    /// Leaves a connection that takes no more calls, as when long ones take all its streams.
+    fn leave_if_blocked(&mut self) {
+        let Some(current) = self.current else { return };
+        let Some(Side::Member(upstream)) = self.peers.get(current).map(|peer| &peer.side) else { return };
+        if upstream.blocked.is_some_and(|since| self.now.duration_since(since) >= BLOCKED) {
+            self.leave(current);
+            self.end_if_unused(current);
         }
     }
 

@@ -70,6 +70,8 @@ pub(super) struct Upstream {
     pub member: Arc<Member>,
     /// Scheme and server name, for the head of each call.
     pub name: Vec<u8>,
+    /// Since when it takes no calls although some wait.
+    pub blocked: Option<Instant>,
     _alive: oneshot::Sender<()>,
 }
 
@@ -86,7 +88,7 @@ impl Upstream {
         hpack::encode(&mut name, b":authority", authority.as_bytes());
         member.counters.connections.fetch_add(1, Ordering::Relaxed);
         member.open.fetch_add(1, Ordering::Relaxed);
-        Self { number, member, name, _alive: alive }
+        Self { number, member, name, blocked: None, _alive: alive }
     }
 }
 
