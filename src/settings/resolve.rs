@@ -310,9 +310,13 @@ impl Sources {
             let origin = self.get(Setting::Mode).map_or(switch.origin, |mode| mode.origin);
             let grpc_proxy = origin.assignment(Setting::Mode, "grpc-proxy");
             let server_name = origin.name_of(Setting::ServerName);
+            let otherwise = if self.has_etcd {
+                format!("{grpc_proxy} (without {server_name}, and without a common name in the client certificate)")
+            } else {
+                format!("a build with etcd, and {grpc_proxy}: {NO_ETCD}")
+            };
             return Err(switch.error(format_args!(
-                "mode {mode} connects to the members itself, not through {variable}: remove it, or use {grpc_proxy} \
-                 (without {server_name}, and without a common name in the client certificate)"
+                "mode {mode} connects to the members itself, not through {variable}: remove it, or use {otherwise}"
             )));
         }
         Ok((mode, reason))
@@ -598,6 +602,12 @@ mod tests {
             problem,
             "ETCDPROXY_USE_HTTP_PROXY: mode native connects to the members itself, not through HTTPS_PROXY: remove it, \
              or use --mode grpc-proxy (without --server-name, and without a common name in the client certificate)"
+        );
+        let small = Sources::new([(endpoint.0, endpoint.1.into())], &Env::from(wanted)).with_etcd(false);
+        let problem = small.resolve().unwrap_err().to_string();
+        assert!(
+            problem.ends_with("use a build with etcd, and ETCDPROXY_MODE=grpc-proxy: this launcher has no etcd"),
+            "{problem}"
         );
         // Without a proxy, the switch changes nothing.
         let switch_only = [("ETCDPROXY_USE_HTTP_PROXY", "1")];
