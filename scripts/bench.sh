@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures sizes, times, throughput and memory, compares them with their targets, prints the tables and writes
-# docs/benchmarks.md. `bench.sh throughput` measures only what needs a cluster, which takes about 10 minutes, and
-# replaces only that section. ETCDPROXY_BENCH_ROUNDS=1 makes that short and its figures rough.
+# docs/benchmarks.md. `bench.sh throughput` and `bench.sh watches` measure only what needs a cluster, which takes about
+# 10 and 5 minutes, and replace only that section. ETCDPROXY_BENCH_ROUNDS=1 makes that short and its figures rough.
 # ETCDPROXY_TEST_BINARY names a binary to use instead of building one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,8 @@ fi
 bounded 1800 cargo build --locked --quiet --release --example client --target-dir target/client \
     --config profile.release.opt-level=3 --config profile.release.lto=false --config profile.release.codegen-units=16
 
-if [ "${1:-}" != throughput ]; then
+what=${1:-all}
+if [ "$what" = all ]; then
     bounded 600 ./scripts/three_binaries.sh >"$work/tarball"
     tarball=$(tail -n 1 "$work/tarball")
     sha256=$(sha256sum "$tarball" | cut -d ' ' -f 1)
@@ -32,4 +33,6 @@ if [ "${1:-}" != throughput ]; then
 
     bounded 600 python3 -B tests/system/bench.py "$binary" "target/three/$triple/release/etcdproxy" "$work" docs/benchmarks.md
 fi
-bounded 1200 python3 -B tests/system/throughput.py "$binary" target/client/release/examples/client "$work" docs/benchmarks.md
+client=target/client/release/examples/client
+case $what in all | throughput) bounded 1200 python3 -B tests/system/throughput.py "$binary" "$client" "$work" docs/benchmarks.md ;; esac
+case $what in all | watches) bounded 1200 python3 -B tests/system/watches.py "$binary" "$client" "$work" docs/benchmarks.md ;; esac

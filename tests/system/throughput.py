@@ -9,11 +9,8 @@ rough look, ETCDPROXY_BENCH_ROUNDS=1.
 import contextlib
 import os
 import re
-import resource
-import shutil
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -22,6 +19,7 @@ from lib.lab import Lab, Programs
 from lib.pki import Authority
 from lib.processes import ENV, exit_on_signals, output
 from lib.report import MEASURED, bytes_row, file_system, row, table
+from lib.room import allow_open_files, scratch
 from lib.ways import DIRECT, LEADER, Ways
 
 NATIVE = "native"
@@ -33,8 +31,6 @@ ROUNDS = int(os.environ.get("ETCDPROXY_BENCH_ROUNDS", "6"))
 SECONDS = 1.5
 SINGLE_SECONDS = 0.5
 CONNECTIONS = 1000
-MEMORY_DIR = "/dev/shm"
-MEMORY_NEEDED = 4e9
 
 # An HTTP/2 client begins with the preface and an empty SETTINGS frame. The
 # server's answer begins with the head of a frame.
@@ -248,27 +244,12 @@ def section(programs, work):
 def replace_section(path, text):
     """Put the text in the place of the old section, whatever its title was, or at the end."""
     document = path.read_text() if path.exists() else ""
-    old = re.search(rf"^{re.escape(HEADING_START)}.*?(?=^## |\Z)", document, re.M | re.S)
+    old = re.search(rf"^{re.escape(HEADING_START)}.*?(?=^## |^<!-- |\Z)", document, re.M | re.S)
     if old:
         before, after = document[:old.start()], document[old.end():]
         path.write_text(f"{before}{text}\n{after}" if after else f"{before}{text}")
     else:
         path.write_text(f"{document}\n{text}")
-
-
-def scratch(on_disk):
-    """A directory in memory if there is enough of it, otherwise on disk."""
-    place = on_disk
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(MEMORY_DIR).free >= MEMORY_NEEDED:
-            place = MEMORY_DIR
-    return tempfile.TemporaryDirectory(prefix="etcdproxy-", dir=place)
-
-
-def allow_open_files(count):
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def main():
