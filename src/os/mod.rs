@@ -6,6 +6,7 @@ pub(crate) mod env;
 pub(crate) mod log;
 pub(crate) mod process;
 mod queue;
+pub(crate) mod recent;
 pub(crate) mod signals;
 pub(crate) mod stdout;
 pub(crate) mod sys;

@@ -203,6 +203,7 @@ impl Probe {
         {
             self.term = kept.term();
             self.member.report_alarms(status.alarms());
+            self.member.report_version(&status.version);
             self.members.report_leader(&self.member, status.is_leader());
         }
     }

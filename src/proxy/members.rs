@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
 use super::preflight::{Subject, Tried};
+use super::status;
 use crate::net::{DialError, Step, Target};
+use crate::os::clock::unix;
 use crate::os::log::Throttle;
 use crate::settings::{Endpoint, Prefer};
 
@@ -43,11 +45,22 @@ pub(super) struct Member {
     leads: AtomicBool,
     /// How long the last good answer took, in microseconds; at first the longest time.
     round_trip: AtomicU64,
+    story: Mutex<Story>,
     /// Wakes the next probe.
     pub wake: Notify,
     /// Open connections.
     pub open: AtomicUsize,
     pub counters: Counters,
+}
+
+/// What people want to know about a member, and nobody else.
+#[derive(Debug, Clone)]
+struct Story {
+    /// When its state was last another one.
+    since: SystemTime,
+    last_error: Option<(SystemTime, String)>,
+    /// The version of its etcd.
+    version: Option<String>,
 }
 
 /// Counts since the start, for metrics.
@@ -132,6 +145,7 @@ impl Member {
             state: Mutex::new(state),
             trouble: Mutex::default(),
             alarms: Mutex::default(),
+            story: Mutex::new(Story { since: SystemTime::now(), last_error: None, version: None }),
             retired: AtomicBool::new(false),
             leads: AtomicBool::new(false),
             round_trip: AtomicU64::new(u64::MAX),
@@ -204,26 +218,41 @@ impl Member {
         let mut state = self.state();
         let came_up = !matches!(*state, State::Up { .. });
         *state = State::Up { asked };
+        drop(state);
+        if came_up {
+            self.state_is_new();
+        }
         came_up
     }
 
     /// Returns whether it went down.
     fn fails(&self, asked: Instant, err: &DialError) -> bool {
         let (new, text) = (Fault::of(err), err.to_string());
+        let went_down = self.record_failure(asked, new, &text);
+        if went_down {
+            self.state_is_new();
+        }
+        if self.is_down() {
+            self.went_wrong(text);
+        }
+        went_down
+    }
+
+    fn record_failure(&self, asked: Instant, new: Fault, text: &str) -> bool {
         match &mut *self.state() {
             State::Up { asked: last } if asked < *last => false,
             State::Down { fault, why, fault_since, .. } => {
                 if *fault != new {
                     *fault_since = asked;
                 }
-                (*fault, *why) = (new, text);
+                (*fault, *why) = (new, text.to_owned());
                 false
             }
             state => {
                 let (since, fault_since) = (asked, asked);
                 *state = State::Down {
                     fault: new,
-                    why: text,
+                    why: text.to_owned(),
                     since,
                     fault_since,
                     better_at: None,
@@ -396,6 +425,12 @@ impl Members {
         Err(if known.is_empty() { "no member has answered yet".to_owned() } else { known.join("; ") })
     }
 
+    /// What people may see of the names that do not resolve.
+    pub(super) fn unresolved(&self) -> Vec<status::Unresolved> {
+        let names = lock(&self.unresolved);
+        names.iter().map(|(name, error)| status::Unresolved { name: name.clone(), error: error.clone() }).collect()
+    }
+
     /// The alarms of all members, as in `NOSPACE`.
     pub(super) fn alarms(&self) -> Vec<String> {
         let mut alarms: Vec<_> = self.list().iter().flat_map(|member| lock(&member.alarms).clone()).collect();
@@ -452,7 +487,11 @@ impl Members {
         }
         // An error that is older than the last good answer says nothing.
         let is_news = matches!(*member.state(), State::Up { asked: last } if asked >= last);
+        if is_news {
+            member.went_wrong(err.to_string());
+        }
         if is_news && lock(&member.trouble).replace(err.to_string()).is_none() {
+            member.state_is_new();
             log::warn!("{}: new connections fail: {err}", member.target);
             member.wake.notify_one();
         }
@@ -567,7 +606,51 @@ impl Member {
     /// A probe has made a new connection.
     pub(super) fn accepts_connections(&self) {
         if lock(&self.trouble).take().is_some() {
+            self.state_is_new();
             log::info!("{}: new connections succeed again", self.target);
+        }
+    }
+
+    /// Records the version of its etcd.
+    pub(super) fn report_version(&self, version: &str) {
+        lock(&self.story).version = (!version.is_empty()).then(|| version.to_owned());
+    }
+
+    fn state_is_new(&self) {
+        lock(&self.story).since = SystemTime::now();
+    }
+
+    fn went_wrong(&self, why: String) {
+        lock(&self.story).last_error = Some((SystemTime::now(), why));
+    }
+
+    /// What people may see.
+    pub(super) fn report(&self) -> status::Member {
+        let (state, error) = match &*self.state() {
+            State::Unknown => ("unknown", None),
+            State::Up { .. } => ("up", None),
+            State::Down { why, .. } => ("down", Some(why.clone())),
+        };
+        let trouble = lock(&self.trouble).clone().filter(|_| state == "up");
+        let state = if trouble.is_some() { "failing" } else { state };
+        let Story { since, last_error, version } = lock(&self.story).clone();
+        let (last_error_at, last_error) = last_error.map(|(at, why)| (unix(at), why)).unzip();
+        let round_trip = self.round_trip();
+        status::Member {
+            address: self.target.to_string(),
+            state: state.to_owned(),
+            since: unix(since),
+            error: error.or_else(|| trouble.map(|why| format!("new connections fail: {why}"))),
+            last_error,
+            last_error_at,
+            leads: self.is_leader(),
+            serves: false,
+            retired: self.is_retired(),
+            version,
+            alarms: lock(&self.alarms).clone(),
+            round_trip: (round_trip != u64::MAX).then(|| Duration::from_micros(round_trip).as_secs_f64()),
+            connections: self.open.load(Ordering::Relaxed),
+            failovers: self.counters.failovers.load(Ordering::Relaxed),
         }
     }
 

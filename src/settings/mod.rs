@@ -8,6 +8,7 @@
 //! - [`etcd_flags`]: the flags that are passed on to etcd
 //! - [`etcdctl`]: the variable that tells etcdctl the proxy's address
 //! - [`unknown`]: variables that look like ours and are not
+//! - [`shown`]: the settings as people may see them
 //! - [`service`]: what the sandbox of an installed service must allow
 
 mod addr;
@@ -25,6 +26,7 @@ mod pem;
 mod property_tests;
 mod resolve;
 mod service;
+mod shown;
 mod sources;
 mod table;
 mod tls;
@@ -41,6 +43,7 @@ pub(crate) use mode::{Mode, Run};
 pub(crate) use pem::Pem;
 pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;
+pub(crate) use shown::Shown;
 pub(crate) use sources::{ClusterSource, Sources};
 pub(crate) use table::{Kind, SECRETS, Setting, invalid, switch};
 pub(crate) use tls::{Identity, Tls};

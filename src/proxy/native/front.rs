@@ -16,10 +16,12 @@ use crate::proxy::limit::Limit;
 use crate::proxy::listener::{Client, Listener, Lobby, SPARE};
 use crate::proxy::members::Members;
 use crate::proxy::metrics::Metrics;
+use crate::proxy::status::{Clients, Facts, Report};
 use crate::settings::ListenAddr;
 
 /// What all connections share.
 pub(super) struct Front {
+    pub facts: Facts,
     pub addr: ListenAddr,
     pub members: Arc<Members>,
     pub limit: Limit,
@@ -79,7 +81,11 @@ impl Front {
             match detection {
                 Detection::Http2 => return Some((Protocol::Http2, bytes)),
                 Detection::Http1 => return Some((Protocol::Http1, bytes)),
-                Detection::Own(page) => admin::answer(client, page, admin::is_head(&bytes), self).await,
+                // To others, it looks as it does without us.
+                Detection::Own(page) if page.is_status() && !client.is_local() => {
+                    return Some((Protocol::Http1, bytes));
+                }
+                Detection::Own(page) => admin::answer(client, page, bytes, self).await,
                 Detection::Tls => {
                     self.metrics.tls.fetch_add(1, Ordering::Relaxed);
                     let addr = &self.addr;
@@ -105,6 +111,20 @@ impl admin::Subject for Front {
 
     async fn metrics(&self) -> String {
         self.metrics.render(&self.members, self.clients.load(Ordering::Relaxed))
+    }
+
+    fn report(&self) -> Report {
+        let members = self.members.list();
+        Report {
+            clients: Some(Clients { connected: self.clients.load(Ordering::Relaxed), limit: Some(self.limit.clients) }),
+            members: members.iter().map(|member| member.report()).collect(),
+            unresolved: self.members.unresolved(),
+            ..self.facts.report(self.health())
+        }
+    }
+
+    fn hosts(&self) -> &[String] {
+        &self.facts.hosts
     }
 
     fn count_evicted(&self, count: u64) {

@@ -31,6 +31,7 @@ use super::members::Members;
 use super::metrics::Metrics;
 use super::names::Names;
 use super::preflight::Tried;
+use super::status::Facts;
 use super::{admin, listener};
 use crate::api::namespace::Namespace;
 use crate::net::{Dialer, Resolver};
@@ -95,6 +96,7 @@ impl Native {
             tokens: settings.login.is_some().then(|| engine.handle.clone()),
         };
         let front = Arc::new(Front {
+            facts: Facts::of(settings),
             addr: listen_addr.clone(),
             members: Arc::clone(&members),
             limit,
