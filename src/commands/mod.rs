@@ -18,6 +18,7 @@ pub(crate) mod rollback;
 pub(crate) mod run;
 pub(crate) mod sbom;
 pub(crate) mod secret_args;
+pub(crate) mod top;
 pub(crate) mod uninstall;
 pub(crate) mod unpack;
 pub(crate) mod usage;

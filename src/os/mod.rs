@@ -10,3 +10,4 @@ pub(crate) mod recent;
 pub(crate) mod signals;
 pub(crate) mod stdout;
 pub(crate) mod sys;
+pub(crate) mod terminal;

@@ -124,7 +124,7 @@ impl Sources {
             ));
         }
         let listen_addr = choose(listen_addr, mode, &mut warnings);
-        let metrics_addr = self.parsed(Setting::MetricsAddr, TcpAddr::parse_metrics)?;
+        let metrics_addr = self.metrics_addr()?;
         if let (Some(addr), Some(value)) = (&metrics_addr, self.get(Setting::MetricsAddr))
             && listen_addr.overlaps(addr)
         {

@@ -15,5 +15,5 @@ pub(super) use facts::Facts;
 pub(super) use history::{Counts, History};
 pub(super) use page::{Host, PAGE, headers, is_trusted};
 pub(crate) use report::{
-    Calls, Certificate, Clients, Etcd, Leases, Member, Method, Point, Report, Unresolved, Watches,
+    Calls, Certificate, Clients, Etcd, Leases, Line, Member, Method, Point, Report, Unresolved, Watches,
 };
