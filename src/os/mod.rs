@@ -9,3 +9,4 @@ mod queue;
 pub(crate) mod signals;
 pub(crate) mod stdout;
 pub(crate) mod sys;
+pub(crate) mod usage;

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::engine::{Command, Link, Notice, Socket};
 use super::handle::Handle;
 use super::login::Clerk;
+use super::stats::Stats;
 
 use crate::net::{Connected, Dialer, Protocol};
 use crate::os::log::Throttle;
@@ -50,10 +51,12 @@ pub(super) async fn run(
     engine: Handle,
     mut notices: UnboundedReceiver<Notice>,
     settings: &Settings,
+    stats: Arc<Stats>,
 ) {
     let clerk = settings.login.clone().map(|login| {
         let (members, dialer, engine) = (Arc::clone(&members), Arc::clone(&dialer), engine.clone());
-        Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default(), refused: Mutex::default() })
+        let (warnings, refused) = (Throttle::default(), Mutex::default());
+        Arc::new(Clerk { login, members, dialer, engine, stats, warnings, refused })
     });
     let mut pilot = Pilot {
         members,
