@@ -18,8 +18,8 @@ pub(super) type Labels = Vec<(&'static str, String)>;
 pub(super) struct Durations {
     /// All together, in seconds.
     pub sum: f64,
-    /// For each upper bound, in seconds, how many are above the one before and not above this one. The last bound is the
-    /// longest time.
+    /// For each upper bound, in seconds, how many are above the one before and not above this one. The last bound is
+    /// infinity.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -155,13 +155,13 @@ mod tests {
     #[test]
     fn histograms_are_cumulative() {
         let mut sheet = Sheet::new("m");
-        let buckets = vec![(0.5, 1), (1.0, 0), (f64::MAX, 2)];
+        let buckets = vec![(0.5, 1), (1.0, 0), (f64::INFINITY, 2)];
         sheet.histogram("y_seconds", "Help", [(vec![("a", "b".to_owned())], Durations { sum: 2.5, buckets })]);
         let text = sheet.render();
         let expected = "# TYPE etcdproxy_y_seconds histogram\n\
-                        etcdproxy_y_seconds_bucket{le=\"0.5\",a=\"b\"} 1\n\
-                        etcdproxy_y_seconds_bucket{le=\"1.0\",a=\"b\"} 1\n\
-                        etcdproxy_y_seconds_bucket{le=\"+Inf\",a=\"b\"} 3\n\
+                        etcdproxy_y_seconds_bucket{a=\"b\",le=\"0.5\"} 1\n\
+                        etcdproxy_y_seconds_bucket{a=\"b\",le=\"1\"} 1\n\
+                        etcdproxy_y_seconds_bucket{a=\"b\",le=\"+Inf\"} 3\n\
                         etcdproxy_y_seconds_sum{a=\"b\"} 2.5\n\
                         etcdproxy_y_seconds_count{a=\"b\"} 3\n";
         assert!(text.ends_with(expected), "{text}");

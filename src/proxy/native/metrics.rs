@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::front::Front;
 use super::stats::{BOUNDS, Sides, Stats, get};
 use crate::net::DialError;
 use crate::os::usage::Usage;
-use crate::proxy::members::{Member, Members};
+use crate::proxy::members::{Member, Members, PROBES};
 use crate::proxy::metrics::{Durations, Labels, Sheet};
 
 /// The method whose samples are always there.
@@ -26,6 +27,7 @@ pub(super) fn render(front: &Front) -> String {
     calls(&mut sheet, &front.stats);
     shared(&mut sheet, &front.stats);
     members(&mut sheet, &front.members);
+    certificates(&mut sheet, front);
     if let Some(usage) = Usage::now() {
         sheet.process(&usage);
     }
@@ -65,7 +67,7 @@ fn calls(sheet: &mut Sheet, stats: &Stats) {
         }
         let (counts, sum) = calls.durations();
         if method == ALWAYS || counts.iter().any(|count| *count > 0) {
-            let buckets = BOUNDS.into_iter().chain([f64::MAX]).zip(counts).collect();
+            let buckets = BOUNDS.into_iter().chain([f64::INFINITY]).zip(counts).collect();
             took.push((label("method", method), Durations { sum, buckets }));
         }
     }
@@ -132,6 +134,33 @@ fn members(sheet: &mut Sheet, members: &Members) {
         by_member(&|member| get(&member.counters.received)),
     );
     sheet.gauge("member_up", "1 if the last health check succeeded", by_member(&|member| u64::from(member.is_up())));
+    sheet.gauge(
+        "member_leader",
+        "1 if the member said last that it leads",
+        by_member(&|member| u64::from(member.is_leader())),
+    );
+    sheet.gauge(
+        "member_current",
+        "1 if new calls go to the member",
+        by_member(&|member| u64::from(member.is_current())),
+    );
+    // Unknown before the first answer.
+    let measured = list.iter().filter(|member| member.round_trip() != u64::MAX);
+    sheet.float_gauge(
+        "member_round_trip_seconds",
+        "How long health checks took lately, in seconds",
+        measured.map(|member| (of(member), Duration::from_micros(member.round_trip()).as_secs_f64())),
+    );
+    let probes =
+        list.iter().flat_map(|member| PROBES.into_iter().zip(&member.counters.probes).map(move |it| (member, it)));
+    sheet.counter(
+        "probes",
+        "Health checks of the member",
+        probes.map(|(member, (result, count))| {
+            (vec![("member", member.target.to_string()), ("result", result.to_owned())], get(count))
+        }),
+    );
+    sheet.counter("leader_changes", "How often another member said that it leads", one(get(&members.leader_changes)));
     sheet.counter(
         "failovers",
         "How often the member's connections were cut in favour of other members",
@@ -139,6 +168,24 @@ fn members(sheet: &mut Sheet, members: &Members) {
     );
     let failures = list.iter().flat_map(|member| DialError::KINDS.map(|kind| failures(member, kind)));
     sheet.counter("connect_failures", "Failed connections to the member", failures);
+}
+
+fn certificates(sheet: &mut Sheet, front: &Front) {
+    let own = front.relay.dialer.certificate_ends();
+    let own = [("client", own.and_then(|ends| ends.client)), ("ca", own.and_then(|ends| ends.ca))];
+    let own = own.into_iter().filter_map(|(which, end)| Some((label("certificate", which), end?)));
+    let list = front.members.list();
+    let of_member = |member: &Arc<Member>| {
+        let labels = vec![("certificate", "member".to_owned()), ("member", member.target.to_string())];
+        Some((labels, member.certificate_end()?))
+    };
+    let ends = own.chain(list.iter().filter_map(of_member));
+    sheet.gauge(
+        "certificate_expiry_timestamp_seconds",
+        "When a certificate ends, in seconds since 1970: the first of ours and its chain, the last of the authorities, \
+         and the one that the member showed last",
+        ends.map(|(labels, end)| (labels, u64::try_from(end).unwrap_or_default())),
+    );
 }
 
 fn of(member: &Member) -> Labels {

@@ -121,6 +121,7 @@ struct Pilot {
 impl Pilot {
     fn lost(&mut self, number: u64) {
         let Some(lost) = self.current.take_if(|current| current.number == number) else { return };
+        lost.member.set_current(false);
         if lost.since.elapsed() < SHORT {
             self.short = self.short.saturating_add(1);
             self.avoided = Some((lost.member, Instant::now()));
@@ -179,6 +180,7 @@ impl Pilot {
     }
 
     fn take(&mut self, member: Arc<Member>, connected: Connected) {
+        member.showed_certificate(connected.certificate_end());
         let Ok((socket, tls)) = parts(connected) else { return };
         self.number += 1;
         let (number, authority) = (self.number, member.target.authority());
@@ -188,6 +190,10 @@ impl Pilot {
         self.watch(&current, ended);
         let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority, alive };
         self.engine.send(Command::Use(Box::new(link)));
+        if let Some(last) = &self.current {
+            last.member.set_current(false);
+        }
+        current.member.set_current(true);
         self.current = Some(current);
     }
 
