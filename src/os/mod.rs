@@ -11,3 +11,4 @@ pub(crate) mod signals;
 pub(crate) mod stdout;
 pub(crate) mod sys;
 pub(crate) mod terminal;
+pub(crate) mod usage;

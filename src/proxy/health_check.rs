@@ -169,6 +169,7 @@ impl Probe {
     }
 
     fn keep(&mut self, connection: Option<MemberConnection>) {
+        self.member.showed_certificate(connection.as_ref().and_then(|connection| connection.certificate_end));
         (self.kept, self.age, self.generation) = (connection, 0, self.dialer.generation());
     }
 

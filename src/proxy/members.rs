@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,6 +28,9 @@ const RECOVERY: Duration = Duration::from_secs(2);
 /// Connections to an address that answers no packets are cut after this time, even if no other member is better.
 const VANISHED: Duration = Duration::from_secs(4);
 
+/// What comes of a probe: the member serves, it does not, or this host could not ask.
+pub(super) const PROBES: [&str; 3] = ["success", "failure", "local"];
+
 /// One address of a member, and its connections.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -43,6 +46,10 @@ pub(super) struct Member {
     cut: watch::Sender<()>,
     /// It leads the others, as far as we know.
     leads: AtomicBool,
+    /// Calls go to it.
+    is_current: AtomicBool,
+    /// When the certificate that it showed last ends, in seconds since 1970; 0 if it has shown none.
+    certificate_end: AtomicI64,
     /// How long the last good answer took, in microseconds; at first the longest time.
     round_trip: AtomicU64,
     story: Mutex<Story>,
@@ -71,6 +78,8 @@ pub(super) struct Counters {
     pub sent: AtomicU64,
     /// Bytes from the member.
     pub received: AtomicU64,
+    /// Probes, by their result: in the order of [`PROBES`].
+    pub probes: [AtomicU64; PROBES.len()],
     /// How often its connections were cut in favour of other members.
     pub failovers: AtomicU64,
     /// Failed connections to it, by the kind of error.
@@ -148,6 +157,8 @@ impl Member {
             story: Mutex::new(Story { since: SystemTime::now(), last_error: None, version: None }),
             retired: AtomicBool::new(false),
             leads: AtomicBool::new(false),
+            is_current: AtomicBool::new(false),
+            certificate_end: AtomicI64::new(0),
             round_trip: AtomicU64::new(u64::MAX),
             cut: watch::Sender::new(()),
             wake: Notify::new(),
@@ -188,6 +199,28 @@ impl Member {
     /// Whether it leads the others, as far as we know.
     pub(super) fn is_leader(&self) -> bool {
         self.leads.load(Ordering::Relaxed)
+    }
+
+    /// Whether calls go to it.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Relaxed)
+    }
+
+    /// Calls go to it, or no longer.
+    pub(super) fn set_current(&self, is_current: bool) {
+        self.is_current.store(is_current, Ordering::Relaxed);
+    }
+
+    /// It has shown a certificate that ends then, in seconds since 1970; `None` without TLS.
+    pub(super) fn showed_certificate(&self, end: Option<i64>) {
+        if let Some(end) = end {
+            self.certificate_end.store(end, Ordering::Relaxed);
+        }
+    }
+
+    /// When the certificate that it showed last ends, in seconds since 1970.
+    pub(super) fn certificate_end(&self) -> Option<i64> {
+        Some(self.certificate_end.load(Ordering::Relaxed)).filter(|end| *end != 0)
     }
 
     /// Whether no name leads to it any more.
@@ -312,6 +345,9 @@ pub(super) struct Members {
     unresolved: Mutex<BTreeMap<String, String>>,
     /// Grows with each connection, so that members of equal rank take turns.
     turn: AtomicUsize,
+    /// A member has said that it leads; and how often another one did after that.
+    has_leader: AtomicBool,
+    pub leader_changes: AtomicU64,
     /// Something has changed in what we know about a member.
     news: Notify,
     /// Random for each process.
@@ -343,6 +379,8 @@ impl Members {
             changed: watch::Sender::new(()),
             unresolved: Mutex::new(unresolved),
             turn: AtomicUsize::new(0),
+            has_leader: AtomicBool::new(false),
+            leader_changes: AtomicU64::new(0),
             news: Notify::new(),
             dice: RandomState::new(),
             warnings: Throttle::default(),
@@ -441,6 +479,12 @@ impl Members {
 
     /// Records the answer to a probe of `member` that was sent at `asked`, and logs what it changes.
     pub(super) fn report(&self, member: &Arc<Member>, asked: Instant, answer: &Result<(), DialError>) {
+        let result = match answer {
+            Ok(()) => 0,
+            Err(DialError::Local(_)) => 2,
+            Err(_) => 1,
+        };
+        member.counters.probes[result].fetch_add(1, Ordering::Relaxed);
         if let Err(err @ DialError::Local(_)) = answer {
             self.warnings.warn(format_args!("{}: {err}", member.target));
             return;
@@ -472,6 +516,9 @@ impl Members {
     /// Records whether a member says that it leads.
     pub(super) fn report_leader(&self, member: &Arc<Member>, leads: bool) {
         if leads {
+            if !member.is_leader() && self.has_leader.swap(true, Ordering::Relaxed) {
+                self.leader_changes.fetch_add(1, Ordering::Relaxed);
+            }
             self.list().iter().for_each(|other| other.leads.store(false, Ordering::Relaxed));
         }
         if member.leads.swap(leads, Ordering::Relaxed) != leads {

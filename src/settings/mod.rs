@@ -43,7 +43,6 @@ pub(crate) use mode::{Mode, Run};
 pub(crate) use pem::Pem;
 pub(crate) use resolve::{Preflight, Settings};
 pub(crate) use service::Needs;
-pub(crate) use shown::Shown;
 pub(crate) use sources::{ClusterSource, Sources};
 pub(crate) use table::{Kind, SECRETS, Setting, invalid, switch};
 pub(crate) use tls::{Identity, Tls};

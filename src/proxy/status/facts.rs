@@ -2,11 +2,14 @@
 
 use std::time::SystemTime;
 
-use super::report::{Health, Line, Report, Setting};
-use crate::os::clock::unix;
+use super::report::{Certificate, Health, Line, Report, Setting};
+use crate::os::clock::{since_epoch, unix};
 use crate::os::recent;
 use crate::release::RELEASE;
-use crate::settings::{ListenAddr, Settings};
+use crate::settings::{ListenAddr, Settings, Tls};
+
+/// How many authorities to name.
+const MAX_AUTHORITIES: usize = 3;
 
 /// What does not change while the proxy runs.
 #[derive(Debug)]
@@ -14,6 +17,9 @@ pub(in crate::proxy) struct Facts {
     report: Report,
     /// The names under which somebody of this host reaches the pages, besides `localhost` and addresses.
     pub hosts: Vec<String>,
+    /// The subjects of the client certificate and of the authorities.
+    pub client: Option<String>,
+    pub ca: Option<String>,
 }
 
 impl Facts {
@@ -43,7 +49,10 @@ impl Facts {
             ListenAddr::Unix(_) => None,
         };
         let hosts = named(listen_addr).into_iter().chain(metrics_addr.as_ref().map(|addr| addr.host().to_owned()));
-        Self { report, hosts: hosts.collect() }
+        let Tls { identity, ca, .. } = &settings.tls;
+        let client = identity.as_ref().map(|identity| identity.cert.subjects(1));
+        let ca = ca.as_ref().map(|ca| ca.subjects(MAX_AUTHORITIES));
+        Self { report, hosts: hosts.collect(), client, ca }
     }
 
     /// A report of what is the same in all modes, with the log.
@@ -56,4 +65,12 @@ impl Facts {
         let log = recent::lines().into_iter().map(line).collect();
         Report { now: unix(SystemTime::now()), health, log, ..self.report.clone() }
     }
+}
+
+/// A certificate that ends at this time, in seconds since 1970.
+#[allow(clippy::cast_precision_loss, reason = "years have few seconds")]
+pub(in crate::proxy) fn certificate(what: &str, subject: Option<&str>, end: i64) -> Certificate {
+    let now = i64::try_from(since_epoch(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
+    let (what, subject) = (what.to_owned(), subject.unwrap_or_default().to_owned());
+    Certificate { what, subject, expires: end as f64, days_left: end.saturating_sub(now).div_euclid(86400) }
 }

@@ -11,9 +11,7 @@ mod page;
 mod report;
 mod summary;
 
-pub(super) use facts::Facts;
-pub(super) use history::{Counts, History};
+pub(super) use facts::{Facts, certificate};
+pub(super) use history::{Counts, History, INTERVAL as SAMPLE_INTERVAL};
 pub(super) use page::{Host, PAGE, headers, is_trusted};
-pub(crate) use report::{
-    Calls, Certificate, Clients, Etcd, Leases, Line, Member, Method, Point, Report, Unresolved, Watches,
-};
+pub(crate) use report::{Calls, Certificate, Clients, Etcd, Leases, Line, Member, Method, Report, Unresolved, Watches};
