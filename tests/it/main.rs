@@ -36,6 +36,7 @@ mod sbom;
 mod secrets;
 mod settings;
 mod sidecar;
+mod status;
 mod structure;
 mod support;
 mod three_programs;
