@@ -75,6 +75,8 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         Command::List(args) => commands::list::run(&args, env, out),
         Command::Completions(args) => commands::completions::run(&args, out),
         Command::Man(args) => commands::man::run(&args, out),
+        Command::Dashboard => commands::dashboard::run(out),
+        Command::Alerts => commands::alerts::run(out),
         Command::Sbom(args) => commands::sbom::run(&args, out),
         Command::Licenses => commands::licenses::run(out),
         Command::Version => commands::version::run(out),

@@ -44,6 +44,10 @@ pub(crate) enum Command {
     Package(Package),
     Completions(Completions),
     Man(Man),
+    /// Print a dashboard for Grafana
+    Dashboard,
+    /// Print alerts for Prometheus
+    Alerts,
     Sbom(Sbom),
     /// Print the licence texts of everything in this binary
     Licenses,

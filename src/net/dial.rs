@@ -146,16 +146,6 @@ impl Dialer {
     }
 
     /// Connects; over TLS, completes the handshake.
-    pub(crate) async fn connect(
-        &self,
-        target: &Target,
-        protocol: Protocol,
-        deadline: Deadline,
-    ) -> Result<Box<dyn Stream>, DialError> {
-        Ok(self.connect_as(target, protocol, deadline).await?.into_stream())
-    }
-
-    /// As [`Self::connect`], for somebody who does the I/O without an event loop of tokio's.
     pub(crate) async fn connect_as(
         &self,
         target: &Target,

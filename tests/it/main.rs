@@ -27,6 +27,7 @@ mod install;
 mod limits;
 mod listen;
 mod log;
+mod monitoring;
 mod names;
 mod native;
 mod pki;
