@@ -76,7 +76,8 @@ async fn the_state_of_native_as_json() {
     eventually("the member is down", || {
         let status = status_of(&addr);
         let members = status["members"].as_array().unwrap().iter();
-        let down: Vec<_> = members.filter(|it| it["state"] == "down").map(|it| (&it["address"], &it["error"])).collect();
+        let down: Vec<_> =
+            members.filter(|it| it["state"] == "down").map(|it| (&it["address"], &it["error"])).collect();
         down.len() == 1 && down[0].0 == victim.as_str() && down[0].1.is_string() && status["summary"]["level"] == "warn"
     });
     let line = succeeds(&mut etcdproxy(["top", "--once", "--listen-addr", &addr]));
@@ -200,7 +201,8 @@ fn no_secret_is_on_a_page() {
     let dir = tempfile::tempdir().unwrap();
     let file = crate::pki::write(dir.path(), "password", password);
     let flags = ["--username".into(), "app".into(), "--password-file".into(), file.into_os_string()];
-    for (sources, login) in [(vec![("VCAP_SERVICES", services)], false), (variables[..4].to_vec(), true), (variables.to_vec(), false)]
+    for (sources, login) in
+        [(vec![("VCAP_SERVICES", services)], false), (variables[..4].to_vec(), true), (variables.to_vec(), false)]
     {
         let (addr, metrics) = (unique_addr(), unique_addr());
         let mut command = etcdproxy(["run", "--mode", "native", "--listen-addr", &addr, "--metrics-addr", &metrics]);
@@ -242,10 +244,14 @@ fn top_prints_lines_where_there_is_no_terminal() {
     assert!(line.ends_with("nothing listens there"), "{line}");
     let proxy = run(&cluster.endpoints(), &addr, &["--mode", "native"]);
     let mut top = Top(etcdproxy(["top", "--listen-addr", &addr]).stdout(Stdio::piped()).spawn().unwrap());
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(top.0.stdout.take().unwrap())).map_while(Result::ok);
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(top.0.stdout.take().unwrap())).map_while(Result::ok);
     for _ in 0..2 {
         let line = lines.next().unwrap();
-        assert!(line.contains("Z Healthy, ") && line.contains(" calls/s, ") && line.contains("1 of 1 members up"), "{line}");
+        assert!(
+            line.contains("Z Healthy, ") && line.contains(" calls/s, ") && line.contains("1 of 1 members up"),
+            "{line}"
+        );
     }
     drop(proxy);
     assert!(lines.any(|line| line.ends_with("nothing listens there")), "it goes on and says that the proxy is gone");
@@ -254,10 +260,11 @@ fn top_prints_lines_where_there_is_no_terminal() {
 /// A server that is no proxy, or a hostile one.
 #[test]
 fn top_shows_what_a_hostile_proxy_says_as_text() {
-    let body = json!({"version": "1\u{1b}[2J", "summary": {"headline": "a\nb\u{9b}", "level": "x", "why": ["\u{202e}"]},
+    let body =
+        json!({"version": "1\u{1b}[2J", "summary": {"headline": "a\nb\u{9b}", "level": "x", "why": ["\u{202e}"]},
         "members": [{"address": "\u{7}", "since": -1e300}], "now": 1e300, "log": [{"at": -5.0, "text": "\r"}],
         "certificates": [{"days_left": i64::MIN}]})
-    .to_string();
+        .to_string();
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let addr = crate::support::server(&unique_host(), answer);
     let shown = succeeds(&mut etcdproxy(["top", "--once", "--listen-addr", &addr]));

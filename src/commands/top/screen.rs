@@ -159,7 +159,10 @@ fn certificates(report: &Report) -> Vec<Line> {
 fn settings(report: &Report) -> Vec<Line> {
     let mut rows = vec![["SETTING", "VALUE", "SOURCE"].map(|name| part(Style::Quiet, name))];
     rows.extend(report.settings.iter().map(|setting| {
-        let source = format!("{} {}", setting.source, setting.from);
+        let source = match &setting.from {
+            from if *from == setting.name => setting.source.clone(),
+            from => format!("{} {from}", setting.source),
+        };
         [part(Style::Plain, &setting.name), part(Style::Plain, &setting.value), part(Style::Quiet, source)]
     }));
     let mut lines = table(&rows);

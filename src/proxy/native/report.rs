@@ -32,10 +32,12 @@ pub(super) async fn sample(front: Arc<Front>) {
 /// The state as it is now.
 pub(super) fn report(front: &Front) -> Report {
     let Front { stats, members, .. } = front;
+    let mut seen: Vec<_> = members.list().iter().map(|it| Member { serves: it.is_current(), ..it.report() }).collect();
+    seen.sort_by(|one, other| one.address.cmp(&other.address));
     let clients = Clients { connected: front.clients.load(Ordering::Relaxed), limit: Some(front.limit.clients) };
     Report {
         clients: Some(clients),
-        members: members.list().iter().map(|it| Member { serves: it.is_current(), ..it.report() }).collect(),
+        members: seen,
         unresolved: members.unresolved(),
         calls: Some(calls(front)),
         watches: Some(Watches {

@@ -37,8 +37,8 @@ fn calm(report: &Report) -> String {
     let serves = serves.map(|member| format!("; calls go to {}", member.address)).unwrap_or_default();
     match members {
         0 => String::new(),
-        1 => format!("the member is up{serves}"),
-        count => format!("all {count} members are up{serves}"),
+        1 => format!("The member is up{serves}"),
+        count => format!("All {count} members are up{serves}"),
     }
 }
 
@@ -61,7 +61,7 @@ fn problems(report: &Report) -> Vec<String> {
             1 => "expires tomorrow".to_owned(),
             days => format!("expires in {days} days"),
         };
-        problems.push(format!("the certificate of {} {when}", certificate.what));
+        problems.push(format!("The certificate of {} {when}", certificate.what));
     }
     if let Some(clients) = &report.clients
         && let Some(limit) = clients.limit
@@ -88,7 +88,7 @@ fn failed_lately(calls: &Calls, now: f64) -> Option<String> {
     let lately = calls.history.iter().filter(|point| now - point.at < LATELY);
     // Of a second each.
     let (failed, all) = lately.fold((0.0, 0.0), |(failed, all), point| (failed + point.failed, all + point.calls));
-    (failed >= 1.0).then(|| format!("in the last minute, {failed:.0} of {all:.0} calls failed"))
+    (failed >= 1.0).then(|| format!("In the last minute, {failed:.0} of {all:.0} calls failed"))
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ mod tests {
     fn all_is_well() {
         let Summary { level, headline, why } = summary(&healthy());
         assert_eq!((level.as_str(), headline.as_str()), ("good", "Healthy"));
-        assert_eq!(why, ["all 2 members are up; calls go to a"]);
+        assert_eq!(why, ["All 2 members are up; calls go to a"]);
     }
 
     #[test]
@@ -135,12 +135,12 @@ mod tests {
                 "b is down: refused",
                 "c: no such name",
                 "a: alarm NOSPACE",
-                "the certificate of x-1 has expired",
-                "the certificate of x0 expires today",
-                "the certificate of x1 expires tomorrow",
-                "the certificate of x13 expires in 13 days",
+                "The certificate of x-1 has expired",
+                "The certificate of x0 expires today",
+                "The certificate of x1 expires tomorrow",
+                "The certificate of x13 expires in 13 days",
                 "91 clients are connected, of 100 at most",
-                "in the last minute, 4 of 20 calls failed",
+                "In the last minute, 4 of 20 calls failed",
             ]
         );
     }
