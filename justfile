@@ -35,6 +35,11 @@ bench *PART:
 chaos *WORDS:
     ./scripts/chaos.sh "$@"
 
+# Open the status page in a browser (Chromium), kill members behind it, write pictures: `page DIRECTORY`
+[group('system tests (as root)')]
+page *ARGS:
+    ./scripts/page.sh "$@"
+
 # Attack our own program, write the last part of docs/reliability.md (as root); words as above
 [group('measure')]
 attack *WORDS:

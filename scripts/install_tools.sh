@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a fresh Debian or Ubuntu with Rust lacks. On other systems it prints what to install. The arguments are
 # the purposes: build (the default), arm64 (a build for arm64 on amd64), clients (the example client and the tests),
-# test, bench, attack, chaos, suites, integration, service.
+# test, bench, attack, chaos, page, suites, integration, service.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -34,11 +34,13 @@ for purpose in "${@:-build}"; do
     test)
         need shellcheck shellcheck; need groff groff-base; need setpriv util-linux; need unshare util-linux
         need readelf binutils; need qemu-aarch64-static qemu-user-static; need ip iproute2; need openssl openssl
+        need promtool prometheus
         need_library python3-pip python3 -m pip --version
         ;;
     bench) need openssl openssl; need_library python3-pip python3 -m pip --version ;;
     attack) need python3 python3; need ip iproute2; need unshare util-linux; need setpriv util-linux ;;
     chaos) need python3 python3; need ip iproute2; need unshare util-linux ;;
+    page) need python3 python3; need chromium chromium; need chromedriver chromium-driver; need fc-list fontconfig ;;
     suites)
         need ip iproute2; need unshare util-linux; need pgrep procps; need git git; need npm npm; need rspec ruby-rspec
         need_library python3-pip python3 -m pip --version
@@ -54,7 +56,7 @@ for purpose in "${@:-build}"; do
         need debootstrap debootstrap; need systemd-nspawn systemd-container; need dbus-daemon dbus; need ip iproute2
         need nsenter util-linux; need setpriv util-linux; need openssl openssl; need python3 python3
         ;;
-    *) echo "install_tools.sh: invalid purpose \"$purpose\": expected build, arm64, clients, test, bench, attack, chaos, suites, integration or service" >&2; exit 2 ;;
+    *) echo "install_tools.sh: invalid purpose \"$purpose\": expected build, arm64, clients, test, bench, attack, chaos, page, suites, integration or service" >&2; exit 2 ;;
     esac
 done
 

@@ -138,6 +138,16 @@ impl Method {
         Some(&METHODS[index])
     }
 
+    /// Its place in [`METHODS`].
+    pub(crate) fn index(&'static self) -> usize {
+        METHODS.element_offset(self).unwrap_or_default()
+    }
+
+    /// Its name without the package, such as `KV/Range`.
+    pub(crate) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or_default()
+    }
+
     /// Whether a call with this message may be sent to another member after one has got it, and no answer has come.
     pub(crate) fn may_ask_another(&self, message: &[u8]) -> bool {
         match self.repeat {
@@ -199,8 +209,10 @@ mod tests {
     #[test]
     fn methods_are_found_by_their_path() {
         assert!(METHODS.is_sorted_by_key(|method| method.path), "find() is a binary search");
-        for method in &METHODS {
+        for (n, method) in METHODS.iter().enumerate() {
             assert!(std::ptr::eq(Method::find(method.path.as_bytes()).unwrap(), method));
+            assert_eq!(method.index(), n);
+            assert_eq!(METHODS.iter().filter(|other| other.name() == method.name()).count(), 1, "{}", method.name());
         }
         for unknown in [&b""[..], b"/", b"/etcdserverpb.KV/Rang", b"/etcdserverpb.KV/Ranges", b"/zzz/\xff"] {
             assert!(Method::find(unknown).is_none());

@@ -10,6 +10,9 @@ pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const MAX_ALARM: usize = 20;
 const MAX_ALARMS: usize = 8;
 
+/// The longest version that is kept, in bytes.
+const MAX_VERSION: usize = 40;
+
 /// `ResponseHeader`: field 1 of every answer of etcd, apart from `RangeStream`. A field that is missing is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -50,6 +53,8 @@ impl Header {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Status {
     pub header: Header,
+    /// As in `3.7.2`. It may contain anything.
+    pub version: String,
     /// The id of the member that leads; 0 when the member knows none.
     pub leader: u64,
     pub raft_term: u64,
@@ -65,6 +70,10 @@ impl Status {
         for field in fields(answer) {
             match field?.number_and_value() {
                 (1, Value::Bytes(header)) => status.header.read(header)?,
+                (2, Value::Bytes(version)) => {
+                    let kept = &version[..version.len().min(MAX_VERSION)];
+                    status.version = String::from_utf8_lossy(kept).into_owned();
+                }
                 (4, Value::Varint(leader)) => status.leader = leader,
                 (6, Value::Varint(term)) => status.raft_term = term,
                 (8, Value::Bytes(error)) => status.errors.push(String::from_utf8_lossy(error).into_owned()),
@@ -110,7 +119,10 @@ mod tests {
         assert_eq!(status.alarms(), ["NOSPACE"]);
         assert!(status.is_leader());
         let errors = vec!["memberID:7 alarm:NOSPACE ".to_owned(), "x".to_owned()];
-        assert_eq!(status, Status { header, leader: 7, raft_term: 2, is_learner: true, errors });
+        assert_eq!(
+            status,
+            Status { header, version: "3.7.2".to_owned(), leader: 7, raft_term: 2, is_learner: true, errors }
+        );
         assert!(!Status::default().is_leader() && Status::default().alarms().is_empty());
     }
 

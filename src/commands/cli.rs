@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Exec(Exec),
     Wait(Wait),
     Health(Health),
+    Top(Top),
     Dev(Dev),
     Unpack(Unpack),
     Verify(Verify),
@@ -43,6 +44,10 @@ pub(crate) enum Command {
     Package(Package),
     Completions(Completions),
     Man(Man),
+    /// Print a dashboard for Grafana
+    Dashboard,
+    /// Print alerts for Prometheus
+    Alerts,
     Sbom(Sbom),
     /// Print the licence texts of everything in this binary
     Licenses,
@@ -149,6 +154,25 @@ pub(crate) struct Health {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Show the state of a running proxy in the terminal: members, calls, watches, certificates and the log
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy top
+  etcdproxy top --metrics-addr 10.0.0.5:9090
+  etcdproxy top --once
+
+It shows what the proxy's web page shows, which is at http://127.0.0.1:2379/ with native. If there is a metrics address, top asks
+there: only that port has the page when the proxy is a supervised etcd. Where stdout is no terminal, top prints one line a second.
+NO_COLOR=1 shows no colours.")]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub settings: Flags<Self>,
+    /// Print everything once, with the settings, and exit
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// Run a cluster of 1 or 3 etcd members, and the proxy, on loopback
@@ -408,6 +432,10 @@ impl Verb for Wait {
     const TAKES: fn(Setting) -> bool = |setting| setting == Setting::ListenAddr;
 }
 
+impl Verb for Top {
+    const TAKES: fn(Setting) -> bool = |setting| matches!(setting, Setting::ListenAddr | Setting::MetricsAddr);
+}
+
 impl Verb for Health {
     const TAKES: fn(Setting) -> bool = Wait::TAKES;
 }
@@ -486,6 +514,7 @@ mod tests {
         for verb in ["wait", "health", "dev"] {
             assert_eq!(flags(verb), ["--listen-addr"]);
         }
+        assert_eq!(flags("top"), ["--listen-addr", "--metrics-addr"]);
     }
 
     #[test]

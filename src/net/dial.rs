@@ -20,7 +20,7 @@ use super::probe::MemberConnection;
 use super::reload::ReloadingTls;
 use super::resolve::Target;
 use super::stream::Stream;
-use super::tls;
+use super::tls::{self, Ends};
 use crate::os::log::without_errno;
 use crate::settings::{ListenAddr, Scheme, Settings, Tls};
 
@@ -55,6 +55,12 @@ pub(crate) enum Connected {
 }
 
 impl Connected {
+    /// When the member's certificate ends, in seconds since 1970; `None` without TLS.
+    pub(crate) fn certificate_end(&self) -> Option<i64> {
+        let Self::Tls(stream) = self else { return None };
+        tls::end_of(stream.get_ref().1.peer_certificates()?.first()?)
+    }
+
     /// For whoever need not know what is below it.
     pub(crate) fn into_stream(self) -> Box<dyn Stream> {
         match self {
@@ -95,8 +101,8 @@ impl Dialer {
         deadline: Deadline,
     ) -> (Option<MemberConnection>, Result<(), DialError>) {
         let connected = async {
-            let stream = self.connect(target, Protocol::Http2, deadline).await?;
-            self.first_probe(stream, target, deadline).await
+            let connected = self.connect_as(target, Protocol::Http2, deadline).await?;
+            self.first_probe(connected, target, deadline).await
         };
         // If the answer makes no sense, an attempt with TLS instead of without, or without instead of with, often
         // shows why.
@@ -129,22 +135,17 @@ impl Dialer {
         }
     }
 
+    /// When our own certificates end; `None` without TLS.
+    pub(crate) fn certificate_ends(&self) -> Option<Ends> {
+        self.tls.as_ref().map(|tls| tls.current().ends)
+    }
+
     /// How many times certificates have been read.
     pub(crate) fn generation(&self) -> u32 {
         self.tls.as_ref().map_or(0, |tls| tls.current().generation)
     }
 
     /// Connects; over TLS, completes the handshake.
-    pub(crate) async fn connect(
-        &self,
-        target: &Target,
-        protocol: Protocol,
-        deadline: Deadline,
-    ) -> Result<Box<dyn Stream>, DialError> {
-        Ok(self.connect_as(target, protocol, deadline).await?.into_stream())
-    }
-
-    /// As [`Self::connect`], for somebody who does the I/O without an event loop of tokio's.
     pub(crate) async fn connect_as(
         &self,
         target: &Target,
@@ -189,13 +190,15 @@ impl Dialer {
 
     async fn first_probe(
         &self,
-        stream: Box<dyn Stream>,
+        connected: Connected,
         target: &Target,
         deadline: Deadline,
     ) -> Result<(MemberConnection, Result<(), DialError>), DialError> {
         let scheme = target.endpoint.scheme;
         let error = |err: io::Error| self.error(&err, scheme);
-        let mut connection = MemberConnection::new(stream, scheme, target.authority());
+        let certificate_end = connected.certificate_end();
+        let mut connection = MemberConnection::new(connected.into_stream(), scheme, target.authority());
+        connection.certificate_end = certificate_end;
         let mut has_settings = false;
         // With TLS 1.3 a server judges the client's certificate only now. Data on its way to the server could make the
         // system discard that verdict.

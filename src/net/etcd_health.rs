@@ -13,6 +13,9 @@ use crate::settings::ListenAddr;
 /// etcd allows its own check of the cluster 1 s, and answers after that in any case.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// etcd's answers have a few hundred bytes; anything longer is not from etcd.
+const MAX_ANSWER: usize = 64 * 1024;
+
 /// What we know about the health of a proxy or a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Health {
@@ -114,7 +117,7 @@ fn ask(addr: &ListenAddr, path: Option<&str>, timeout: Duration) -> Asked {
             Err(_) => return Asked::NotListening(io::ErrorKind::TimedOut.into()),
         };
         let Some(path) = path else { return Asked::Answered((0, Vec::new())) };
-        match timeout_at(deadline, get(&mut stream, path)).await {
+        match timeout_at(deadline, get(&mut stream, path, MAX_ANSWER)).await {
             Ok(Ok(answer)) => Asked::Answered(answer),
             Ok(Err(err)) => Asked::Garbled(err),
             Err(_) => Asked::Silent,

@@ -4,28 +4,29 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// etcd's answers have a few hundred bytes; anything longer is not from etcd.
-const MAX_ANSWER: usize = 64 * 1024;
-
-/// Sends one GET request and returns the status and the body. The server closes the connection.
+/// Sends one GET request and returns the status and the body, of `longest` bytes at most. The server closes the connection.
 ///
 /// # Errors
 /// `InvalidData` when the answer is not HTTP/1.1 with a usable length; `UnexpectedEof` when it is cut short.
-pub(crate) async fn get(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str) -> io::Result<(u16, Vec<u8>)> {
+pub(crate) async fn get(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    path: &str,
+    longest: usize,
+) -> io::Result<(u16, Vec<u8>)> {
     // In one piece: a server may close once it has seen enough.
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     stream.flush().await?;
     let mut bytes = Vec::new();
     loop {
         let at_end = stream.read_buf(&mut bytes).await? == 0;
-        match parse(&bytes) {
+        match parse(&bytes, longest) {
             Parsed::Answer(status, body) => return Ok((status, body.to_vec())),
-            Parsed::UntilEnd(status, body) if at_end || bytes.len() >= MAX_ANSWER => {
+            Parsed::UntilEnd(status, body) if at_end || bytes.len() >= longest => {
                 return Ok((status, body.to_vec()));
             }
             Parsed::UntilEnd(..) => {}
             Parsed::Incomplete if at_end => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Parsed::Incomplete if bytes.len() < MAX_ANSWER => {}
+            Parsed::Incomplete if bytes.len() < longest => {}
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "not an HTTP/1.1 answer")),
         }
     }
@@ -41,7 +42,7 @@ enum Parsed<'a> {
     UntilEnd(u16, &'a [u8]),
 }
 
-fn parse(bytes: &[u8]) -> Parsed<'_> {
+fn parse(bytes: &[u8], longest: usize) -> Parsed<'_> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut headers);
     let start = match head.parse(bytes) {
@@ -54,7 +55,7 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
         return Parsed::UntilEnd(code, &bytes[start..]);
     };
     match std::str::from_utf8(length.value).ok().and_then(|length| length.trim().parse::<usize>().ok()) {
-        Some(length) if length <= MAX_ANSWER => match bytes[start..].get(..length) {
+        Some(length) if length <= longest => match bytes[start..].get(..length) {
             Some(body) => Parsed::Answer(code, body),
             None => Parsed::Incomplete,
         },
@@ -68,20 +69,22 @@ mod tests {
 
     use super::*;
 
+    const LONGEST: usize = 1024;
+
     #[test]
     fn answers() {
         let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
-        assert_eq!(parse(ok), Parsed::Answer(200, b"{}"));
-        assert_eq!(parse(&ok[..ok.len() - 1]), Parsed::Incomplete);
-        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"), Parsed::Answer(404, b""));
-        assert_eq!(parse(b"HTTP/1.1 503 x\r\nA: b\r\n\r\n{}"), Parsed::UntilEnd(503, b"{}"));
+        assert_eq!(parse(ok, LONGEST), Parsed::Answer(200, b"{}"));
+        assert_eq!(parse(&ok[..ok.len() - 1], LONGEST), Parsed::Incomplete);
+        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", LONGEST), Parsed::Answer(404, b""));
+        assert_eq!(parse(b"HTTP/1.1 503 x\r\nA: b\r\n\r\n{}", LONGEST), Parsed::UntilEnd(503, b"{}"));
         for incomplete in [&b""[..], b"HTTP/1.1 200"] {
-            assert_eq!(parse(incomplete), Parsed::Incomplete);
+            assert_eq!(parse(incomplete, LONGEST), Parsed::Incomplete);
         }
         for invalid in
             [&b"SSH-2.0-OpenSSH_9\r\n"[..], b"\0\0\x12\x04", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"]
         {
-            assert_eq!(parse(invalid), Parsed::Invalid, "{}", invalid.escape_ascii());
+            assert_eq!(parse(invalid, LONGEST), Parsed::Invalid, "{}", invalid.escape_ascii());
         }
     }
 
@@ -92,7 +95,7 @@ mod tests {
         fn no_answer_causes_a_panic(start in 0..3usize, tail: Vec<u8>) {
             let beginnings: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 503 x\r\nContent-Length: 5\r\n\r\n"];
             let bytes = [beginnings[start], &tail].concat();
-            if let Parsed::Answer(status, body) | Parsed::UntilEnd(status, body) = parse(&bytes) {
+            if let Parsed::Answer(status, body) | Parsed::UntilEnd(status, body) = parse(&bytes, LONGEST) {
                 crate::net::etcd_health::judge(status, body);
             }
         }

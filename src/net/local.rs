@@ -10,6 +10,7 @@ use super::block_on;
 use super::deadline::Deadline;
 use super::dial::race;
 use super::error::{DialError, Step};
+use super::http1::get;
 use super::resolve::Resolver;
 use super::stream::Stream;
 use crate::os::log::without_errno;
@@ -28,6 +29,27 @@ pub(crate) async fn connect(addr: &ListenAddr) -> io::Result<Box<dyn Stream>> {
             Ok(Box::new(race(&targets).await?))
         }
     }
+}
+
+/// The answer of a proxy to a GET: its status and body, of `longest` bytes at most. Blocks, for `timeout` at most.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) fn fetch(
+    addr: &ListenAddr,
+    path: &str,
+    longest: usize,
+    timeout: Duration,
+) -> Result<(u16, Vec<u8>), String> {
+    let answer = block_on(async {
+        let ask = async { get(&mut connect(addr).await?, path, longest).await };
+        tokio::time::timeout(timeout, ask).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    });
+    answer.flatten().map_err(|err| match err.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => "nothing listens there".to_owned(),
+        io::ErrorKind::TimedOut => "it does not answer".to_owned(),
+        _ => without_errno(&err),
+    })
 }
 
 /// Looks up the addresses of a name, and blocks meanwhile, for 2 s at most. Returns other addresses as they are.

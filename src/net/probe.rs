@@ -28,11 +28,13 @@ pub(crate) struct MemberConnection {
     read: Option<Call>,
     /// The term of the last answer.
     term: u64,
+    /// When the member's certificate ends, in seconds since 1970; `None` without TLS.
+    pub(crate) certificate_end: Option<i64>,
 }
 
 impl MemberConnection {
     pub(super) fn new(stream: Box<dyn Stream>, scheme: Scheme, authority: String) -> Self {
-        Self { http2: Http2::new(stream, scheme, authority), read: None, term: 0 }
+        Self { http2: Http2::new(stream, scheme, authority), read: None, term: 0, certificate_end: None }
     }
 
     pub(super) async fn read_settings(&mut self) -> io::Result<()> {

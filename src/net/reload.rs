@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
 
-use super::tls::client_config;
+use super::tls::{Ends, client_config};
 use crate::settings::Tls;
 
 /// How long a new connection waits for the check of the files.
@@ -25,6 +25,7 @@ pub(super) struct Configs {
     pub http2: Arc<ClientConfig>,
     /// How many times certificates have been read.
     pub generation: u32,
+    pub ends: Ends,
 }
 
 /// The current configurations, and what they were made from.
@@ -136,7 +137,7 @@ fn load(settings: &Tls, generation: u32) -> Result<Configs, String> {
     let http2 = client_config(settings)?;
     let mut http1 = http2.clone();
     http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Configs { http1: Arc::new(http1), http2: Arc::new(http2), generation })
+    Ok(Configs { http1: Arc::new(http1), http2: Arc::new(http2), generation, ends: Ends::of(settings) })
 }
 
 fn stamp(settings: &Tls) -> Stamp {

@@ -11,9 +11,11 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 use super::chain::{Chain, Trusted, verify_handshake};
 use crate::os::clock::since_epoch;
-use crate::settings::{Identity, Tls};
+use crate::settings::{Identity, Pem, Tls};
 
 /// The configuration of a gRPC client of etcd.
 ///
@@ -25,6 +27,31 @@ pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
         None => rustls_native_certs::load_native_certs().certs,
     };
     config(authorities, tls.identity.as_ref())
+}
+
+/// When certificates end, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ends {
+    /// The first of the client certificate and its chain.
+    pub client: Option<i64>,
+    /// The last of the authorities, as one valid one is enough; `None` for the system's.
+    pub ca: Option<i64>,
+}
+
+impl Ends {
+    pub(super) fn of(tls: &Tls) -> Self {
+        let ends = |pem: &Pem| pem.certificates().unwrap_or_default().iter().filter_map(end_of).collect::<Vec<_>>();
+        Self {
+            client: tls.identity.as_ref().and_then(|identity| ends(&identity.cert).into_iter().min()),
+            ca: tls.ca.as_ref().and_then(|ca| ends(ca).into_iter().max()),
+        }
+    }
+}
+
+/// When a certificate ends, in seconds since 1970; `None` if it cannot be read.
+pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// Enough to learn whether a server speaks TLS: it trusts nobody.

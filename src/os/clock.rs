@@ -25,6 +25,11 @@ pub(crate) fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Seconds since 1970, to a millisecond.
+pub(crate) fn unix(time: SystemTime) -> f64 {
+    (since_epoch(time).as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::clock::rfc3339_micros;
 use super::queue::Queue;
 pub(crate) use super::queue::To;
+use super::recent;
 
 /// The longest text of one line, in bytes. What another program says may be longer.
 const MAX_TEXT: usize = 8 * 1024;
@@ -95,7 +96,9 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            STDERR.push(&line(record.level(), &record.args().to_string()));
+            let text = printable(&record.args().to_string()).into_owned();
+            recent::keep(names(record.level()).0, &text);
+            STDERR.push(&line(record.level(), &text));
         }
     }
 
@@ -107,14 +110,18 @@ impl Log for Logger {
     }
 }
 
-/// The line of the log for this text.
-fn line(level: Level, text: &str) -> String {
-    let (level, prefix) = match level {
+/// The name of a level, and what comes before a text of that level.
+fn names(level: Level) -> (&'static str, &'static str) {
+    match level {
         Level::Error => ("error", "error: "),
         Level::Warn => ("warn", "warning: "),
         Level::Info | Level::Debug | Level::Trace => ("info", ""),
-    };
-    let text = printable(text);
+    }
+}
+
+/// The line of the log for this text, which is printable.
+fn line(level: Level, text: &str) -> String {
+    let (level, prefix) = names(level);
     if format() == Format::Json {
         let ts = rfc3339_micros(SystemTime::now());
         json!({"level": level, "ts": ts, "logger": "etcdproxy", "msg": text}).to_string()
@@ -137,7 +144,9 @@ pub(crate) fn copy_line(to: To, line: &str) {
     if to == To::Stdout {
         queue.start_writer();
     }
-    queue.push(&escaped(line));
+    let line = escaped(line);
+    recent::keep("etcd", &line);
+    queue.push(&line);
 }
 
 /// The text as one line of limited length. Names, and what other programs say, may contain anything.
@@ -152,7 +161,7 @@ fn printable(text: &str) -> Cow<'_, str> {
 }
 
 /// The text with escapes in place of what could move a terminal's cursor, or make one line look like several.
-fn escaped(text: &str) -> Cow<'_, str> {
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     // Controls, and those of Unicode for the direction of text and the ends of lines.
     let is_harmful = |c: char| {
         (c.is_control() && c != '\t')

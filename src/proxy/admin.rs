@@ -1,5 +1,6 @@
 //! Answers requests for the health and the metrics of the proxy itself.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -10,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
 use super::detect::{Detection, Page};
-use super::listener::{self, Listener, Lobby, MAX_METRICS, listen_tcp};
+use super::listener::{self, Client, Listener, Lobby, MAX_METRICS, listen_tcp};
+use super::status::{self, Host, Report};
 use crate::os::log::Throttle;
 use crate::settings::TcpAddr;
 
@@ -19,6 +21,9 @@ pub(super) const DETECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to read the answer and close its side.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest head of a request that is read, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
 
 /// Prometheus' text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 const METRICS_TYPE: &str = prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
@@ -31,6 +36,12 @@ pub(super) trait Subject: Send + Sync + 'static {
     /// The text that Prometheus reads.
     fn metrics(&self) -> impl Future<Output = String> + Send;
 
+    /// Everything that people may want to know.
+    fn report(&self) -> Report;
+
+    /// The names, besides `localhost` and addresses, under which a browser of this host may see that.
+    fn hosts(&self) -> &[String];
+
     /// Counts connections that were closed because too many others came after them.
     fn count_evicted(&self, count: u64);
 }
@@ -39,7 +50,15 @@ pub(super) trait Subject: Send + Sync + 'static {
 struct Response {
     status: &'static str,
     content_type: &'static str,
-    body: String,
+    /// Further headers, each with its line end.
+    headers: &'static str,
+    body: Cow<'static, str>,
+}
+
+impl Response {
+    fn text(status: &'static str, body: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", headers: "", body: body.into() }
+    }
 }
 
 /// Serves a port that answers nothing else, with a small limit of its own: it may be open to more than the application.
@@ -53,7 +72,7 @@ pub(super) async fn serve_port(listener: Listener, subject: Arc<impl Subject>) {
             let work = async {
                 let detected = tokio::time::timeout(DETECTION_TIMEOUT, detect(&mut client)).await;
                 match detected.ok().flatten() {
-                    Some((Detection::Own(page), bytes)) => answer(client, page, is_head(&bytes), &*subject).await,
+                    Some((Detection::Own(page), bytes)) => answer(&mut client, page, bytes, &*subject).await,
                     Some((Detection::Http1 | Detection::Http2, bytes)) => {
                         send(client, &not_found(), is_head(&bytes)).await;
                     }
@@ -125,23 +144,51 @@ pub(super) async fn detect(client: &mut (impl AsyncRead + Unpin)) -> Option<(Det
 }
 
 /// Whether a request wants no body.
-pub(super) fn is_head(request: &[u8]) -> bool {
+fn is_head(request: &[u8]) -> bool {
     request.starts_with(b"HEAD ")
 }
 
-/// Sends a page and closes the connection.
-pub(super) async fn answer(client: impl AsyncRead + AsyncWrite + Unpin, page: Page, head: bool, of: &impl Subject) {
-    let response = match page {
-        Page::Health => health(of.health()),
-        Page::Metrics => Response { status: "200 OK", content_type: METRICS_TYPE, body: of.metrics().await },
+/// Sends a page and closes the connection. `request` is what has been read of it.
+pub(super) async fn answer(client: &mut Client, page: Page, mut request: Vec<u8>, of: &impl Subject) {
+    // Whoever serves the page to a network has decided that others may see it, under whatever name.
+    let is_for_all = !page.is_status() || !client.is_local();
+    let response = if is_for_all || is_trusted(client, &mut request, of).await {
+        match page {
+            Page::Health => health(of.health()),
+            Page::Metrics => ok(METRICS_TYPE, "", of.metrics().await),
+            Page::Status => ok("text/html; charset=utf-8", status::headers(), status::PAGE),
+            Page::StatusJson => {
+                let body = serde_json::to_string(&of.report().summed_up()).unwrap_or_default();
+                ok("application/json", status::headers(), body)
+            }
+        }
+    } else {
+        Response::text("421 Misdirected Request", "this page is at localhost and at this host's addresses only\n")
     };
-    send(client, &response, head).await;
+    send(client, &response, is_head(&request)).await;
+}
+
+/// Reads the rest of the request's head, and judges the name that it is for.
+async fn is_trusted(client: &mut Client, request: &mut Vec<u8>, of: &impl Subject) -> bool {
+    let is_complete = |bytes: &[u8]| bytes.windows(4).any(|end| end == b"\r\n\r\n");
+    let read = async {
+        while !is_complete(request) && request.len() < MAX_HEAD {
+            if client.read_buf(request).await.unwrap_or_default() == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DETECTION_TIMEOUT, read).await;
+    status::is_trusted(&Host::of(request), of.hosts())
+}
+
+fn ok(content_type: &'static str, headers: &'static str, body: impl Into<Cow<'static, str>>) -> Response {
+    Response { status: "200 OK", content_type, headers, body: body.into() }
 }
 
 /// Answers a request that is not forwarded, and closes the connection.
 pub(super) async fn refuse(client: impl AsyncRead + AsyncWrite + Unpin, status: &'static str, why: &str) {
-    let response = Response { status, content_type: "text/plain; charset=utf-8", body: why.to_owned() };
-    send(client, &response, false).await;
+    send(client, &Response::text(status, why.to_owned()), false).await;
 }
 
 /// In the form of etcd's proxy.
@@ -151,20 +198,20 @@ fn health(health: Result<String, String>) -> Response {
         Err(why) => ("503 Service Unavailable", "false", why),
     };
     let body = json!({"health": health, "reason": reason}).to_string();
-    Response { status, content_type: "application/json", body }
+    Response { status, content_type: "application/json", headers: "", body: body.into() }
 }
 
 fn not_found() -> Response {
-    let body = "this port serves only /metrics and /health\n".to_owned();
-    Response { status: "404 Not Found", content_type: "text/plain; charset=utf-8", body }
+    Response::text("404 Not Found", "this port serves only /, /status.json, /metrics and /health\n")
 }
 
 async fn send(mut client: impl AsyncRead + AsyncWrite + Unpin, response: &Response, head: bool) {
-    let Response { status, content_type, body } = response;
+    let Response { status, content_type, headers, body } = response;
     let length = body.len();
     let body = if head { "" } else { body };
     let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n{headers}Connection: \
+         close\r\n\r\n{body}"
     );
     let sent = async {
         if client.write_all(text.as_bytes()).await.is_ok() && client.shutdown().await.is_ok() {

@@ -34,6 +34,17 @@ pub(crate) enum Detection {
 pub(crate) enum Page {
     Health,
     Metrics,
+    /// For people.
+    Status,
+    /// The same as JSON.
+    StatusJson,
+}
+
+impl Page {
+    /// Whether it says more than a health check needs to know.
+    pub(super) fn is_status(self) -> bool {
+        matches!(self, Self::Status | Self::StatusJson)
+    }
 }
 
 impl Detection {
@@ -58,6 +69,8 @@ impl Detection {
         match (*method, &rest[..end]) {
             (b"GET " | b"HEAD ", b"/health" | b"/proxy/health") => Self::Own(Page::Health),
             (b"GET " | b"HEAD ", b"/metrics" | b"/proxy/metrics") => Self::Own(Page::Metrics),
+            (b"GET " | b"HEAD ", b"/") => Self::Own(Page::Status),
+            (b"GET " | b"HEAD ", b"/status.json") => Self::Own(Page::StatusJson),
             _ => Self::Http1,
         }
     }
@@ -84,6 +97,11 @@ mod tests {
             (b"HEAD /health HTTP/1.1\r\n", Detection::Own(Page::Health)),
             (b"GET /metrics HTTP/1.0\r\n", Detection::Own(Page::Metrics)),
             (b"HEAD /metrics HTTP/1.1\r\n", Detection::Own(Page::Metrics)),
+            (b"GET / HTTP/1.1\r\n", Detection::Own(Page::Status)),
+            (b"HEAD /?x HTTP/1.1\r\n", Detection::Own(Page::Status)),
+            (b"GET /status.json HTTP/1.1\r\n", Detection::Own(Page::StatusJson)),
+            (b"POST / HTTP/1.1\r\n", Detection::Http1),
+            (b"GET // HTTP/1.1\r\n", Detection::Http1),
             (b"GET /version HTTP/1.1\r\n", Detection::Http1),
             (b"GET /healthy HTTP/1.1\r\n", Detection::Http1),
             (b"POST /v3/kv/put HTTP/1.1\r\n", Detection::Http1),

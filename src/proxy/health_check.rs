@@ -169,6 +169,7 @@ impl Probe {
     }
 
     fn keep(&mut self, connection: Option<MemberConnection>) {
+        self.member.showed_certificate(connection.as_ref().and_then(|connection| connection.certificate_end));
         (self.kept, self.age, self.generation) = (connection, 0, self.dialer.generation());
     }
 
@@ -203,6 +204,7 @@ impl Probe {
         {
             self.term = kept.term();
             self.member.report_alarms(status.alarms());
+            self.member.report_version(&status.version);
             self.members.report_leader(&self.member, status.is_leader());
         }
     }

@@ -222,6 +222,16 @@ impl Listener {
     }
 }
 
+impl Client {
+    /// Whether it is a program of this host that uses loopback or the socket.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback()),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 impl AsyncRead for Client {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
 use super::preflight::{Subject, Tried};
+use super::status;
 use crate::net::{DialError, Step, Target};
+use crate::os::clock::unix;
 use crate::os::log::Throttle;
 use crate::settings::{Endpoint, Prefer};
 
@@ -25,6 +27,9 @@ const RECOVERY: Duration = Duration::from_secs(2);
 
 /// Connections to an address that answers no packets are cut after this time, even if no other member is better.
 const VANISHED: Duration = Duration::from_secs(4);
+
+/// What comes of a probe: the member serves, it does not, or this host could not ask.
+pub(super) const PROBES: [&str; 3] = ["success", "failure", "local"];
 
 /// One address of a member, and its connections.
 #[derive(Debug)]
@@ -41,13 +46,28 @@ pub(super) struct Member {
     cut: watch::Sender<()>,
     /// It leads the others, as far as we know.
     leads: AtomicBool,
+    /// Calls go to it.
+    is_current: AtomicBool,
+    /// When the certificate that it showed last ends, in seconds since 1970; 0 if it has shown none.
+    certificate_end: AtomicI64,
     /// How long the last good answer took, in microseconds; at first the longest time.
     round_trip: AtomicU64,
+    story: Mutex<Story>,
     /// Wakes the next probe.
     pub wake: Notify,
     /// Open connections.
     pub open: AtomicUsize,
     pub counters: Counters,
+}
+
+/// What people want to know about a member, and nobody else.
+#[derive(Debug, Clone)]
+struct Story {
+    /// When its state was last another one.
+    since: SystemTime,
+    last_error: Option<(SystemTime, String)>,
+    /// The version of its etcd.
+    version: Option<String>,
 }
 
 /// Counts since the start, for metrics.
@@ -58,6 +78,8 @@ pub(super) struct Counters {
     pub sent: AtomicU64,
     /// Bytes from the member.
     pub received: AtomicU64,
+    /// Probes, by their result: in the order of [`PROBES`].
+    pub probes: [AtomicU64; PROBES.len()],
     /// How often its connections were cut in favour of other members.
     pub failovers: AtomicU64,
     /// Failed connections to it, by the kind of error.
@@ -132,8 +154,11 @@ impl Member {
             state: Mutex::new(state),
             trouble: Mutex::default(),
             alarms: Mutex::default(),
+            story: Mutex::new(Story { since: SystemTime::now(), last_error: None, version: None }),
             retired: AtomicBool::new(false),
             leads: AtomicBool::new(false),
+            is_current: AtomicBool::new(false),
+            certificate_end: AtomicI64::new(0),
             round_trip: AtomicU64::new(u64::MAX),
             cut: watch::Sender::new(()),
             wake: Notify::new(),
@@ -176,6 +201,28 @@ impl Member {
         self.leads.load(Ordering::Relaxed)
     }
 
+    /// Whether calls go to it.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Relaxed)
+    }
+
+    /// Calls go to it, or no longer.
+    pub(super) fn set_current(&self, is_current: bool) {
+        self.is_current.store(is_current, Ordering::Relaxed);
+    }
+
+    /// It has shown a certificate that ends then, in seconds since 1970; `None` without TLS.
+    pub(super) fn showed_certificate(&self, end: Option<i64>) {
+        if let Some(end) = end {
+            self.certificate_end.store(end, Ordering::Relaxed);
+        }
+    }
+
+    /// When the certificate that it showed last ends, in seconds since 1970.
+    pub(super) fn certificate_end(&self) -> Option<i64> {
+        Some(self.certificate_end.load(Ordering::Relaxed)).filter(|end| *end != 0)
+    }
+
     /// Whether no name leads to it any more.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
@@ -204,26 +251,41 @@ impl Member {
         let mut state = self.state();
         let came_up = !matches!(*state, State::Up { .. });
         *state = State::Up { asked };
+        drop(state);
+        if came_up {
+            self.state_is_new();
+        }
         came_up
     }
 
     /// Returns whether it went down.
     fn fails(&self, asked: Instant, err: &DialError) -> bool {
         let (new, text) = (Fault::of(err), err.to_string());
+        let went_down = self.record_failure(asked, new, &text);
+        if went_down {
+            self.state_is_new();
+        }
+        if self.is_down() {
+            self.went_wrong(text);
+        }
+        went_down
+    }
+
+    fn record_failure(&self, asked: Instant, new: Fault, text: &str) -> bool {
         match &mut *self.state() {
             State::Up { asked: last } if asked < *last => false,
             State::Down { fault, why, fault_since, .. } => {
                 if *fault != new {
                     *fault_since = asked;
                 }
-                (*fault, *why) = (new, text);
+                (*fault, *why) = (new, text.to_owned());
                 false
             }
             state => {
                 let (since, fault_since) = (asked, asked);
                 *state = State::Down {
                     fault: new,
-                    why: text,
+                    why: text.to_owned(),
                     since,
                     fault_since,
                     better_at: None,
@@ -283,6 +345,9 @@ pub(super) struct Members {
     unresolved: Mutex<BTreeMap<String, String>>,
     /// Grows with each connection, so that members of equal rank take turns.
     turn: AtomicUsize,
+    /// A member has said that it leads; and how often another one did after that.
+    has_leader: AtomicBool,
+    pub leader_changes: AtomicU64,
     /// Something has changed in what we know about a member.
     news: Notify,
     /// Random for each process.
@@ -314,6 +379,8 @@ impl Members {
             changed: watch::Sender::new(()),
             unresolved: Mutex::new(unresolved),
             turn: AtomicUsize::new(0),
+            has_leader: AtomicBool::new(false),
+            leader_changes: AtomicU64::new(0),
             news: Notify::new(),
             dice: RandomState::new(),
             warnings: Throttle::default(),
@@ -396,6 +463,12 @@ impl Members {
         Err(if known.is_empty() { "no member has answered yet".to_owned() } else { known.join("; ") })
     }
 
+    /// What people may see of the names that do not resolve.
+    pub(super) fn unresolved(&self) -> Vec<status::Unresolved> {
+        let names = lock(&self.unresolved);
+        names.iter().map(|(name, error)| status::Unresolved { name: name.clone(), error: error.clone() }).collect()
+    }
+
     /// The alarms of all members, as in `NOSPACE`.
     pub(super) fn alarms(&self) -> Vec<String> {
         let mut alarms: Vec<_> = self.list().iter().flat_map(|member| lock(&member.alarms).clone()).collect();
@@ -406,6 +479,12 @@ impl Members {
 
     /// Records the answer to a probe of `member` that was sent at `asked`, and logs what it changes.
     pub(super) fn report(&self, member: &Arc<Member>, asked: Instant, answer: &Result<(), DialError>) {
+        let result = match answer {
+            Ok(()) => 0,
+            Err(DialError::Local(_)) => 2,
+            Err(_) => 1,
+        };
+        member.counters.probes[result].fetch_add(1, Ordering::Relaxed);
         if let Err(err @ DialError::Local(_)) = answer {
             self.warnings.warn(format_args!("{}: {err}", member.target));
             return;
@@ -437,6 +516,9 @@ impl Members {
     /// Records whether a member says that it leads.
     pub(super) fn report_leader(&self, member: &Arc<Member>, leads: bool) {
         if leads {
+            if !member.is_leader() && self.has_leader.swap(true, Ordering::Relaxed) {
+                self.leader_changes.fetch_add(1, Ordering::Relaxed);
+            }
             self.list().iter().for_each(|other| other.leads.store(false, Ordering::Relaxed));
         }
         if member.leads.swap(leads, Ordering::Relaxed) != leads {
@@ -452,7 +534,11 @@ impl Members {
         }
         // An error that is older than the last good answer says nothing.
         let is_news = matches!(*member.state(), State::Up { asked: last } if asked >= last);
+        if is_news {
+            member.went_wrong(err.to_string());
+        }
         if is_news && lock(&member.trouble).replace(err.to_string()).is_none() {
+            member.state_is_new();
             log::warn!("{}: new connections fail: {err}", member.target);
             member.wake.notify_one();
         }
@@ -567,7 +653,51 @@ impl Member {
     /// A probe has made a new connection.
     pub(super) fn accepts_connections(&self) {
         if lock(&self.trouble).take().is_some() {
+            self.state_is_new();
             log::info!("{}: new connections succeed again", self.target);
+        }
+    }
+
+    /// Records the version of its etcd.
+    pub(super) fn report_version(&self, version: &str) {
+        lock(&self.story).version = (!version.is_empty()).then(|| version.to_owned());
+    }
+
+    fn state_is_new(&self) {
+        lock(&self.story).since = SystemTime::now();
+    }
+
+    fn went_wrong(&self, why: String) {
+        lock(&self.story).last_error = Some((SystemTime::now(), why));
+    }
+
+    /// What people may see.
+    pub(super) fn report(&self) -> status::Member {
+        let (state, error) = match &*self.state() {
+            State::Unknown => ("unknown", None),
+            State::Up { .. } => ("up", None),
+            State::Down { why, .. } => ("down", Some(why.clone())),
+        };
+        let trouble = lock(&self.trouble).clone().filter(|_| state == "up");
+        let state = if trouble.is_some() { "failing" } else { state };
+        let Story { since, last_error, version } = lock(&self.story).clone();
+        let (last_error_at, last_error) = last_error.map(|(at, why)| (unix(at), why)).unzip();
+        let round_trip = self.round_trip();
+        status::Member {
+            address: self.target.to_string(),
+            state: state.to_owned(),
+            since: unix(since),
+            error: error.or_else(|| trouble.map(|why| format!("new connections fail: {why}"))),
+            last_error,
+            last_error_at,
+            leads: self.is_leader(),
+            serves: false,
+            retired: self.is_retired(),
+            version,
+            alarms: lock(&self.alarms).clone(),
+            round_trip: (round_trip != u64::MAX).then(|| Duration::from_micros(round_trip).as_secs_f64()),
+            connections: self.open.load(Ordering::Relaxed),
+            failovers: self.counters.failovers.load(Ordering::Relaxed),
         }
     }
 

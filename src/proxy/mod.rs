@@ -16,6 +16,7 @@ mod native;
 mod preflight;
 mod reach;
 mod session;
+mod status;
 mod supervisor;
 mod wrap;
 
@@ -27,4 +28,5 @@ pub(crate) use etcd::Launch;
 pub(crate) use native::Error as NativeError;
 pub(crate) use preflight::Error as PreflightError;
 pub(crate) use session::run;
+pub(crate) use status::{Line as LogLine, Report};
 pub(crate) use wrap::{Wrap, wrap};

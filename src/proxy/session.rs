@@ -228,10 +228,9 @@ impl Prepared {
 
 /// What happens beside a supervised etcd.
 fn supervision(settings: &Settings) -> Result<Supervision> {
-    let Settings { listen_addr, metrics_addr, .. } = settings;
-    let status = Arc::new(Status::new(listen_addr));
+    let status = Arc::new(Status::new(settings));
     let serves_metrics = matches!(settings.run, Run::SuperviseEtcd { .. });
-    let metrics_addr = metrics_addr.as_ref().filter(|_| serves_metrics);
+    let metrics_addr = settings.metrics_addr.as_ref().filter(|_| serves_metrics);
     let metrics = metrics_addr.map(|addr| Port::open(addr, Arc::clone(&status))).transpose()?;
     // An etcd that uses an HTTP proxy reaches members that we may not reach, and the other way round.
     let watched = settings.http_proxy.is_none().then(|| settings.clone());

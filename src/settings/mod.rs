@@ -8,6 +8,7 @@
 //! - [`etcd_flags`]: the flags that are passed on to etcd
 //! - [`etcdctl`]: the variable that tells etcdctl the proxy's address
 //! - [`unknown`]: variables that look like ours and are not
+//! - [`shown`]: the settings as people may see them
 //! - [`service`]: what the sandbox of an installed service must allow
 
 mod addr;
@@ -25,6 +26,7 @@ mod pem;
 mod property_tests;
 mod resolve;
 mod service;
+mod shown;
 mod sources;
 mod table;
 mod tls;

@@ -122,6 +122,19 @@ impl Pem {
         }
     }
 
+    /// The subjects of the first `most` certificates, as in `CN=a; CN=b; …`.
+    pub(crate) fn subjects(&self, most: usize) -> String {
+        let ders = self.certificates().unwrap_or_default();
+        let subject = |der: &CertificateDer<'_>| {
+            X509Certificate::from_der(der).map(|(_, it)| it.subject().to_string()).unwrap_or_default()
+        };
+        let mut subjects: Vec<String> = ders.iter().take(most).map(subject).collect();
+        if ders.len() > most && most > 1 {
+            subjects.push("…".to_owned());
+        }
+        subjects.join("; ")
+    }
+
     fn instead_of_certificate(&self) -> String {
         let has = |word: &str| labels(&self.text).any(|label| label.contains(word));
         if has("PKCS7") || has("CMS") {

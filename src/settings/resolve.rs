@@ -13,6 +13,7 @@ use super::host_port;
 use super::login::{Login, Prefer, keeps_urls};
 use super::mode::{Demands, Mode, NO_ETCD, Run};
 use super::pem::{Content, Pem};
+use super::shown::{Outcome, Shown};
 use super::sources::{Origin, Sources, Value};
 use super::table::{Setting, switch};
 use super::tls::{Tls, check_ca, check_identity};
@@ -52,6 +53,8 @@ pub(crate) struct Settings {
     pub http_proxy: Option<&'static str>,
     /// Problems that do not prevent a start. One line each.
     pub warnings: Vec<String>,
+    /// The settings in effect as people may see them.
+    pub shown: Vec<Shown>,
 }
 
 /// Whether to try the endpoints before the start, and what to do if none can be used.
@@ -121,7 +124,7 @@ impl Sources {
             ));
         }
         let listen_addr = choose(listen_addr, mode, &mut warnings);
-        let metrics_addr = self.parsed(Setting::MetricsAddr, TcpAddr::parse_metrics)?;
+        let metrics_addr = self.metrics_addr()?;
         if let (Some(addr), Some(value)) = (&metrics_addr, self.get(Setting::MetricsAddr))
             && listen_addr.overlaps(addr)
         {
@@ -144,6 +147,8 @@ impl Sources {
         }
         // Last, because its file may come late: what time cannot mend is reported at once.
         let login = if mode.capabilities().logins { self.login(&mut warnings)? } else { None };
+        let outcome = Outcome { run, tls: &tls, endpoints: &endpoints, logs_in: login.is_some() };
+        let shown = self.shown(&outcome);
         Ok(Settings {
             endpoints,
             discovery_srv,
@@ -163,6 +168,7 @@ impl Sources {
             memory,
             http_proxy,
             warnings,
+            shown,
         })
     }
 

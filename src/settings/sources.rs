@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use super::addr::ListenAddr;
+use super::addr::{ListenAddr, TcpAddr};
 use super::binding::{self, Binding, BindingMatch};
 use super::error::Error;
 use super::table::{Kind, OTHER_VARIABLES, PREFIX, Setting, switch};
@@ -261,6 +261,11 @@ impl Sources {
     /// The address that the application connects to.
     pub(crate) fn listen_addr(&self) -> Result<ListenAddr, Error> {
         Ok(self.parsed(Setting::ListenAddr, ListenAddr::parse)?.unwrap_or_default())
+    }
+
+    /// The address of the port for metrics, if there is one.
+    pub(crate) fn metrics_addr(&self) -> Result<Option<TcpAddr>, Error> {
+        self.parsed(Setting::MetricsAddr, TcpAddr::parse_metrics)
     }
 
     /// The format of log lines.

@@ -13,7 +13,8 @@ use crate::net::local::connect;
 use crate::net::sockets;
 use crate::proxy::admin::Subject;
 use crate::proxy::metrics::Sheet;
-use crate::settings::ListenAddr;
+use crate::proxy::status::{Clients, Etcd, Facts, Report};
+use crate::settings::{ListenAddr, Settings};
 
 /// How long etcd may take to send its metrics.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,6 +25,7 @@ const MAX_METRICS: u64 = 4 * 1024 * 1024;
 /// The state of a supervised etcd.
 #[derive(Debug)]
 pub(in crate::proxy) struct Status {
+    facts: Facts,
     /// Where etcd listens.
     addr: ListenAddr,
     /// 0 while it does not run.
@@ -40,9 +42,10 @@ pub(in crate::proxy) struct Status {
 }
 
 impl Status {
-    pub(in crate::proxy) fn new(addr: &ListenAddr) -> Self {
+    pub(in crate::proxy) fn new(settings: &Settings) -> Self {
         Self {
-            addr: addr.clone(),
+            facts: Facts::of(settings),
+            addr: settings.listen_addr.clone(),
             pid: AtomicU32::new(0),
             listening: AtomicBool::new(false),
             health: Mutex::new(Err("etcd's proxy does not listen yet".to_owned())),
@@ -118,6 +121,26 @@ impl Subject for Status {
     async fn metrics(&self) -> String {
         let of_etcd = self.metrics_of_etcd().await.unwrap_or_default();
         self.render() + &of_etcd
+    }
+
+    fn report(&self) -> Report {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let pid = self.pid.load(Ordering::Relaxed);
+        let clients = sockets::clients(&self.addr, pid);
+        let etcd = Etcd {
+            pid: (pid != 0).then_some(pid),
+            listening: pid != 0 && self.listening.load(Ordering::Relaxed),
+            restarts: count(&self.ended) + count(&self.stuck),
+        };
+        Report {
+            clients: clients.map(|connected| Clients { connected, limit: None }),
+            etcd: Some(etcd),
+            ..self.facts.report(self.health())
+        }
+    }
+
+    fn hosts(&self) -> &[String] {
+        &self.facts.hosts
     }
 
     fn count_evicted(&self, count: u64) {

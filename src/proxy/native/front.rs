@@ -7,7 +7,10 @@ use tokio::time::timeout;
 
 use super::counted::Counted;
 use super::handle::Handle;
+use super::metrics;
 use super::relay::Relay;
+use super::report;
+use super::stats::{Stats, add};
 use crate::net::Protocol;
 use crate::os::log::Throttle;
 use crate::proxy::admin::{self, Subject as _};
@@ -15,11 +18,12 @@ use crate::proxy::detect::Detection;
 use crate::proxy::limit::Limit;
 use crate::proxy::listener::{Client, Listener, Lobby, SPARE};
 use crate::proxy::members::Members;
-use crate::proxy::metrics::Metrics;
+use crate::proxy::status::{Facts, History, Report};
 use crate::settings::ListenAddr;
 
 /// What all connections share.
 pub(super) struct Front {
+    pub facts: Facts,
     pub addr: ListenAddr,
     pub members: Arc<Members>,
     pub limit: Limit,
@@ -31,7 +35,8 @@ pub(super) struct Front {
     pub engine: Handle,
     /// Serves clients of HTTP/1.1.
     pub relay: Relay,
-    pub metrics: Metrics,
+    pub stats: Arc<Stats>,
+    pub history: History,
     pub warnings: Warnings,
 }
 
@@ -58,7 +63,7 @@ impl Front {
         let before = self.clients.load(Ordering::Relaxed);
         let counted = Counted::one(Arc::clone(&self.clients));
         if before >= self.limit.clients {
-            self.metrics.over_limit.fetch_add(1, Ordering::Relaxed);
+            add(&self.stats.refused.over_limit, 1);
             self.warnings.limit.warn(format_args!("a connection is refused: the proxy serves {}", self.limit));
             return;
         }
@@ -79,15 +84,19 @@ impl Front {
             match detection {
                 Detection::Http2 => return Some((Protocol::Http2, bytes)),
                 Detection::Http1 => return Some((Protocol::Http1, bytes)),
-                Detection::Own(page) => admin::answer(client, page, admin::is_head(&bytes), self).await,
+                // To others, it looks as it does without us.
+                Detection::Own(page) if page.is_status() && !client.is_local() => {
+                    return Some((Protocol::Http1, bytes));
+                }
+                Detection::Own(page) => admin::answer(client, page, bytes, self).await,
                 Detection::Tls => {
-                    self.metrics.tls.fetch_add(1, Ordering::Relaxed);
+                    add(&self.stats.refused.tls, 1);
                     let addr = &self.addr;
                     let text = format_args!("a client spoke TLS to {addr}, which is plain text: use http://");
                     self.warnings.tls.warn(text);
                 }
                 Detection::Garbage | Detection::NeedMore => {
-                    self.metrics.garbage.fetch_add(1, Ordering::Relaxed);
+                    add(&self.stats.refused.garbage, 1);
                 }
             }
             None
@@ -104,10 +113,18 @@ impl admin::Subject for Front {
     }
 
     async fn metrics(&self) -> String {
-        self.metrics.render(&self.members, self.clients.load(Ordering::Relaxed))
+        metrics::render(self)
+    }
+
+    fn report(&self) -> Report {
+        report::report(self)
+    }
+
+    fn hosts(&self) -> &[String] {
+        &self.facts.hosts
     }
 
     fn count_evicted(&self, count: u64) {
-        self.metrics.evicted.fetch_add(count, Ordering::Relaxed);
+        add(&self.stats.refused.silent, count);
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use super::engine::{self, Command, Notice, Rules, Socket, WAKER};
+use super::stats::Stats;
 use crate::proxy::listener::Client;
 
 /// Tells the engine what to do.
@@ -32,12 +33,16 @@ impl Running {
     ///
     /// # Errors
     /// When the system has no thread or no file for it.
-    pub(super) fn start(rules: Rules, logs_in: bool) -> io::Result<(Self, UnboundedReceiver<Notice>)> {
+    pub(super) fn start(
+        rules: Rules,
+        logs_in: bool,
+        stats: Arc<Stats>,
+    ) -> io::Result<(Self, UnboundedReceiver<Notice>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (commands, orders) = mpsc::channel();
         let (notices, heard) = unbounded_channel();
-        let thread = engine::start(poll, orders, notices, rules, logs_in)?;
+        let thread = engine::start(poll, orders, notices, rules, logs_in, stats)?;
         let handle = Handle { commands, waker, token: Arc::default() };
         Ok((Self { handle, thread: Some(thread) }, heard))
     }

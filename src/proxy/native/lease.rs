@@ -61,7 +61,20 @@ pub(super) struct Keeper {
     /// Which lane a stream to a member belongs to.
     upstreams: FxHashMap<u64, (Identity, u64)>,
     last_upstream: u64,
+    asked: u64,
+    forwarded: u64,
     actions: VecDeque<Action>,
+}
+
+/// Figures for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    /// Streams of clients, and ours to members.
+    pub clients: usize,
+    pub streams: usize,
+    /// Requests of clients, and those that went to members.
+    pub asked: u64,
+    pub forwarded: u64,
 }
 
 /// A client's stream. Its requests are answered in their order, as a member does.
@@ -106,6 +119,7 @@ impl Keeper {
     pub(super) fn request(&mut self, client: u64, message: &[u8], now: Instant) -> Result<(), Malformed> {
         let lease = lease::id_of_request(message)?;
         let Some(asker) = self.clients.get_mut(&client) else { return Ok(()) };
+        self.asked += 1;
         let number = asker.first + asker.answers.len() as u64;
         asker.answers.push_back(None);
         let key = (asker.identity.clone(), lease.cast_unsigned() % STREAMS);
@@ -116,7 +130,10 @@ impl Keeper {
         }
         lane.open.push_back(Open { lease, since: now, askers: vec![(client, number)] });
         match lane.upstream {
-            Some(upstream) => self.actions.push_back(forward(upstream, lease)),
+            Some(upstream) => {
+                self.forwarded += 1;
+                self.actions.push_back(forward(upstream, lease));
+            }
             // One that was lost is opened again by the next tick, all others here.
             None if lane.open.len() == 1 => self.connect(&key),
             None => {}
@@ -219,6 +236,11 @@ impl Keeper {
         self.lanes.values().any(|lane| !lane.open.is_empty())
     }
 
+    pub(super) fn counts(&self) -> Counts {
+        let (clients, streams) = (self.clients.len(), self.upstreams.len());
+        Counts { clients, streams, asked: self.asked, forwarded: self.forwarded }
+    }
+
     /// What shall be done next.
     pub(super) fn next(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -231,6 +253,7 @@ impl Keeper {
         lane.upstream = Some(upstream);
         self.upstreams.insert(upstream, key.clone());
         self.actions.push_back(Action::Open { upstream, identity: key.0.clone() });
+        self.forwarded += lane.open.len() as u64;
         self.actions.extend(lane.open.iter().map(|open| forward(upstream, open.lease)));
     }
 }

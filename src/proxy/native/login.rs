@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::engine::Command;
 use super::handle::Handle;
+use super::stats::{self, Stats};
 use crate::net::{Deadline, Dialer, LoginError};
 use crate::os::log::Throttle;
 use crate::proxy::members::Members;
@@ -28,6 +29,7 @@ pub(super) struct Clerk {
     pub members: Arc<Members>,
     pub dialer: Arc<Dialer>,
     pub engine: Handle,
+    pub stats: Arc<Stats>,
     pub warnings: Throttle,
     /// When the cluster refused the password, and what we say about it.
     pub refused: Mutex<Option<(Instant, String)>>,
@@ -56,10 +58,12 @@ impl Clerk {
         loop {
             match self.try_members(&self.login_now().await).await {
                 Some(Ok(token)) => {
+                    self.stats.logged_in(stats::Login::Succeeded);
                     *self.refused() = None;
                     return Ok(token);
                 }
                 Some(Err(why)) => {
+                    self.stats.logged_in(stats::Login::Refused);
                     self.warnings.warn(format_args!("{why}"));
                     *self.refused() = Some((Instant::now(), why.clone()));
                     return Err(why);
@@ -89,6 +93,7 @@ impl Clerk {
                     )));
                 }
                 Err(LoginError::Failed(why)) => {
+                    self.stats.logged_in(stats::Login::Failed);
                     self.warnings.warn(format_args!("{}: cannot log in: {why}", member.target));
                 }
             }

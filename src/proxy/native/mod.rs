@@ -6,6 +6,7 @@
 //! - [`engine`]: carries the calls, in a thread of its own; [`handle`]: the way to it
 //! - [`pilot`]: chooses the member, in the event loop that also probes; [`login`]: gets tokens
 //! - [`relay`]: clients that speak HTTP/1.1, byte for byte
+//! - [`stats`]: what is counted; [`metrics`]: the page that shows it; [`report`]: the state for people
 
 mod counted;
 mod engine;
@@ -14,8 +15,11 @@ mod handle;
 mod identity;
 mod lease;
 mod login;
+mod metrics;
 mod pilot;
 mod relay;
+mod report;
+mod stats;
 mod watch;
 
 use std::io;
@@ -28,9 +32,9 @@ use super::backend::{self, Backend};
 use super::limit::Limit;
 use super::listener::{Listener, Lobby, listen, listen_tcp};
 use super::members::Members;
-use super::metrics::Metrics;
 use super::names::Names;
 use super::preflight::Tried;
+use super::status::{Facts, History};
 use super::{admin, listener};
 use crate::api::namespace::Namespace;
 use crate::net::{Dialer, Resolver};
@@ -40,6 +44,7 @@ use engine::Rules;
 use front::{Front, Warnings};
 use handle::Running;
 use relay::Relay;
+use stats::{BOUNDS, Stats};
 
 /// How often to check whether a member is up.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
@@ -87,7 +92,8 @@ impl Native {
         let metrics_listeners = metrics_addr.as_ref().map(listen_tcp).transpose()?.unwrap_or_default();
         let members = Arc::new(Members::new(tried));
         let dialer = Arc::new(Dialer::new(settings).map_err(Error::Tls)?);
-        let (engine, notices) = Running::start(rules(settings), settings.login.is_some())?;
+        let stats = Arc::new(Stats::default());
+        let (engine, notices) = Running::start(rules(settings), settings.login.is_some(), Arc::clone(&stats))?;
         let relay = Relay {
             members: Arc::clone(&members),
             dialer: Arc::clone(&dialer),
@@ -95,6 +101,7 @@ impl Native {
             tokens: settings.login.is_some().then(|| engine.handle.clone()),
         };
         let front = Arc::new(Front {
+            facts: Facts::of(settings),
             addr: listen_addr.clone(),
             members: Arc::clone(&members),
             limit,
@@ -102,7 +109,8 @@ impl Native {
             clients: Arc::default(),
             engine: engine.handle.clone(),
             relay,
-            metrics: Metrics::default(),
+            stats,
+            history: History::new(&BOUNDS),
             warnings: Warnings::default(),
         });
         let (stop, mut stopped) = tokio::sync::watch::channel(false);
@@ -119,9 +127,11 @@ impl Native {
                     tokio::spawn(admin::serve_port(Listener::Tcp(listener), Arc::clone(&arrivals)));
                 }
                 let (handle, members) = (arrivals.engine.clone(), Arc::clone(&arrivals.members));
+                let stats = Arc::clone(&arrivals.stats);
+                tokio::spawn(report::sample(Arc::clone(&arrivals)));
                 let names =
                     Names { members: Arc::clone(&members), dialer: Arc::clone(&dial), resolver: Resolver::default() };
-                tokio::spawn(async move { pilot::run(members, dial, handle, notices, &settings).await });
+                tokio::spawn(async move { pilot::run(members, dial, handle, notices, &settings, stats).await });
                 tokio::spawn(Arc::new(names).follow(endpoints, discovery_srv, tls.is_configured()));
                 let _ = stopped.changed().await;
             });

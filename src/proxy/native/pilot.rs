@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::engine::{Command, Link, Notice, Socket};
 use super::handle::Handle;
 use super::login::Clerk;
+use super::stats::Stats;
 
 use crate::net::{Connected, Dialer, Protocol};
 use crate::os::log::Throttle;
@@ -53,10 +54,12 @@ pub(super) async fn run(
     engine: Handle,
     mut notices: UnboundedReceiver<Notice>,
     settings: &Settings,
+    stats: Arc<Stats>,
 ) {
     let clerk = settings.login.clone().map(|login| {
         let (members, dialer, engine) = (Arc::clone(&members), Arc::clone(&dialer), engine.clone());
-        Arc::new(Clerk { login, members, dialer, engine, warnings: Throttle::default(), refused: Mutex::default() })
+        let (warnings, refused) = (Throttle::default(), Mutex::default());
+        Arc::new(Clerk { login, members, dialer, engine, stats, warnings, refused })
     });
     let mut pilot = Pilot {
         members,
@@ -123,6 +126,7 @@ struct Pilot {
 impl Pilot {
     fn lost(&mut self, number: u64) {
         let Some(lost) = self.current.take_if(|current| current.number == number) else { return };
+        lost.member.set_current(false);
         if lost.since.elapsed() < SHORT {
             self.short = self.short.saturating_add(1);
             self.avoided = Some((lost.member, Instant::now() + HASTE));
@@ -187,6 +191,7 @@ impl Pilot {
     }
 
     fn take(&mut self, member: Arc<Member>, connected: Connected) {
+        member.showed_certificate(connected.certificate_end());
         let Ok((socket, tls)) = parts(connected) else { return };
         self.number += 1;
         let (number, authority) = (self.number, member.target.authority());
@@ -196,6 +201,10 @@ impl Pilot {
         self.watch(&current, ended);
         let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority, alive };
         self.engine.send(Command::Use(Box::new(link)));
+        if let Some(last) = &self.current {
+            last.member.set_current(false);
+        }
+        current.member.set_current(true);
         self.current = Some(current);
     }
 

@@ -4,6 +4,7 @@ mod calls;
 mod checker;
 mod failover;
 mod leases;
+mod metrics;
 mod namespace;
 mod passwords;
 mod streams;

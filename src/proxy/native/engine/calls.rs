@@ -11,6 +11,7 @@ use super::state::Engine;
 use super::translate::{Refused, Translation};
 use crate::api::auth::Refusal;
 use crate::api::methods::Shape;
+use crate::proxy::native::stats::{Repeat, add};
 
 /// How many calls there may be.
 pub(super) const CALLS: usize = 64 * 1024;
@@ -26,10 +27,14 @@ impl Engine {
         }
         if self.calls.len() >= CALLS {
             self.is_full = true;
+            self.stats.ended(request.method, status::UNAVAILABLE, None);
             self.with(client.peer, |http2| http2.reset(client.stream, Code::REFUSED_STREAM));
             return;
         }
         let share = Share::of(&request);
+        if share.is_none() {
+            add(&self.stats.in_flight, 1);
+        }
         // Whoever serves watches knows of the namespace.
         let is_changed = share != Some(Share::Watches);
         let translation = if is_changed { Translation::of(&self.rules, &request) } else { Ok(None) };
@@ -144,7 +149,7 @@ impl Engine {
         self.forward_held(key);
         self.forward_headers(key, &answer, end);
         if end {
-            self.end_call(key);
+            self.end_call(key, answer.status.unwrap_or(status::UNKNOWN));
         }
     }
 
@@ -178,7 +183,8 @@ impl Engine {
         let sent = self.with(client.peer, |http2| http2.send_data(client.stream, bytes, end));
         self.sent_to_client(key, sent.unwrap_or_default());
         if end {
-            self.end_call(key);
+            // Without trailers, nobody knows.
+            self.end_call(key, status::UNKNOWN);
         }
     }
 
@@ -208,14 +214,17 @@ impl Engine {
         let Some(call) = self.calls.get(key) else { return false };
         let (is_refused, is_old) = (wants_new_token(call, answer), self.is_old_token(call, answer));
         let call = &mut self.calls[key];
-        if is_refused && call.can_be_renewed() {
+        let why = if is_refused && call.can_be_renewed() {
             if is_old {
                 self.login.token = None;
             }
-        } else if !(is_passing(answer) && call.can_be_repeated(false)) {
+            Repeat::Token
+        } else if is_passing(answer) && call.can_be_repeated(false) {
+            Repeat::LeaderChanged
+        } else {
             return false;
-        }
-        if !self.budget.spend() {
+        };
+        if !self.may_repeat(key, why) {
             return false;
         }
         self.calls[key].begin_again();
@@ -223,14 +232,23 @@ impl Engine {
         true
     }
 
+    /// Whether the budget allows to send a call again; counts that.
+    fn may_repeat(&mut self, key: CallKey, why: Repeat) -> bool {
+        let is_allowed = self.budget.spend();
+        if self.calls.get(key).is_some_and(|call| !call.is_ours()) {
+            self.stats.repeated(why, is_allowed);
+        }
+        is_allowed
+    }
+
     /// Whether the member refuses our token, and there is no newer one.
     pub(super) fn is_old_token(&self, call: &Call, answer: &Answer) -> bool {
         wants_new_token(call, answer) && call.token == self.login.number
     }
 
-    /// The client gives the call up.
-    pub(super) fn canceled(&mut self, key: CallKey) {
-        let Some(call) = self.end_call(key) else { return };
+    /// The client gives the call up, or we do: `code` is gRPC's status for that.
+    pub(super) fn canceled(&mut self, key: CallKey, code: u32) {
+        let Some(call) = self.end_call(key, code) else { return };
         self.cancel_at_member(call.member);
     }
 
@@ -242,14 +260,14 @@ impl Engine {
         }
     }
 
-    /// The member gives the call up, or is gone. `is_seen`: it may have begun to carry it out.
-    pub(super) fn lost_by_member(&mut self, key: CallKey, is_seen: bool, why: &str) {
+    /// The member gives the call up, or is gone. Unless it has not looked at it, it may have begun to carry it out.
+    pub(super) fn lost_by_member(&mut self, key: CallKey, how: Repeat, why: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
         if let Role::Own(..) = call.role {
             return self.own_lost(key);
         }
-        if call.can_be_repeated(!is_seen) && self.budget.spend() {
-            call.begin_again();
+        if call.can_be_repeated(how == Repeat::NotProcessed) && self.may_repeat(key, how) {
+            self.calls[key].begin_again();
             return self.dispatch(key);
         }
         self.fail(key, status::UNAVAILABLE, why);
@@ -258,15 +276,9 @@ impl Engine {
     /// The member gives the call up. gRPC has a status for each code of HTTP/2, so the client gets the same code.
     pub(super) fn reset_by_member(&mut self, key: CallKey, code: Code) {
         let Some(call) = self.calls.get(key) else { return };
-        if call.is_ours() {
-            return self.lost_by_member(
-                key,
-                code != Code::REFUSED_STREAM,
-                "etcdproxy: the member has given the call up",
-            );
-        }
-        if call.can_be_repeated(code == Code::REFUSED_STREAM) {
-            self.lost_by_member(key, code != Code::REFUSED_STREAM, "etcdproxy: the member has given the call up");
+        let how = if code == Code::REFUSED_STREAM { Repeat::NotProcessed } else { Repeat::GivenUp };
+        if call.is_ours() || call.can_be_repeated(how == Repeat::NotProcessed) {
+            self.lost_by_member(key, how, "etcdproxy: the member has given the call up");
         } else if code == Code::REFUSED_STREAM {
             self.fail(key, status::UNAVAILABLE, "etcdproxy: the member refuses the call");
         } else if call.deadline().is_some_and(|deadline| deadline <= self.now + TOLERANCE) {
@@ -274,7 +286,7 @@ impl Engine {
             self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: the member gave the call up when its time was over");
         } else {
             let client = call.client;
-            self.end_call(key);
+            self.end_call(key, status::of_reset(code));
             self.with(client.peer, |http2| http2.reset(client.stream, code));
             self.finish_if_drained(client.peer);
         }
@@ -288,7 +300,7 @@ impl Engine {
 
     /// Ends a call that no member answers.
     pub(super) fn fail(&mut self, key: CallKey, status: u32, why: &str) {
-        let Some(call) = self.end_call(key) else { return };
+        let Some(call) = self.end_call(key, status) else { return };
         if call.is_ours() {
             return self.own_failed(&call, status, why);
         }

@@ -20,6 +20,10 @@ const LONGEST_REMEMBERED: usize = 2048;
 
 /// gRPC's status codes.
 pub(super) mod status {
+    use etcdproxy_http2::Code;
+
+    pub(crate) const CANCELLED: u32 = 1;
+    pub(crate) const UNKNOWN: u32 = 2;
     pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
     pub(crate) const PERMISSION_DENIED: u32 = 7;
     pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
@@ -27,6 +31,16 @@ pub(super) mod status {
     pub(crate) const INTERNAL: u32 = 13;
     pub(crate) const UNAVAILABLE: u32 = 14;
     pub(crate) const UNAUTHENTICATED: u32 = 16;
+
+    /// What gRPC makes of a stream that its peer has given up.
+    pub(crate) fn of_reset(code: Code) -> u32 {
+        match code {
+            Code::REFUSED_STREAM => UNAVAILABLE,
+            Code::CANCEL => CANCELLED,
+            Code::ENHANCE_YOUR_CALM | Code::FLOW_CONTROL_ERROR => RESOURCE_EXHAUSTED,
+            _ => INTERNAL,
+        }
+    }
 }
 
 /// The head of a request.

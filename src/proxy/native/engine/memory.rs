@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 
 use super::call::{CallKey, End, PeerKey};
 use super::calls::CALLS;
+use super::head::status;
 use super::state::Engine;
 
 /// How many bytes may wait: for slow readers and writers, and in requests that are not complete.
@@ -74,7 +75,7 @@ impl Engine {
                 // gRPC's code for that is RESOURCE_EXHAUSTED.
                 let (stream, member) = (call.client.stream, call.member);
                 self.with(client, |http2| http2.reset(stream, Code::ENHANCE_YOUR_CALM));
-                self.canceled(key);
+                self.canceled(key, status::RESOURCE_EXHAUSTED);
                 self.count_peer(client);
                 if let Some(member) = member {
                     self.count_peer(member.peer);
@@ -91,6 +92,9 @@ impl Engine {
     pub(super) fn turn_away(&mut self, key: PeerKey) {
         log::debug!("a client uses too much memory, or has too many calls");
         self.with(key, |http2| http2.go_away(0, Code::ENHANCE_YOUR_CALM));
+        for (_, tag) in self.with(key, |http2| http2.take_streams(0)).unwrap_or_default() {
+            self.canceled(CallKey::of(tag), status::RESOURCE_EXHAUSTED);
+        }
         self.break_off(key);
     }
 }

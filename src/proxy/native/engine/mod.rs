@@ -25,6 +25,7 @@ mod translate;
 mod wire;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
@@ -36,6 +37,8 @@ use state::Engine;
 pub(super) use translate::Rules;
 pub(super) use wire::Socket;
 
+use super::stats::Stats;
+
 /// Starts the thread. It ends when it is told to stop.
 ///
 /// # Errors
@@ -46,9 +49,10 @@ pub(super) fn start(
     notices: UnboundedSender<Notice>,
     rules: Rules,
     logs_in: bool,
+    stats: Arc<Stats>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("calls".to_owned()).spawn(move || {
-        if let Err(err) = Engine::new(poll, commands, notices, rules, logs_in).run() {
+        if let Err(err) = Engine::new(poll, commands, notices, rules, logs_in, stats).run() {
             log::error!("cannot wait for events: {err}");
             log::logger().flush();
             std::process::abort();

@@ -6,8 +6,10 @@ use etcdproxy_http2::Event;
 
 use super::call::{CallKey, End, PeerKey};
 use super::command::Notice;
+use super::head::status;
 use super::state::{Engine, Peer, Side};
 use super::wire::Received;
+use crate::proxy::native::stats::Repeat;
 
 /// How often a connection is read in one turn, so that others get theirs.
 const READS: usize = 4;
@@ -107,7 +109,7 @@ impl Engine {
             }
             Event::Data { tag, bytes, end, .. } if is_client => self.request_data(call(tag), bytes, end),
             Event::Data { tag, bytes, end, .. } => self.answer_data(call(tag), bytes, end),
-            Event::Reset { tag, .. } if is_client => self.canceled(call(tag)),
+            Event::Reset { tag, .. } if is_client => self.canceled(call(tag), status::CANCELLED),
             Event::Reset { tag, code, .. } => self.reset_by_member(call(tag), code),
             Event::GoAway { last, .. } => {
                 if !is_client {
@@ -177,7 +179,7 @@ impl Engine {
     pub(super) fn goes(&mut self, key: PeerKey, last: u32) {
         self.leave(key);
         for (_, tag) in self.with(key, |http2| http2.take_streams(last)).unwrap_or_default() {
-            self.lost_by_member(CallKey::of(tag), false, "etcdproxy: the member shuts down");
+            self.lost_by_member(CallKey::of(tag), Repeat::NotProcessed, "etcdproxy: the member shuts down");
         }
     }
 
@@ -224,8 +226,8 @@ impl Engine {
         for tag in calls {
             let call = CallKey::of(tag);
             match &peer.side {
-                Side::Client { .. } => self.canceled(call),
-                Side::Member(_) => self.lost_by_member(call, true, why),
+                Side::Client { .. } => self.canceled(call, status::CANCELLED),
+                Side::Member(_) => self.lost_by_member(call, Repeat::Lost, why),
             }
         }
     }

@@ -63,6 +63,7 @@ impl Engine {
             self.send();
             self.shed();
             self.sweep();
+            self.publish();
         }
         Ok(())
     }

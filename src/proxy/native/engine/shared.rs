@@ -156,7 +156,7 @@ impl Engine {
                 self.fail(key, status, &why);
             }
             // It may end the next one as soon. That of a watch is opened again at once, so it waits here.
-            _ => match self.end_call(key).map(|call| call.role) {
+            _ => match self.end_call(key, status::UNAVAILABLE).map(|call| call.role) {
                 Some(Role::Own(Share::Watches, number)) => self.ended.push_back((Upstream(number), self.now + PACE)),
                 Some(Role::Own(_, number)) => self.keeper.lost(number),
                 _ => {}
@@ -166,7 +166,7 @@ impl Engine {
 
     /// A stream of ours has ended, or its member is gone.
     pub(super) fn own_lost(&mut self, key: CallKey) {
-        match self.end_call(key).map(|call| call.role) {
+        match self.end_call(key, status::UNAVAILABLE).map(|call| call.role) {
             Some(Role::Own(Share::Leases, number)) => self.keeper.lost(number),
             Some(Role::Own(Share::Watches, number)) => self.hub.ended(Upstream(number), End::Lost),
             _ => {}
@@ -187,7 +187,7 @@ impl Engine {
 
     /// The answer to a question has come.
     pub(super) fn present_is_known(&mut self, key: CallKey, answer: &Answer) {
-        let Some(call) = self.end_call(key) else { return };
+        let Some(call) = self.end_call(key, answer.status.unwrap_or(status::UNKNOWN)) else { return };
         let Role::Question(question) = call.role else { return };
         let is_good = answer.status == Some(0);
         self.hub.now_is(Question(question), call.message.get(PREFIX..).filter(|_| is_good));

@@ -20,8 +20,10 @@ use super::command::{Command, Notice};
 use super::head::{Answer, Heads, Request};
 use super::translate::Rules;
 use super::wire::Wire;
+use crate::api::methods::Shape;
 use crate::proxy::members::Member;
 use crate::proxy::native::lease::Keeper;
+use crate::proxy::native::stats::{Stats, set};
 use crate::proxy::native::watch::{ClientTag, Hub, Upstream as WatchStream};
 
 /// While so many bytes wait for a member, no new calls go to it: headers need no window.
@@ -138,6 +140,7 @@ pub(super) struct Engine {
     /// Calls of clients that share, and that have a deadline.
     pub timed: Vec<CallKey>,
     pub rules: Rc<Rules>,
+    pub stats: Arc<Stats>,
     /// Peers with something to send.
     pub dirty: Vec<PeerKey>,
     /// Peers that may have sent more than was read, and whether that includes their end.
@@ -172,6 +175,7 @@ impl Engine {
         notices: UnboundedSender<Notice>,
         rules: Rules,
         logs_in: bool,
+        stats: Arc<Stats>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -193,6 +197,7 @@ impl Engine {
             timed: Vec::new(),
             login: Login { logs_in, token: None, number: 0, is_asked: false },
             rules: Rc::new(rules),
+            stats,
             dirty: Vec::new(),
             ready: Vec::new(),
             requests: Heads::requests(),
@@ -217,6 +222,22 @@ impl Engine {
         let done = action(&mut self.peers.get_mut(key)?.wire.http2);
         self.mark(key);
         Some(done)
+    }
+
+    /// Tells the pages how many watchers, leases and streams there are.
+    pub(super) fn publish(&self) {
+        let (watches, leases, stats) = (self.hub.counts(), self.keeper.counts(), &self.stats);
+        for (sides, [client, member]) in [
+            (&stats.watchers, [watches.client_watchers as u64, watches.upstream_watchers as u64]),
+            (&stats.watch_streams, [watches.clients as u64, watches.streams as u64]),
+            (&stats.watch_events, [watches.events, watches.received]),
+            (&stats.lease_streams, [leases.clients as u64, leases.streams as u64]),
+            (&stats.keepalives, [leases.asked, leases.forwarded]),
+        ] {
+            set(&sides.client, client);
+            set(&sides.member, member);
+        }
+        set(&stats.watch_resumes, watches.resumes);
     }
 
     pub(super) fn clients(&self) -> impl Iterator<Item = PeerKey> {
@@ -245,8 +266,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn end_call(&mut self, key: CallKey) -> Option<Call> {
+    /// Forgets a call, and counts it if it is a client's: `code` is gRPC's status that the client sees.
+    pub(super) fn end_call(&mut self, key: CallKey, code: u32) -> Option<Call> {
         let call = self.calls.remove(key)?;
+        if !call.is_ours() {
+            let took = (call.shape == Shape::Unary).then(|| self.now.duration_since(call.began));
+            self.stats.ended(call.request.method, code, took);
+        }
         match call.role {
             Role::Shared(Share::Leases) => self.keeper.close(key.tag()),
             Role::Shared(Share::Watches) => {
@@ -258,7 +284,8 @@ impl Engine {
                 self.settle(key, client);
             }
             Role::Own(share, number) => drop(self.own.remove(&(share, number))),
-            Role::Question(_) | Role::Forwarded => {}
+            Role::Forwarded => drop(self.stats.in_flight.fetch_sub(1, Ordering::Relaxed)),
+            Role::Question(_) => {}
         }
         self.held = self.held.saturating_sub(call.counted);
         Some(call)

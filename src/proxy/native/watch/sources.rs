@@ -57,6 +57,7 @@ impl Hub {
             } else if answer.events.is_empty() {
                 self.progress_of_one(source, &answer);
             } else {
+                self.counts.received += answer.events.len() as u64;
                 self.deliver(source, answer);
             }
             Ok(())

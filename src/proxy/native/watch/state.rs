@@ -39,12 +39,17 @@ pub(in crate::proxy::native) struct Hub {
     pub(super) counts: Counts,
 }
 
-/// Figures for the metrics. All of them only grow, but the first two.
+/// Figures for the metrics. All of them only grow, but the first four.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::proxy::native) struct Counts {
     pub client_watchers: usize,
     pub upstream_watchers: usize,
-    /// Events handed out, counted once for each client.
+    /// Calls of clients, and ours to members.
+    pub clients: usize,
+    pub streams: usize,
+    /// Events that members have sent.
+    pub received: u64,
+    /// Events handed out, counted once for each watcher.
     pub events: u64,
     /// Watchers that were opened again at a member.
     pub resumes: u64,
@@ -226,7 +231,13 @@ impl Hub {
     }
 
     pub(in crate::proxy::native) fn counts(&self) -> Counts {
-        Counts { client_watchers: self.watchers.len(), upstream_watchers: self.sources.len(), ..self.counts }
+        Counts {
+            client_watchers: self.watchers.len(),
+            upstream_watchers: self.sources.len(),
+            clients: self.clients.len(),
+            streams: self.streams.len(),
+            ..self.counts
+        }
     }
 
     /// A number that was not used before.
