@@ -690,12 +690,13 @@ impl Member {
             error: error.or_else(|| trouble.map(|why| format!("new connections fail: {why}"))),
             last_error,
             last_error_at,
-            leads: self.is_leader(),
+            leads: state != "down" && self.is_leader(),
             serves: false,
             retired: self.is_retired(),
             version,
             alarms: lock(&self.alarms).clone(),
-            round_trip: (round_trip != u64::MAX).then(|| Duration::from_micros(round_trip).as_secs_f64()),
+            round_trip: (state != "down" && round_trip != u64::MAX)
+                .then(|| Duration::from_micros(round_trip).as_secs_f64()),
             connections: self.open.load(Ordering::Relaxed),
             failovers: self.counters.failovers.load(Ordering::Relaxed),
         }

@@ -20,8 +20,11 @@ from lib.proxies import Proxy
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 LOOKS = [("wide-light", 1180, "light"), ("wide-dark", 1180, "dark"), ("phone-light", 360, "light"), ("phone-dark", 360, "dark")]
-HEADLINE = "return document.getElementById('headline').textContent"
-STATES = "return [...document.querySelectorAll('#members tbody tr')].map(row => row.cells[0].textContent).join()"
+TOO_WIDE = """return [...document.body.querySelectorAll('*')]
+    .filter(node => node.getBoundingClientRect().right > arguments[0] && node.closest('thead') == null)
+    .map(node => `${node.tagName} ${node.id} ${node.textContent.slice(0, 40)}`)"""
+HEADLINE = "document.getElementById('headline').textContent"
+STATES = "[...document.querySelectorAll('#members tbody tr')].map(row => row.cells[0].textContent).join()"
 
 
 def frame(kind, flags, stream, payload):
@@ -64,41 +67,46 @@ def pictures(browser, directory, name):
     for look, width, scheme in LOOKS:
         browser.look(width, scheme)
         browser.run("return new Promise(done => setTimeout(done, 1200))")
-        wide = browser.run("return document.documentElement.scrollWidth")
-        assert wide <= width, f"{name}, {look}: {wide} pixels wide"
+        wide = browser.run(TOO_WIDE, width)
+        assert not wide, f"{name}, {look}: wider than {width} pixels: {wide}"
         browser.picture(directory / f"{name}-{look}.png")
     browser.look(1180, "light")
 
 
 def check_members_die(lab, browser, directory):
     cluster = three_members(lab).start()
-    proxy = Proxy(lab, cluster.endpoints, "--mode", "native", "--metrics-addr", f"{lab.host}:9090")
+    flags = ("--mode", "native", "--metrics-addr", f"{lab.host}:9090")
+    proxy = Proxy(lab, cluster.endpoints, *flags)
     Load(lab, proxy.url).settle()
     browser.open(f"http://{lab.host}:9090/")
-    browser.wait("three members are up", f"return ({STATES.replace('return ', '')}) === 'up,up,up'")
-    assert browser.run(HEADLINE) == "Healthy", browser.run(HEADLINE)
+    browser.wait("three members are up", f"return {STATES} === 'up,up,up'")
+    assert browser.run(f"return {HEADLINE}") == "Healthy"
     browser.wait("calls are shown", "return parseFloat(document.querySelector('#calls b').textContent) > 0")
     browser.run("return new Promise(done => setTimeout(done, 20000))")
     pictures(browser, directory, "healthy")
 
     cluster.members[1].kill()
-    browser.wait("the member is shown as down", f"return ({STATES.replace('return ', '')}) === 'up,down,up'")
-    browser.wait("the headline says so", f"return /problem/.test(({HEADLINE.replace('return ', '')}))")
+    browser.wait("the member is shown as down", f"return {STATES} === 'up,down,up'")
+    browser.wait("the headline says so", f"return /problem/.test({HEADLINE})")
     why = browser.run("return document.getElementById('why').textContent")
     assert "is down: " in why, why
     pictures(browser, directory, "member-down")
 
     cluster.members[0].kill()
     cluster.members[2].kill()
-    browser.wait("nothing answers", f"return ({HEADLINE.replace('return ', '')}) === 'The cluster does not answer'")
+    browser.wait("nothing answers", f"return {HEADLINE} === 'The cluster does not answer'")
     pictures(browser, directory, "cluster-down")
     assert browser.complaints() == [], browser.complaints()
 
     proxy.process.kill()
-    browser.wait("the proxy is gone", f"return ({HEADLINE.replace('return ', '')}) === 'The proxy does not answer'")
+    browser.wait("the proxy is gone", f"return {HEADLINE} === 'The proxy does not answer'")
     assert browser.run("return document.body.classList.contains('lost')")
     pictures(browser, directory, "proxy-gone")
-    Proxy.__init__(proxy, lab, cluster.endpoints, "--mode", "native", "--preflight", "off")
+    # Whoever still looks at the page sees when a new proxy comes.
+    cluster.start()
+    Proxy(lab, cluster.endpoints, *flags)
+    browser.wait("the page shows the new proxy", f"return {HEADLINE} === 'Healthy'")
+    assert not browser.run("return document.body.classList.contains('lost')")
 
 
 def check_hostile(lab, browser, directory):

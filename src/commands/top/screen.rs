@@ -225,7 +225,7 @@ mod tests {
         }
         let lines = text(&whole(&report)).join("\n");
         for expected in [
-            "STATE   MEMBER        ROLE  ETCD  ROUND TRIP  SINCE  LAST ERROR\n",
+            "STATE   MEMBER       ROLE  ETCD  ROUND TRIP  SINCE  LAST ERROR",
             "\n● down  a\\u{1b}[2Jb              -           0 s    x\\ny\n",
             "\n● expired  w\n",
             "00:00:01  first\n00:00:02  second",

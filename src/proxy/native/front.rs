@@ -7,9 +7,7 @@ use tokio::time::timeout;
 
 use super::counted::Counted;
 use super::handle::Handle;
-use super::metrics;
 use super::relay::Relay;
-use super::report;
 use super::stats::{Stats, add};
 use crate::net::Protocol;
 use crate::os::log::Throttle;
@@ -18,7 +16,7 @@ use crate::proxy::detect::Detection;
 use crate::proxy::limit::Limit;
 use crate::proxy::listener::{Client, Listener, Lobby, SPARE};
 use crate::proxy::members::Members;
-use crate::proxy::status::{Facts, History, Report};
+use crate::proxy::status::{Facts, History};
 use crate::settings::ListenAddr;
 
 /// What all connections share.
@@ -102,29 +100,5 @@ impl Front {
             None
         };
         guest.stay(work).await?
-    }
-}
-
-impl admin::Subject for Front {
-    fn health(&self) -> Result<String, String> {
-        // With an alarm, reads work, so the application must not be ended for it.
-        let alarm = |alarm: String| format!("alarm {alarm}");
-        self.members.health().map(|()| self.members.alarms().into_iter().map(alarm).collect::<Vec<_>>().join(", "))
-    }
-
-    async fn metrics(&self) -> String {
-        metrics::render(self)
-    }
-
-    fn report(&self) -> Report {
-        report::report(self)
-    }
-
-    fn hosts(&self) -> &[String] {
-        &self.facts.hosts
-    }
-
-    fn count_evicted(&self, count: u64) {
-        add(&self.stats.refused.silent, count);
     }
 }

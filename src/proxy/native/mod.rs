@@ -6,7 +6,8 @@
 //! - [`engine`]: carries the calls, in a thread of its own; [`handle`]: the way to it
 //! - [`pilot`]: chooses the member, in the event loop that also probes; [`login`]: gets tokens
 //! - [`relay`]: clients that speak HTTP/1.1, byte for byte
-//! - [`stats`]: what is counted; [`metrics`]: the page that shows it; [`report`]: the state for people
+//! - [`stats`]: what is counted; [`metrics`]: the page that shows it; [`report`]: the state for people;
+//!   [`pages`]: who answers with them
 
 mod counted;
 mod engine;
@@ -16,6 +17,7 @@ mod identity;
 mod lease;
 mod login;
 mod metrics;
+mod pages;
 mod pilot;
 mod relay;
 mod report;
