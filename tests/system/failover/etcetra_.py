@@ -18,9 +18,7 @@ async def main():
             async for event in client.watch(WATCHED):
                 yield event.value
 
-        # Its gets are not linearizable unless one says so.
-        get = lambda: client.get(OWN, serializable=False)
-        await run(lambda text: client.put(OWN, text), get, events())
+        await run(lambda text: client.put(OWN, text), lambda: client.get(OWN), events())
 
 
 asyncio.run(main())

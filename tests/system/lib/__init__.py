@@ -5,6 +5,7 @@ checks        wait for a condition, compare two values
 cloudfoundry  a small Cloud Foundry: stages and launches apps
 droplet       what the platform runs to make a droplet
 faults        harm members: kill, hang, cut off
+gateway       the members' JSON gateway: a writer, and who leads
 lab           a scratch directory with processes; both go away at the end
 load          a client that calls and watches all the time
 members       etcd members and clusters

@@ -1,0 +1,419 @@
+"""What applications with other people's client libraries see when members fail.
+
+`measure` runs small applications (tests/system/failover/), one after the other,
+while one member of a new cluster of three dies or hangs, and comes back. With
+words, --ways or --faults, it measures only these, and leaves the document as it
+is. `prepare` installs the libraries as scripts/suites.sh does, and needs the
+network. Exits with 1 if native missed its target.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import suites
+from lib import gateway
+from lib.cases import matching
+from lib.faults import watch_messages
+from lib.lab import Lab, Programs
+from lib.members import three_members
+from lib.processes import ENV, exit_on_signals, output
+from lib.proxies import Proxy
+from lib.report import circumstances, replace_part, table
+
+APPLICATIONS = Path(__file__).parent / "failover"
+PREFIX = "failover/"
+
+READY_SECONDS = 15
+READY_COUNT = 20  # calls of each kind, and events, before the fault
+SETTLE_SECONDS = 3  # after a move of the leadership
+RETURN_SECONDS = 5  # after a kill
+HANG_SECONDS = 15
+AFTER_SECONDS = 6  # with the member back
+DEAD_SECONDS = 2  # a watch that has shown nothing for so long at the end is dead
+RUNS = 3
+
+
+class Library(NamedTuple):
+    """`suite` is its name in suites.py; `command` gets the suite's directory."""
+
+    name: str
+    file: str
+    suite: str = ""
+    takes_list: bool = False
+    speaks_json: bool = False
+
+    @property
+    def title(self):
+        version = next((s.version for s in suites.SUITES if s.name == self.suite), "")
+        return f"{self.name} {version}".strip()
+
+    def command(self, cache, rust):
+        """The program with its first arguments, and its environment."""
+        path, env = APPLICATIONS / self.file, ENV
+        suite = next((s for s in suites.SUITES if s.name == self.suite), None)
+        place = suites.place(cache, suite) if suite else None
+        if path.suffix == ".py":
+            return [place / "venv/bin/python" if place else sys.executable, "-B", path], env
+        if path.suffix == ".js":
+            return ["node", path], env | {"FAILOVER_LIBRARY": str(place / "source")}
+        if path.suffix == ".rb":
+            return ["/usr/bin/ruby", "-I", place / "source/lib", path], env
+        return [rust], env
+
+    def installed(self, cache):
+        if not self.suite or self.file.endswith(".rs"):
+            return True
+        return (suites.place(cache, next(s for s in suites.SUITES if s.name == self.suite)) / "ready").exists()
+
+
+LIBRARIES = [
+    Library("python etcd3", "python_etcd3.py", "python etcd3"),
+    Library("aetcd", "aetcd_.py", "aetcd"),
+    Library("etcetra", "etcetra_.py", "etcetra"),
+    Library("etcd3gw", "etcd3gw_.py", "etcd3gw", speaks_json=True),
+    Library("JSON, no library", "json_.py", speaks_json=True),
+    Library("node etcd3", "node_etcd3.js", "node etcd3", takes_list=True),
+    Library("ruby etcdv3", "ruby_etcdv3.rb", "ruby etcdv3", takes_list=True),
+    Library("etcd-client", "etcd_client.rs", "etcd-client", takes_list=True),
+]
+
+WAYS = {"direct": None, "grpc-proxy": ("--mode", "grpc-proxy"), "native": ("--mode", "native")}
+
+
+class Fault(NamedTuple):
+    name: str
+    leader: bool
+    kills: bool
+    limit: float  # seconds: native's longest gap of calls, and delay of events
+
+
+FAULTS = [
+    Fault("kill -9 a follower", False, True, 0.3),
+    Fault("kill -9 the leader", True, True, 2.1),
+    Fault("SIGSTOP a follower", False, False, 2.6),
+    Fault("SIGSTOP the leader", True, False, 2.6),
+]
+
+
+class Kind(NamedTuple):
+    """What has become of the puts or the gets."""
+
+    failed: int
+    gap: float
+
+    def __str__(self):
+        return f"{self.failed}/{self.gap:.2f}"
+
+
+class Run(NamedTuple):
+    get: Kind
+    put: Kind
+    watch: str  # ok; or what went wrong
+    delay: float  # seconds: the longest time from an acknowledged put to its event
+    lease: str  # ok; or what went wrong
+    whys: list
+
+    def __str__(self):
+        watch = f"ok {self.delay:.2f}" if self.watch == "ok" else self.watch
+        lease = "" if self.lease == "ok" else f", lease {self.lease}"
+        return f"{self.get} · {self.put} · {watch}{lease}"
+
+    def missed(self, fault, speaks_json) -> list:
+        """How it misses the target of native."""
+        found = []
+        if self.get.failed:
+            found.append(f"{self.get.failed} failed gets")
+        if self.put.failed > 1:
+            found.append(f"{self.put.failed} failed puts")
+        gap = max(self.get.gap, self.put.gap, self.delay if self.watch == "ok" else 0)
+        if gap > fault.limit:
+            found.append(f"{gap:.2f} s instead of {fault.limit:g} s")
+        if self.watch != "ok" and not (speaks_json and self.watch == "told"):
+            found.append(f"watch {self.watch}")
+        if self.lease != "ok":
+            found.append(f"lease {self.lease}")
+        return found
+
+
+def lines(process):
+    """Pairs: time, what. Other output of the application is left out."""
+    found = re.findall(r"^@ (\d+\.\d+) (.+)$", process.text(), re.M)
+    return [(float(at), what) for at, what in found]
+
+
+def wait_ready(process) -> str:
+    """Returns why the application does not run well, or nothing."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and not process.ended():
+        seen = [what.split()[0] for _, what in lines(process) if not re.search("failed|told", what)]
+        lacks = [kind for kind in ("put", "get", "event") if seen.count(kind) < READY_COUNT]
+        if not lacks:
+            return ""
+        time.sleep(0.1)
+    return "" if lacks == ["event"] and not process.ended() else "does not work"
+
+
+def range_calls(member) -> int:
+    found = re.search(r'^grpc_server_started_total\{.*"Range".*\} (\S+)$', member.metrics(), re.M)
+    return float(found[1]) if found else 0
+
+
+def carrier(cluster):
+    """The member that carries the watch, or without any watch the gets."""
+    return max(cluster.members, key=lambda member: (watch_messages(member), range_calls(member)))
+
+
+def harm(cluster, fault):
+    """Returns the time of the fault, when the member has been back for some seconds."""
+    victim = carrier(cluster)
+    other = next(member for member in cluster.members if member is not victim)
+    gateway.make_leader(cluster, victim if fault.leader else other)
+    time.sleep(SETTLE_SECONDS)
+    since = time.time()
+    print(f"{since:.3f} {fault.name}: {victim.name}", file=(cluster.log), flush=True)
+    if fault.kills:
+        victim.kill()
+        time.sleep(RETURN_SECONDS)
+        victim.start()
+    else:
+        victim.process.popen.send_signal(signal.SIGSTOP)
+        time.sleep(HANG_SECONDS)
+        victim.process.popen.send_signal(signal.SIGCONT)
+    print(f"{time.time():.3f} {victim.name} is back", file=cluster.log, flush=True)
+    time.sleep(AFTER_SECONDS)
+    return since
+
+
+def run(options, library, way, fault, path):
+    """Returns a `Run`, or why the library does not work on this way."""
+    with Lab(Programs(options.binary, None), path) as lab:
+        try:
+            return run_in(lab, options, library, way, fault)
+        finally:
+            if options.keep:
+                kept = options.keep / f"{library.name} {way} {fault.name} {path.name}".replace(" ", "-")
+                kept.mkdir(parents=True, exist_ok=True)
+                for log in lab.work.glob("*.log"):
+                    shutil.copy(log, kept)
+
+
+def run_in(lab, options, library, way, fault):
+    cluster = three_members(lab).start()
+    cluster.log = (lab.work / "driver.log").open("w")
+    flags = WAYS[way]
+    if flags is None:
+        taken = cluster.members if library.takes_list else cluster.members[:1]
+        addresses = ",".join(member.address for member in taken)
+    else:
+        # Native follows the leader, so that the death of a follower would be nothing to it.
+        spread = ("--prefer", "spread") if way == "native" and not fault.leader else ()
+        addresses = Proxy(lab, cluster.endpoints, *flags, *spread).address
+    writer = gateway.Writer(cluster, f"{PREFIX}watched")
+    argv, env = library.command(options.cache, options.rust)
+    application = lab.start("application", *argv, addresses, PREFIX, env=env)
+    problem = wait_ready(application)
+    if problem:
+        return problem
+    since = harm(cluster, fault)
+    until = time.time()
+    writer.stop()
+    time.sleep(0.5)
+    seen = lines(application)
+    lease = next((what.split()[1] for _, what in seen if re.fullmatch(r"lease -?\d+", what)), None)
+    kept = lease and gateway.has_lease(cluster, lease)
+    application.kill()
+    return evaluate(seen, writer.acknowledged, since, until, kept)
+
+
+def evaluate(seen, acknowledged, since, until, kept) -> Run:
+    calls = {}
+    for kind in ("get", "put"):
+        successes = [at for at, what in seen if what == f"{kind} ok" and at <= until]
+        failures = [what for at, what in seen if what.startswith(f"{kind} failed") and at >= since]
+        before = max(at for at in successes if at <= since)
+        times = [before, *(at for at in successes if at > since), until]
+        gap = max(end - begin for begin, end in zip(times, times[1:]))
+        calls[kind] = Kind(len(failures), gap)
+    told = [(at, what) for at, what in seen if at >= since and re.match("watch told|lease told", what)]
+    whys = [what for at, what in seen if at >= since and re.search("failed:|told:", what)]
+    watch, delay = watched(seen, acknowledged, until)
+    knows = {what.split()[0] for _, what in told}
+    if watch == "DEAD" and "watch" in knows:
+        watch = "told"
+    lease = "ok" if kept else "lost, told" if "lease" in knows else "lost, silent"
+    return Run(calls["get"], calls["put"], watch, delay, lease, whys)
+
+
+def watched(seen, acknowledged, until):
+    """What has become of the watch, and the longest delay of an event, in seconds."""
+    events = [(at, int(what.split()[1])) for at, what in seen if what.startswith("event")]
+    if not events:
+        return "none", 0
+    if events[-1][0] < until - DEAD_SECONDS:
+        return "DEAD", 0
+    first = {}
+    for at, number in events:
+        first.setdefault(number, at)
+    lost = [number for number in acknowledged if number > events[0][1] and number not in first]
+    doubled = len(events) - len(first)
+    in_order = all(a[1] < b[1] for a, b in zip(events, events[1:]))
+    problems = [f"{len(lost)} lost"] * bool(lost) + [f"{doubled} doubled"] * bool(doubled)
+    problems += ["out of order"] * (not in_order and not doubled)
+    delay = max(at - acknowledged[number] for number, at in first.items() if number in acknowledged)
+    return ", ".join(problems) or "ok", max(delay, 0)
+
+
+def worst(runs) -> Run:
+    """The median of times, and the worst of everything else."""
+    def kind(name):
+        kinds = [getattr(run, name) for run in runs]
+        return Kind(max(k.failed for k in kinds), median(k.gap for k in kinds))
+    def bad(name):
+        return next((getattr(run, name) for run in runs if getattr(run, name) != "ok"), "ok")
+    delay = median(run.delay for run in runs)
+    return Run(kind("get"), kind("put"), bad("watch"), delay, bad("lease"), runs[-1].whys)
+
+
+def measure_cell(options, library, way, fault, path):
+    """Once; through native again if the target was missed."""
+    runs = []
+    while True:
+        found = run(options, library, way, fault, path.with_name(f"{path.name}-{len(runs)}"))
+        print(f"failover.py: {library.name}, {way}, {fault.name}: {found}", file=sys.stderr, flush=True)
+        if isinstance(found, str):
+            return found
+        for text in sorted(set(found.whys))[:5]:
+            print(f"    {found.whys.count(text)} times {text}", file=sys.stderr, flush=True)
+        runs.append(found)
+        again = way == "native" and worst(runs).missed(fault, library.speaks_json)
+        if not again or len(runs) == RUNS:
+            return worst(runs)
+
+
+PART = """\
+## Real client libraries
+
+`./scripts/failover.sh` wrote this part on {date}, with {version}.
+
+Machine: {cores} cores of {cpu}, Linux {kernel}, file system {file_system},
+load average {load} at the start.
+
+A small application with each library puts and gets every 50 ms, with a deadline
+of 5 s for a call, watches a key that somebody else writes every 50 ms, and keeps
+a lease of 5 s alive as the library offers it. It opens no watch again. Then a
+member is killed (kill -9) and starts again after {back} s, or stops (SIGSTOP) and
+goes on after {hang} s. The member is the one that carries the application's
+watch; in half of the columns it leads the cluster, in the others it does not.
+Native goes to the leader, where a follower's death is nothing to it; in the
+columns of a follower it ran with `--prefer spread`.
+
+A cell says, for gets and then for puts, how many calls failed, and the longest
+time without a success in seconds; then what became of the watch: **ok** and the
+longest time from an acknowledged put to its event, in seconds; **told**: no more
+events, but the application got an error or an end; **DEAD**: no more events, and
+nobody told it; how many events were lost or doubled. If the lease was lost, it
+says that too.
+
+"direct" is the list of members where a library takes one (node etcd3, ruby
+etcdv3, etcd-client), otherwise one member. "JSON, no library" uses
+Python's own HTTP, to see what etcd3gw is told: this library does not pass the
+end of a watch on to the application.
+
+{tables}
+
+Target of native: no failed get, at most one failed put, no gap or delay over
+0.3 s (follower killed), 2.1 s (leader killed: the election takes that) or 2.6 s
+(stopped), and the watch and the lease go on; with JSON, a watch may also end, if
+the application is told. A cell that missed it was measured {runs} times, because
+the machine is shared: then it shows the median of the times, and the worst of
+everything else.
+
+{verdict}
+"""
+
+
+def report(cells, ways, faults):
+    parts = []
+    for way in ways:
+        rows = [
+            (library.title, *(cells[library.name, way, fault.name] for fault in faults))
+            for library in LIBRARIES if (library.name, way, faults[0].name) in cells
+        ]
+        figures = table(("library", *(fault.name for fault in faults)), rows)
+        parts.append(f"Through {way}:\n\n{figures}" if way != "direct" else f"Direct:\n\n{figures}")
+    return "\n\n".join(parts)
+
+
+def missed(cells):
+    found = []
+    for (name, way, fault_name), cell in cells.items():
+        if way == "native":
+            library = next(library for library in LIBRARIES if library.name == name)
+            fault = next(fault for fault in FAULTS if fault.name == fault_name)
+            problems = [cell] if isinstance(cell, str) else cell.missed(fault, library.speaks_json)
+            if problems:
+                found.append(f"- {name}, {fault_name}: {', '.join(problems)}")
+    return found
+
+
+def main():
+    def path(text):
+        return Path(text).absolute()
+    def listed(text):
+        return text.split(",")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, prog="failover.sh",
+    )
+    parser.add_argument("verb", choices=("prepare", "measure"), help=argparse.SUPPRESS)
+    for name in ("binary", "rust", "cache", "scratch", "document"):
+        parser.add_argument(name, type=path, help=argparse.SUPPRESS)
+    parser.add_argument("--ways", type=listed, help="some of: direct,grpc-proxy,native")
+    parser.add_argument("--faults", type=listed, help="words in the names of the faults: kill,leader")
+    parser.add_argument("--keep", type=path, help="directory for logs")
+    parser.add_argument("words", nargs="*", help="words in the names of libraries")
+    options = parser.parse_intermixed_args()
+    exit_on_signals()
+    names = matching([library.name for library in LIBRARIES], options.words)
+    libraries = [library for library in LIBRARIES if library.name in names]
+    if options.verb == "prepare":
+        used = {library.suite for library in libraries if not library.file.endswith(".rs")}
+        suites.prepare(options.cache, [s for s in suites.SUITES if s.name in used])
+        return
+    fault_names = matching([fault.name for fault in FAULTS], options.faults)
+    faults = [fault for fault in FAULTS if fault.name in fault_names]
+    ways = [way for way in WAYS if way in (options.ways or WAYS)]
+    facts = circumstances(options.scratch)
+    facts["version"] = output(options.binary, "version").splitlines()[0]
+    cells = {}
+    for library in libraries:
+        for way in ways:
+            for number, fault in enumerate(faults):
+                if not library.installed(options.cache):
+                    cell = "SKIPPED"
+                elif number and isinstance(cell, str):
+                    pass  # what does not work with the first fault does not with the next
+                else:
+                    place = options.scratch / f"run-{len(cells)}"
+                    cell = measure_cell(options, library, way, fault, place)
+                cells[library.name, way, fault.name] = cell
+    tables, misses = report(cells, ways, faults), missed(cells)
+    verdict = "\n".join(["Native missed it here:", "", *misses]) if misses else "Native met it everywhere."
+    if not (options.words or options.ways or options.faults):
+        replace_part(options.document, "failover", PART.format(
+            tables=tables, verdict=verdict, back=RETURN_SECONDS, hang=HANG_SECONDS, runs=RUNS, **facts,
+        ))
+    print(f"{tables}\n\n{verdict}")
+    sys.exit(bool(misses))
+
+
+if __name__ == "__main__":
+    main()
