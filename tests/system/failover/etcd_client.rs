@@ -79,20 +79,21 @@ async fn keep_alive(mut client: Client, lease: i64) {
     let mut ticks = ticks(REFRESH);
     loop {
         ticks.tick().await;
+        // It has asked once, and has read the answer.
         let Ok((mut keeper, mut answers)) = client.lease_keep_alive(lease).await else {
             say("lease told: no stream".to_string());
             continue;
         };
         loop {
+            ticks.tick().await;
+            if let Err(err) = keeper.keep_alive().await {
+                break say(format!("lease told: {err}"));
+            }
             match answers.message().await {
                 Ok(Some(answer)) if answer.ttl() > 0 => {}
                 Ok(Some(_)) => say("lease told: it has ended".to_string()),
                 Ok(None) => break say("lease told: end".to_string()),
                 Err(err) => break say(format!("lease told: {err}")),
-            }
-            ticks.tick().await;
-            if let Err(err) = keeper.keep_alive().await {
-                break say(format!("lease told: {err}"));
             }
         }
     }
