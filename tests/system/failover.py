@@ -8,16 +8,13 @@ network. Exits with 1 if native missed its target.
 """
 
 import argparse
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import suites
 from lib import gateway
@@ -28,6 +25,7 @@ from lib.members import three_members
 from lib.processes import ENV, exit_on_signals, output
 from lib.proxies import Proxy
 from lib.report import circumstances, replace_part, table
+from lib.seen import Seen, evaluate, lines, worst
 
 APPLICATIONS = Path(__file__).parent / "failover"
 PREFIX = "failover/"
@@ -38,7 +36,6 @@ SETTLE_SECONDS = 2  # after a move of the leadership
 RETURN_SECONDS = 5  # after a kill
 HANG_SECONDS = 15
 AFTER_SECONDS = 5  # with the member back
-DEAD_SECONDS = 2  # a watch that has shown nothing for so long at the end is dead
 RUNS = 3
 
 
@@ -53,15 +50,18 @@ class Library(NamedTuple):
     hides_the_end: bool = False  # of a watch
 
     @property
+    def source(self):
+        """Its suite, or None."""
+        return next((suite for suite in suites.SUITES if suite.name == self.suite), None)
+
+    @property
     def title(self):
-        version = next((s.version for s in suites.SUITES if s.name == self.suite), "")
-        return f"{self.name} {version}".strip()
+        return f"{self.name} {self.source.version}" if self.source else self.name
 
     def command(self, cache, rust):
         """The program with its first arguments, and its environment."""
         path, env = APPLICATIONS / self.file, ENV
-        suite = next((s for s in suites.SUITES if s.name == self.suite), None)
-        place = suites.place(cache, suite) if suite else None
+        place = suites.place(cache, self.source) if self.source else None
         if path.suffix == ".py":
             return [place / "venv/bin/python" if place else sys.executable, "-B", path], env
         if path.suffix == ".js":
@@ -71,9 +71,14 @@ class Library(NamedTuple):
         return [rust], env
 
     def installed(self, cache):
-        if not self.suite or self.file.endswith(".rs"):
+        if not self.source or self.is_rust:
             return True
-        return (suites.place(cache, next(s for s in suites.SUITES if s.name == self.suite)) / "ready").exists()
+        return (suites.place(cache, self.source) / "ready").exists()
+
+    @property
+    def is_rust(self):
+        """Cargo builds it, from Cargo.lock."""
+        return self.file.endswith(".rs")
 
 
 LIBRARIES = [
@@ -87,7 +92,12 @@ LIBRARIES = [
     Library("etcd-client", "etcd_client.rs", "etcd-client", takes_list=True),
 ]
 
-WAYS = {"direct": None, "grpc-proxy": ("--mode", "grpc-proxy"), "native": ("--mode", "native")}
+WAYS = {
+    "direct": None,
+    "grpc-proxy": ("--mode", "grpc-proxy"),
+    # Lines in JSON have the time.
+    "native": ("--mode", "native", "--log-format", "json"),
+}
 
 
 class Fault(NamedTuple):
@@ -103,59 +113,6 @@ FAULTS = [
     Fault("SIGSTOP a follower", False, False, 2.6),
     Fault("SIGSTOP the leader", True, False, 2.6),
 ]
-
-
-class Kind(NamedTuple):
-    """What has become of the puts or the gets."""
-
-    failed: int
-    gap: float
-
-    def __str__(self):
-        return f"{self.failed}/{self.gap:.2f}"
-
-
-class Run(NamedTuple):
-    get: Kind
-    put: Kind
-    watch: str  # ok; or what went wrong
-    delay: float  # seconds: the longest time from an acknowledged put to its event
-    lease: str  # ok; or what went wrong
-    refused: int  # keepalives
-    whys: list
-
-    def __str__(self):
-        watch = f"ok {self.delay:.2f}" if self.watch == "ok" else self.watch
-        lease = f", {self.refused} failed keepalives" if self.refused else ""
-        if self.lease != "ok":
-            lease = f", lease {self.lease}"
-        return f"{self.get} · {self.put} · {watch}{lease}"
-
-    def missed(self, fault, library) -> list:
-        """How it misses the target of native."""
-        found = []
-        # What speaks HTTP/1.1 is passed on byte for byte, so no read is repeated.
-        if self.get.failed > library.speaks_json:
-            found.append(f"{self.get.failed} failed gets")
-        if self.put.failed > 1:
-            found.append(f"{self.put.failed} failed puts")
-        gap = max(self.get.gap, self.put.gap, self.delay if self.watch == "ok" else 0)
-        if gap > fault.limit:
-            found.append(f"{gap:.2f} s instead of {fault.limit:g} s")
-        over = ("ok", "told", "DEAD" if library.hides_the_end else "")
-        if self.watch not in (over if library.speaks_json else ("ok",)):
-            found.append(f"watch {self.watch}")
-        if self.lease != "ok":
-            found.append(f"lease {self.lease}")
-        elif self.refused > library.speaks_json:
-            found.append(f"{self.refused} failed keepalives")
-        return found
-
-
-def lines(process):
-    """Pairs: time, what. Other output of the application is left out."""
-    found = re.findall(r"^@ (\d+\.\d+) (.+)$", process.text(), re.M)
-    return [(float(at), what) for at, what in found]
 
 
 def wait_ready(process) -> str:
@@ -187,7 +144,7 @@ def harm(cluster, fault):
     gateway.make_leader(cluster, victim if fault.leader else other)
     time.sleep(SETTLE_SECONDS)
     since = time.time()
-    print(f"{since:.3f} {fault.name}: {victim.name}", file=(cluster.log), flush=True)
+    print(f"{since:.3f} {fault.name}: {victim.name}", file=cluster.log, flush=True)
     if fault.kills:
         victim.kill()
         time.sleep(RETURN_SECONDS)
@@ -202,19 +159,20 @@ def harm(cluster, fault):
 
 
 def run(options, library, way, fault, path):
-    """Returns a `Run`, or why the library does not work on this way."""
+    """Returns `Seen`, or why the library does not work on this way."""
     with Lab(Programs(options.binary, None), path) as lab:
         try:
             return run_in(lab, options, library, way, fault)
         finally:
             if options.keep:
-                kept = options.keep / f"{library.name} {way} {fault.name} {path.name}".replace(" ", "-")
+                name = f"{library.name} {way} {fault.name} {path.name}".replace(" ", "-")
+                kept = options.keep / name
                 kept.mkdir(parents=True, exist_ok=True)
                 for log in lab.work.glob("*.log"):
                     shutil.copy(log, kept)
 
 
-def run_in(lab, options, library, way, fault):
+def run_in(lab, options, library, way, fault) -> Union[Seen, str]:
     cluster = three_members(lab).start()
     cluster.log = (lab.work / "driver.log").open("w")
     flags = WAYS[way]
@@ -242,55 +200,8 @@ def run_in(lab, options, library, way, fault):
     return evaluate(seen, writer.acknowledged, since, until, kept)
 
 
-def evaluate(seen, acknowledged, since, until, kept) -> Run:
-    calls = {}
-    for kind in ("get", "put"):
-        successes = [at for at, what in seen if what == f"{kind} ok" and at <= until]
-        failures = [what for at, what in seen if what.startswith(f"{kind} failed") and at >= since]
-        before = max(at for at in successes if at <= since)
-        times = [before, *(at for at in successes if at > since), until]
-        gap = max(end - begin for begin, end in zip(times, times[1:]))
-        calls[kind] = Kind(len(failures), gap)
-    told = [(at, what) for at, what in seen if at >= since and re.match("watch told|lease told", what)]
-    whys = [what for at, what in seen if at >= since and re.search("failed:|told:", what)]
-    watch, delay = watched(seen, acknowledged, until)
-    knows = {what.split()[0] for _, what in told}
-    if watch == "DEAD" and "watch" in knows:
-        watch = "told"
-    errors = sum(what.startswith("lease") for _, what in told)
-    lease = "ok" if kept else "lost, told" if errors else "lost, silent"
-    return Run(calls["get"], calls["put"], watch, delay, lease, errors, whys)
-
-
-def watched(seen, acknowledged, until):
-    """What has become of the watch, and the longest delay of an event, in seconds."""
-    events = [(at, int(what.split()[1])) for at, what in seen if what.startswith("event")]
-    if not events:
-        return "none", 0
-    if events[-1][0] < until - DEAD_SECONDS:
-        return "DEAD", 0
-    first = {}
-    for at, number in events:
-        first.setdefault(number, at)
-    lost = [number for number in acknowledged if number > events[0][1] and number not in first]
-    doubled = len(events) - len(first)
-    in_order = all(a[1] < b[1] for a, b in zip(events, events[1:]))
-    problems = [f"{len(lost)} lost"] * bool(lost) + [f"{doubled} doubled"] * bool(doubled)
-    problems += ["out of order"] * (not in_order and not doubled)
-    delay = max(at - acknowledged[number] for number, at in first.items() if number in acknowledged)
-    return ", ".join(problems) or "ok", max(delay, 0)
-
-
-def worst(runs) -> Run:
-    """The median of times, and the worst of everything else."""
-    def kind(name):
-        kinds = [getattr(run, name) for run in runs]
-        return Kind(max(k.failed for k in kinds), median(k.gap for k in kinds))
-    def bad(name):
-        return next((getattr(run, name) for run in runs if getattr(run, name) != "ok"), "ok")
-    delay = median(run.delay for run in runs)
-    refused = max(run.refused for run in runs)
-    return Run(kind("get"), kind("put"), bad("watch"), delay, bad("lease"), refused, runs[-1].whys)
+def say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 def measure_cell(options, library, way, fault, path):
@@ -298,11 +209,11 @@ def measure_cell(options, library, way, fault, path):
     runs = []
     while True:
         found = run(options, library, way, fault, path.with_name(f"{path.name}-{len(runs)}"))
-        print(f"failover.py: {library.name}, {way}, {fault.name}: {found}", file=sys.stderr, flush=True)
+        say(f"failover.py: {library.name}, {way}, {fault.name}: {found}")
         if isinstance(found, str):
             return found
         for text in sorted(set(found.whys))[:5]:
-            print(f"    {found.whys.count(text)} times {text}", file=sys.stderr, flush=True)
+            say(f"    {found.whys.count(text)} times {text}")
         runs.append(found)
         again = way == "native" and worst(runs).missed(fault, library)
         if not again or len(runs) == RUNS:
@@ -388,7 +299,7 @@ def main():
     for name in ("binary", "rust", "cache", "scratch", "document"):
         parser.add_argument(name, type=path, help=argparse.SUPPRESS)
     parser.add_argument("--ways", type=listed, help="some of: direct,grpc-proxy,native")
-    parser.add_argument("--faults", type=listed, help="words in the names of the faults: kill,leader")
+    parser.add_argument("--faults", type=listed, help="words in their names: kill,leader")
     parser.add_argument("--keep", type=path, help="directory for logs")
     parser.add_argument("words", nargs="*", help="words in the names of libraries")
     options = parser.parse_intermixed_args()
@@ -396,8 +307,8 @@ def main():
     names = matching([library.name for library in LIBRARIES], options.words)
     libraries = [library for library in LIBRARIES if library.name in names]
     if options.verb == "prepare":
-        used = {library.suite for library in libraries if not library.file.endswith(".rs")}
-        suites.prepare(options.cache, [s for s in suites.SUITES if s.name in used])
+        used = [library.source for library in libraries if not library.is_rust]
+        suites.prepare(options.cache, [suite for suite in used if suite])
         return
     fault_names = matching([fault.name for fault in FAULTS], options.faults)
     faults = [fault for fault in FAULTS if fault.name in fault_names]
@@ -417,10 +328,13 @@ def main():
                     cell = measure_cell(options, library, way, fault, place)
                 cells[library.name, way, fault.name] = cell
     tables, misses = report(cells, ways, faults), missed(cells)
-    verdict = "\n".join(["Native missed it here:", "", *misses]) if misses else "Native met it everywhere."
+    verdict = "Native met it everywhere."
+    if misses:
+        verdict = "\n".join(("Native missed it here:", "", *misses))
     if not (options.words or options.ways or options.faults):
         replace_part(options.document, "failover", PART.format(
-            tables=tables, verdict=verdict, back=RETURN_SECONDS, hang=HANG_SECONDS, runs=RUNS, **facts,
+            tables=tables, verdict=verdict, back=RETURN_SECONDS, hang=HANG_SECONDS, runs=RUNS,
+            **facts,
         ))
     print(f"{tables}\n\n{verdict}")
     sys.exit(bool(misses))

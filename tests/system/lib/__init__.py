@@ -14,6 +14,7 @@ ports         addresses on loopback
 processes     start programs and end them
 proxies       `etcdproxy run`
 report        tables and documents
+seen          what an application has seen while a member failed
 systemd       a container that boots a Debian with systemd
 ways          the ways to a cluster, and what calls cost on each
 """
