@@ -1,8 +1,9 @@
 #!/bin/bash
 # Measures what applications with other people's client libraries see while members die, hang and come back: directly, through
-# etcd's grpc-proxy and through native. Prints the tables and writes its part of docs/reliability.md; takes about half an hour.
+# etcd's grpc-proxy and through native. Prints the tables and writes its part of docs/reliability.md; takes up to 45 minutes.
 # With words as arguments, such as "aetcd", it measures only the libraries with one of them in their names, and writes nothing.
-# --ways direct,grpc-proxy,native and --faults kill,leader choose too; --keep DIRECTORY keeps all logs; --help says more.
+# --ways direct,grpc-proxy,native and --faults kill,leader choose too; `--ways native --write` replaces the tables of these ways.
+# --keep DIRECTORY keeps all logs; --help says more.
 #
 # The libraries come from where scripts/suites.sh has them from, with ETCDPROXY_SUITES_DIR too. What cannot be had is SKIPPED.
 # ETCDPROXY_TEST_BINARY names a binary to use instead of building one.

@@ -3,7 +3,7 @@
 `measure` runs small applications (tests/system/failover/), one after the other,
 while one member of a new cluster of three dies or hangs, and comes back. With
 words, --ways or --faults, it measures only these, and leaves the document as it
-is. `prepare` installs the libraries as scripts/suites.sh does, and needs the
+is; with --write and --ways, it replaces the tables of these ways. `prepare` installs the libraries as scripts/suites.sh does, and needs the
 network. Exits with 1 if native missed its target.
 """
 
@@ -24,7 +24,7 @@ from lib.lab import Lab, Programs
 from lib.members import three_members
 from lib.processes import ENV, exit_on_signals, output
 from lib.proxies import Proxy
-from lib.report import circumstances, replace_part, table
+from lib.report import circumstances, marked_part, replace_part, table
 from lib.seen import Seen, evaluate, lines, worst
 
 APPLICATIONS = Path(__file__).parent / "failover"
@@ -249,8 +249,6 @@ etcdv3, etcd-client), otherwise one member. "JSON without library" uses
 Python's own HTTP, to see what etcd3gw is told: this library does not pass the
 end of a watch on to the application.
 
-{tables}
-
 Target of native: no failed get, at most one failed put, no gap or delay over
 0.3 s (follower killed), 2.1 s (leader killed: the election takes that) or 2.6 s
 (stopped), and the watch and the lease go on. With JSON, which native passes on
@@ -259,20 +257,24 @@ told. A cell that missed it was measured {runs} times, because
 the machine is shared: then it shows the median of the times, and the worst of
 everything else.
 
-{verdict}
-"""
+{tables}"""
 
 
-def report(cells, ways, faults):
-    parts = []
-    for way in ways:
-        rows = [
-            (library.title, *(cells[library.name, way, fault.name] for fault in faults))
-            for library in LIBRARIES if (library.name, way, faults[0].name) in cells
-        ]
-        figures = table(("library", *(fault.name for fault in faults)), rows)
-        parts.append(f"Through {way}:\n\n{figures}" if way != "direct" else f"Direct:\n\n{figures}")
-    return "\n\n".join(parts)
+def table_of(cells, way, faults):
+    rows = [
+        (library.title, *(cells[library.name, way, fault.name] for fault in faults))
+        for library in LIBRARIES if (library.name, way, faults[0].name) in cells
+    ]
+    title = "Direct:" if way == "direct" else f"Through {way}:"
+    text = f"{title}\n\n{table(('library', *(fault.name for fault in faults)), rows)}\n"
+    return f"{text}\n{verdict(cells)}\n" if way == "native" else text
+
+
+def verdict(cells):
+    misses = missed(cells)
+    if misses:
+        return "\n".join(("Native missed its target here:", "", *misses))
+    return "Native met its target everywhere."
 
 
 def missed(cells):
@@ -300,6 +302,7 @@ def main():
         parser.add_argument(name, type=path, help=argparse.SUPPRESS)
     parser.add_argument("--ways", type=listed, help="some of: direct,grpc-proxy,native")
     parser.add_argument("--faults", type=listed, help="words in their names: kill,leader")
+    parser.add_argument("--write", action="store_true", help="replace the tables of these ways")
     parser.add_argument("--keep", type=path, help="directory for logs")
     parser.add_argument("words", nargs="*", help="words in the names of libraries")
     options = parser.parse_intermixed_args()
@@ -327,17 +330,23 @@ def main():
                     place = options.scratch / f"run-{len(cells)}"
                     cell = measure_cell(options, library, way, fault, place)
                 cells[library.name, way, fault.name] = cell
-    tables, misses = report(cells, ways, faults), missed(cells)
-    verdict = "Native met it everywhere."
-    if misses:
-        verdict = "\n".join(("Native missed it here:", "", *misses))
-    if not (options.words or options.ways or options.faults):
+    tables = {way: table_of(cells, way, faults) for way in ways}
+    if not (options.words or options.faults):
+        write(options, tables, facts)
+    print("\n".join(tables.values()))
+    sys.exit(bool(missed(cells)))
+
+
+def write(options, tables, facts):
+    """With all ways, the whole part; else tables that are there, if that is wanted."""
+    if not options.ways:
+        marked = (marked_part(f"failover {way}", text) for way, text in tables.items())
         replace_part(options.document, "failover", PART.format(
-            tables=tables, verdict=verdict, back=RETURN_SECONDS, hang=HANG_SECONDS, runs=RUNS,
-            **facts,
+            tables="\n".join(marked), back=RETURN_SECONDS, hang=HANG_SECONDS, runs=RUNS, **facts,
         ))
-    print(f"{tables}\n\n{verdict}")
-    sys.exit(bool(misses))
+    elif options.write:
+        for way, text in tables.items():
+            replace_part(options.document, f"failover {way}", text)
 
 
 if __name__ == "__main__":
