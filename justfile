@@ -55,6 +55,11 @@ check *MINUTES:
 suites *ARGS:
     ./scripts/suites.sh "$@"
 
+# Measure failover with other people's client libraries, write its part of docs/reliability.md; with words: only these libraries
+[group('measure')]
+failover *ARGS:
+    ./scripts/failover.sh "$@"
+
 # Fuzz the HTTP/2 of http2/, 5 minutes for each target (needs a nightly Rust and cargo-fuzz)
 [group('measure')]
 fuzz *ARGS:

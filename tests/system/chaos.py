@@ -325,8 +325,9 @@ def main():
     in_words = "\n".join(row.in_words() for row in rows)
     if not words:
         path.parent.mkdir(exist_ok=True)
-        # scripts/attack.sh and scripts/check.sh have written the rest.
-        rest = "\n".join(filter(None, (part_of(path, name) for name in ("attack", "check"))))
+        # scripts/failover.sh, scripts/attack.sh and scripts/check.sh have written the rest.
+        parts = (part_of(path, name) for name in ("failover", "attack", "check"))
+        rest = "\n".join(filter(None, parts))
         text = DOCUMENT.format(table=figures, in_words=in_words, **start)
         path.write_text(f"{text}\n{rest}" if rest else text)
     print(f"{figures}\n\n{in_words}")

@@ -82,10 +82,14 @@ def part_of(path, name) -> str:
 
 def replace_part(path, name, text):
     """Put the text into a document, between markers; if it has none, at its end."""
-    begin, end = markers(name)
-    old, new = part_of(path, name), f"{begin}\n{text}{end}\n"
+    old, new = part_of(path, name), marked_part(name, text)
     document = path.read_text() if path.exists() else ""
     path.write_text(document.replace(old, new) if old else f"{document}\n{new}")
+
+
+def marked_part(name, text):
+    begin, end = markers(name)
+    return f"{begin}\n{text}{end}\n"
 
 
 def markers(name):
