@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::counted::Counted;
 use super::handle::Handle;
-use super::metrics;
+use super::metrics::{self, Figures};
 use super::relay::Relay;
 use super::stats::{Stats, add};
 use crate::net::Protocol;
@@ -105,7 +105,13 @@ impl admin::Subject for Front {
     }
 
     async fn metrics(&self) -> String {
-        metrics::render(self)
+        metrics::render(&Figures {
+            clients: self.clients.load(Ordering::Relaxed),
+            clients_limit: self.limit.clients,
+            stats: &self.stats,
+            members: &self.members,
+            dialer: &self.relay.dialer,
+        })
     }
 
     fn count_evicted(&self, count: u64) {
