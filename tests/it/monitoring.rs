@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::pki::{Authority, write};
 use crate::support::{
-    Cluster, Process, Tls, etcdproxy, eventually, free_addrs, http, succeeds, unique_addr, unique_host, wait_ready,
+    Cluster, Process, Tls, etcdproxy, eventually, free_addrs, http, path_from_test_script, succeeds, unique_addr,
+    unique_host, wait_ready,
 };
 
 fn repository(path: &str) -> String {
@@ -171,7 +172,7 @@ fn every_alert_has_a_document_and_a_test() {
 
 /// Runs Prometheus' tool with this input.
 fn promtool(args: &[&str], dir: &Path, input: &str) {
-    let mut command = Command::new("promtool");
+    let mut command = Command::new(path_from_test_script("ETCDPROXY_TEST_PROMTOOL"));
     let command =
         command.args(args).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
