@@ -1,7 +1,7 @@
 //! What this process uses of the system.
 
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::time::{ClockId, clock_gettime};
@@ -47,13 +47,13 @@ fn started(stat: &Stat) -> Option<f64> {
         return Some(*started);
     }
     // The time of boot is in /proc/stat, which a sandbox may hide.
-    let up = std::time::Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
+    let up = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
     let age = up.as_secs_f64() - seconds(stat.starttime);
     Some(*STARTED.get_or_init(|| since_epoch(SystemTime::now()).as_secs_f64() - age))
 }
 
 fn seconds(ticks: u64) -> f64 {
-    ticks as f64 / procfs::ticks_per_second() as f64
+    Duration::from_millis(ticks * 1000 / procfs::ticks_per_second().max(1)).as_secs_f64()
 }
 
 #[cfg(test)]

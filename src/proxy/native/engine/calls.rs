@@ -32,20 +32,22 @@ impl Engine {
             return;
         }
         let share = Share::of(&request);
-        if share.is_none() {
+        let role = share.map_or(Role::Forwarded, Role::Shared);
+        if role == Role::Forwarded {
             add(&self.stats.in_flight, 1);
         }
         // Whoever serves watches knows of the namespace.
         let is_changed = share != Some(Share::Watches);
         let translation = if is_changed { Translation::of(&self.rules, &request) } else { Ok(None) };
-        let key = self.calls.insert(Call::new(client, request, end, self.now));
+        let mut call = Call::new(client, request, end, self.now);
+        call.role = role;
+        let key = self.calls.insert(call);
         self.with(client.peer, |http2| http2.accept(client.stream, key.tag()));
         match translation {
             Ok(translation) => self.calls[key].translation = translation,
             Err(refused) => return self.refuse(key, refused),
         }
         if let Some(share) = share {
-            self.calls[key].role = Role::Shared(share);
             self.share(key, share);
             if end {
                 self.shared_request(key, share, b"", true);
