@@ -233,7 +233,7 @@ fn the_ends_of_certificates() {
     let cluster = Cluster::start_on(&host, 1, Some(Tls { server, client_ca: Some(authority.pem.clone()) }));
     let dir = tempfile::tempdir().unwrap();
     let ca = write(dir.path(), "ca.pem", &authority.pem);
-    let [cert, key] = authority.client_from(SystemTime::now() - Duration::from_secs(60)).write(dir.path(), "client");
+    let [cert, key] = authority.client_from(SystemTime::now() - Duration::from_mins(1)).write(dir.path(), "client");
     let addr = unique_addr();
     let mut command = etcdproxy(["run", "--mode", "native", "--endpoints", &cluster.endpoints()]);
     command.args(["--listen-addr", &addr, "--cacert"]).arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);
