@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::front::Front;
 use super::stats::{BOUNDS, Sides, Stats, get};
-use crate::net::DialError;
+use crate::net::{DialError, Dialer};
 use crate::os::usage::Usage;
 use crate::proxy::members::{Member, Members, PROBES};
 use crate::proxy::metrics::{Durations, Labels, Sheet};
@@ -17,17 +16,27 @@ use crate::proxy::metrics::{Durations, Labels, Sheet};
 /// The method whose samples are always there.
 const ALWAYS: &str = "KV/Range";
 
+/// What the page shows.
+pub(super) struct Figures<'a> {
+    /// Clients that are connected now, and how many may be.
+    pub clients: usize,
+    pub clients_limit: usize,
+    pub stats: &'a Stats,
+    pub members: &'a Members,
+    pub dialer: &'a Dialer,
+}
+
 /// The page as it is now.
-pub(super) fn render(front: &Front) -> String {
+pub(super) fn render(figures: &Figures<'_>) -> String {
+    let Figures { clients, clients_limit, stats, members, dialer } = *figures;
     let mut sheet = Sheet::new("native");
-    let clients = front.clients.load(Ordering::Relaxed);
     sheet.gauge("clients", "Clients that are connected now", one(clients as u64));
-    sheet.gauge("clients_limit", "How many clients may be connected", one(front.limit.clients as u64));
-    refused(&mut sheet, &front.stats);
-    calls(&mut sheet, &front.stats);
-    shared(&mut sheet, &front.stats);
-    members(&mut sheet, &front.members);
-    certificates(&mut sheet, front);
+    sheet.gauge("clients_limit", "How many clients may be connected", one(clients_limit as u64));
+    refused(&mut sheet, stats);
+    calls(&mut sheet, stats);
+    shared(&mut sheet, stats);
+    of_members(&mut sheet, members);
+    certificates(&mut sheet, members, dialer);
     if let Some(usage) = Usage::now() {
         sheet.process(&usage);
     }
@@ -112,7 +121,7 @@ fn shared(sheet: &mut Sheet, stats: &Stats) {
     sheet.counter("lease_keepalives", "Requests to keep a lease alive", sides(&stats.keepalives));
 }
 
-fn members(sheet: &mut Sheet, members: &Members) {
+fn of_members(sheet: &mut Sheet, members: &Members) {
     let list = members.list();
     let by_member = |value: &dyn Fn(&Member) -> u64| -> Vec<(Labels, u64)> {
         list.iter().map(|member| (of(member), value(member))).collect()
@@ -170,11 +179,11 @@ fn members(sheet: &mut Sheet, members: &Members) {
     sheet.counter("connect_failures", "Failed connections to the member", failures);
 }
 
-fn certificates(sheet: &mut Sheet, front: &Front) {
-    let own = front.relay.dialer.certificate_ends();
+fn certificates(sheet: &mut Sheet, members: &Members, dialer: &Dialer) {
+    let own = dialer.certificate_ends();
     let own = [("client", own.and_then(|ends| ends.client)), ("ca", own.and_then(|ends| ends.ca))];
     let own = own.into_iter().filter_map(|(which, end)| Some((label("certificate", which), end?)));
-    let list = front.members.list();
+    let list = members.list();
     let of_member = |member: &Arc<Member>| {
         let labels = vec![("certificate", "member".to_owned()), ("member", member.target.to_string())];
         Some((labels, member.certificate_end()?))

@@ -1,8 +1,11 @@
 //! What the proxy answers itself, besides calls.
 
+use std::sync::atomic::Ordering;
+
 use super::front::Front;
+use super::metrics::{self, Figures};
+use super::report;
 use super::stats::add;
-use super::{metrics, report};
 use crate::proxy::admin;
 use crate::proxy::status::Report;
 
@@ -14,7 +17,13 @@ impl admin::Subject for Front {
     }
 
     async fn metrics(&self) -> String {
-        metrics::render(self)
+        metrics::render(&Figures {
+            clients: self.clients.load(Ordering::Relaxed),
+            clients_limit: self.limit.clients,
+            stats: &self.stats,
+            members: &self.members,
+            dialer: &self.relay.dialer,
+        })
     }
 
     fn report(&self) -> Report {
