@@ -6,6 +6,7 @@ Opens the page of a proxy with three members and some load, kills a member while
 the page is open, and looks at what the page shows. Writes pictures of it.
 """
 
+import contextlib
 import socket
 import sys
 import threading
@@ -44,6 +45,10 @@ def hostile_member(host):
     block = b"\x88" + b"".join(b"\x00" + text(name) + text(value) for name, value in fields)
 
     def serve(client):
+        with client, contextlib.suppress(ConnectionError):  # the proxy may be killed
+            answer(client)
+
+    def answer(client):
         client.sendall(frame(4, 0, 0, b""))
         buffer = b""
         client.recv(24, socket.MSG_WAITALL)
