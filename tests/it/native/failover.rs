@@ -162,6 +162,31 @@ async fn calls_work_again_when_all_members_come_back() {
     assert!(server.is_open());
 }
 
+/// It has no position to go on from, so its client must know.
+#[tokio::test(flavor = "multi_thread")]
+async fn observe_ends_when_its_member_dies() {
+    let mut cluster = Cluster::start_durable(3);
+    let (_proxy, addr) = start(&cluster, &[]);
+    let victim = serving(&cluster, &addr).await;
+    let server = Server::connect(&addr).await;
+    server.call(GRANT, &grant(1, 60)).await.answer();
+    let campaign = [field(1, "e"), number(2, 1), field(3, "leads")].concat();
+    server.call("/v3electionpb.Election/Campaign", &campaign).await.answer();
+    let observe = Call::new("/v3electionpb.Election/Observe", &field(1, "e"));
+    let mut stream = server.begin(&observe, true).await.unwrap();
+    let first = stream.soon().await.unwrap();
+    assert!(first.windows(5).any(|bytes| bytes == b"leads"), "{first:?}");
+    cluster.kill_member(victim);
+    assert_eq!(stream.soon().await, None);
+    assert_eq!(stream.so_far().status, Some(14), "{:?}", stream.so_far());
+    // Without a leader, etcd ends it with OK and no message.
+    let begin = Instant::now();
+    while server.begin(&observe, true).await.unwrap().soon().await.is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        pause(50).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_about_a_member_end_when_it_dies() {
     let mut cluster = Cluster::start_durable(3);
