@@ -181,6 +181,11 @@ impl Member {
         matches!(*self.state(), State::Up { .. })
     }
 
+    /// Whether it has passed a probe that was sent at this time or later.
+    pub(super) fn has_passed_since(&self, time: Instant) -> bool {
+        matches!(*self.state(), State::Up { asked } if asked >= time)
+    }
+
     /// Whether it failed its last probe.
     pub(super) fn is_down(&self) -> bool {
         matches!(*self.state(), State::Down { .. })

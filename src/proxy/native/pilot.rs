@@ -32,6 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often to look whether another member is better.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often to look whether there is a leader again.
+const SOON: Duration = Duration::from_millis(20);
+
 /// How often calls go to a better member at most.
 const HASTE: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,7 @@ pub(super) async fn run(
         followed: None,
         short: 0,
         avoided: None,
+        leaderless: None,
     };
     loop {
         // Notices and news do not shorten this pause.
@@ -78,7 +82,8 @@ pub(super) async fn run(
             sleep(LONGEST_PAUSE.min(PAUSE * pilot.short)).await;
         }
         pilot.choose().await;
-        let interval = if pilot.current.is_some() { INTERVAL } else { PAUSE };
+        pilot.find_leader();
+        let interval = pilot.interval();
         tokio::select! {
             notice = notices.recv() => match (notice, &clerk) {
                 (Some(Notice::Lost(lost)), _) => pilot.lost(lost),
@@ -121,12 +126,17 @@ struct Pilot {
     /// others are better.
     short: u32,
     avoided: Option<(Arc<Member>, Instant)>,
+    /// The leader that was lost, and when, until the current member has shown that it has one.
+    leaderless: Option<(Arc<Member>, Instant)>,
 }
 
 impl Pilot {
     fn lost(&mut self, number: u64) {
         let Some(lost) = self.current.take_if(|current| current.number == number) else { return };
         lost.member.set_current(false);
+        if lost.member.is_leader() {
+            self.leaderless = Some((Arc::clone(&lost.member), Instant::now()));
+        }
         if lost.since.elapsed() < SHORT {
             self.short = self.short.saturating_add(1);
             self.avoided = Some((lost.member, Instant::now() + HASTE));
@@ -199,13 +209,34 @@ impl Pilot {
         let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
         let (alive, ended) = oneshot::channel();
         self.watch(&current, ended);
-        let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority, alive };
+        let has_leader = self.leaderless.is_none();
+        let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority, has_leader, alive };
         self.engine.send(Command::Use(Box::new(link)));
         if let Some(last) = &self.current {
             last.member.set_current(false);
         }
         current.member.set_current(true);
         self.current = Some(current);
+    }
+
+    /// A member whose leader has just died would take what is to be written, lose it, and not answer. So that waits until
+    /// the member has answered a linearizable read, which needs a leader.
+    fn find_leader(&mut self) {
+        let (Some((leader, lost)), Some(current)) = (&self.leaderless, &self.current) else { return };
+        if Arc::ptr_eq(leader, &current.member) || current.member.has_passed_since(*lost) {
+            self.engine.send(Command::HasLeader(current.number));
+            self.leaderless = None;
+        } else {
+            current.member.wake.notify_one();
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        match (&self.current, &self.leaderless) {
+            (Some(_), None) => INTERVAL,
+            (Some(_), Some(_)) => SOON,
+            (None, _) => PAUSE,
+        }
     }
 
     /// Cuts the connection when the member's connections are to be cut, unless it has ended before.

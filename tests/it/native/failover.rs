@@ -80,11 +80,8 @@ async fn under_load(addr: &str, what: &str, happens: impl AsyncFnOnce()) {
     let (reads, writes) = (reads.stop().await, writes.stop().await);
     println!("{what}: reads {reads:?}\n{what}: writes {writes:?}");
     assert!(reads.failed.is_empty() && reads.done > 20, "{what}: {reads:?}");
-    // Without a leader, a member takes writes and fails them some seconds later.
-    let (by_members, by_us): (Vec<_>, Vec<_>) =
-        writes.failed.iter().partition(|(_, message, _)| message.starts_with("etcdserver: "));
-    let is_in_flight = by_members.len() <= WORKERS && by_us.len() <= WORKERS;
-    assert!(is_in_flight && writes.done > 20, "{what}: {writes:?}");
+    // Without a leader, a member would take writes, and fail them some seconds later.
+    assert!(writes.failed.len() <= WORKERS && writes.done > 20, "{what}: {writes:?}");
 }
 
 async fn pause(millis: u64) {

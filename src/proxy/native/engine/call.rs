@@ -224,6 +224,15 @@ impl Call {
         is_possible
     }
 
+    /// Whether a member without a leader would keep it, and not answer for seconds.
+    pub(super) fn needs_leader(&self) -> bool {
+        match self.role {
+            Role::Forwarded => self.shape == Shape::Unary && !self.may_ask_another(),
+            Role::Own(share, _) => share == Share::Leases,
+            Role::Shared(_) | Role::Question(_) => false,
+        }
+    }
+
     fn may_ask_another(&self) -> bool {
         match (self.request.method, self.body.get(PREFIX..)) {
             (Some(method), Some(message)) => !self.request.is_compressed && method.may_ask_another(message),

@@ -18,6 +18,8 @@ pub(in crate::proxy::native) enum Command {
     Client { socket: Socket, first: Vec<u8>, permit: Box<dyn Send> },
     /// New calls go to this member. The connection is the pilot's `number`.
     Use(Box<Link>),
+    /// The member of this connection has a leader.
+    HasLeader(u64),
     /// The member of this connection hangs, or is gone.
     Cut(u64),
     /// The token for calls without one; `None` when the cluster wants none, or why nobody can log in.
@@ -38,6 +40,8 @@ pub(in crate::proxy::native) struct Link {
     pub tls: Option<ClientConnection>,
     /// The member's name in each call.
     pub authority: String,
+    /// Whether it has a leader, as far as we know. If not, [`Command::HasLeader`] follows.
+    pub has_leader: bool,
     /// Dropped with the connection.
     pub alive: oneshot::Sender<()>,
 }

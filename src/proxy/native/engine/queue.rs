@@ -7,7 +7,7 @@ use etcdproxy_http2::hpack;
 use super::call::{Call, CallKey, End};
 use super::command::Notice;
 use super::head::{status, timeout_text};
-use super::state::{Engine, Peer, Side, UNWRITTEN};
+use super::state::{Engine, Peer, Side, UNWRITTEN, Upstream};
 
 /// How long a call waits for a member.
 pub(super) const WAIT: Duration = Duration::from_secs(6);
@@ -43,6 +43,9 @@ impl Engine {
         let Side::Member(upstream) = &mut peer.side else { return false };
         // Before that, the member may be one that dies or hangs: what it was sent would be lost, or must not be repeated.
         if peer.wire.http2.output().len() > UNWRITTEN {
+            return false;
+        }
+        if !upstream.has_leader && call.needs_leader() {
             return false;
         }
         let opened = if peer.wire.http2.has_settings() { peer.wire.http2.open(key.tag()) } else { None };
@@ -128,12 +131,19 @@ impl Engine {
                 // Its clients have their own patience.
                 self.waiting.push_back(key);
             } else if call.deadline().is_some_and(|deadline| deadline <= now) {
-                self.fail(key, status::DEADLINE_EXCEEDED, "etcdproxy: no member can be reached");
+                self.fail(key, status::DEADLINE_EXCEEDED, self.why_waiting());
             } else if now.duration_since(call.began) >= WAIT {
-                self.fail(key, status::UNAVAILABLE, "etcdproxy: no member can be reached");
+                self.fail(key, status::UNAVAILABLE, self.why_waiting());
             } else {
                 self.waiting.push_back(key);
             }
+        }
+    }
+
+    fn why_waiting(&self) -> &'static str {
+        match self.current.and_then(|key| self.peers.get(key)).map(|peer| &peer.side) {
+            Some(Side::Member(Upstream { has_leader: false, .. })) => "etcdproxy: the members have no leader",
+            _ => "etcdproxy: no member can be reached",
         }
     }
 

@@ -96,10 +96,15 @@ impl Engine {
                 }
                 Command::Use(link) => self.use_link(*link),
                 Command::Cut(number) => {
-                    let of_number = |peer: &Peer| matches!(&peer.side, Side::Member(up) if up.number == number);
-                    let found = self.peers.iter().find(|(_, peer)| of_number(peer)).map(|(key, _)| key);
-                    if let Some(key) = found {
+                    if let Some(key) = self.upstream(number) {
                         self.remove(key, "etcdproxy: the member does not answer");
+                    }
+                }
+                Command::HasLeader(number) => {
+                    let key = self.upstream(number);
+                    if let Some(Side::Member(upstream)) = key.map(|key| &mut self.peers[key].side) {
+                        upstream.has_leader = true;
+                        self.may_go = true;
                     }
                 }
                 Command::Token(token) => self.take_token(token),
@@ -116,9 +121,15 @@ impl Engine {
         }
     }
 
+    /// The pilot's connection with this number.
+    fn upstream(&self, number: u64) -> Option<PeerKey> {
+        let of_number = |peer: &Peer| matches!(&peer.side, Side::Member(up) if up.number == number);
+        self.peers.iter().find(|(_, peer)| of_number(peer)).map(|(key, _)| key)
+    }
+
     pub(super) fn use_link(&mut self, link: Link) {
-        let Link { number, member, socket, tls, authority, alive } = link;
-        let upstream = Upstream::new(number, member, tls.is_some(), &authority, alive);
+        let Link { number, member, socket, tls, authority, has_leader, alive } = link;
+        let upstream = Upstream::new(number, member, tls.is_some(), &authority, has_leader, alive);
         let key = self.add(Wire::new(socket, tls, Connection::client()), Side::Member(upstream));
         let Some(key) = key else {
             let _ = self.notices.send(Notice::Lost(number));

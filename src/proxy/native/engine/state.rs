@@ -74,6 +74,8 @@ pub(super) struct Upstream {
     pub name: Vec<u8>,
     /// Since when it takes no calls although some wait.
     pub blocked: Option<Instant>,
+    /// Without a leader, it would lose what is to be written, and hold keepalives back.
+    pub has_leader: bool,
     _alive: oneshot::Sender<()>,
 }
 
@@ -83,6 +85,7 @@ impl Upstream {
         member: Arc<Member>,
         is_tls: bool,
         authority: &str,
+        has_leader: bool,
         alive: oneshot::Sender<()>,
     ) -> Self {
         let mut name = Vec::new();
@@ -90,7 +93,7 @@ impl Upstream {
         hpack::encode(&mut name, b":authority", authority.as_bytes());
         member.counters.connections.fetch_add(1, Ordering::Relaxed);
         member.open.fetch_add(1, Ordering::Relaxed);
-        Self { number, member, name, blocked: None, _alive: alive }
+        Self { number, member, name, blocked: None, has_leader, _alive: alive }
     }
 }
 
