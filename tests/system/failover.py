@@ -3,8 +3,9 @@
 `measure` runs small applications (tests/system/failover/), one after the other,
 while one member of a new cluster of three dies or hangs, and comes back. With
 words, --ways or --faults, it measures only these, and leaves the document as it
-is; with --write and --ways, it replaces the tables of these ways. `prepare` installs the libraries as scripts/suites.sh does, and needs the
-network. Exits with 1 if native missed its target.
+is; with --write and --ways, it replaces the tables of these ways. `prepare`
+installs the libraries as scripts/suites.sh does, and needs the network. Exits
+with 1 if native missed its target.
 """
 
 import argparse
