@@ -321,7 +321,8 @@ fn the_same_binary_makes_the_same_zip() {
     let first = package("a.zip", &[]);
     assert!(first == package("b.zip", &[]));
     assert!(first.starts_with(b"PK"));
-    assert!(first.len() as u64 - fs::metadata(binary()).unwrap().len() < 60_000, "the zip contains the payload once");
+    let more = first.len() as u64 - fs::metadata(binary()).unwrap().len();
+    assert!(more < 200_000, "the zip contains the payload once, and {more} bytes besides");
 
     let text = |zip: &[u8]| String::from_utf8_lossy(zip).into_owned();
     assert!(text(&package("c.zip", &["--stack", "cflinuxfs4"])).contains("\nstack: \"cflinuxfs4\"\n"));
