@@ -126,8 +126,8 @@ struct Pilot {
     /// others are better.
     short: u32,
     avoided: Option<(Arc<Member>, Instant)>,
-    /// The leader that was lost, and when, until the current member has shown that it has one.
-    leaderless: Option<(Arc<Member>, Instant)>,
+    /// When the leader was lost, until the current member has shown that it has one.
+    leaderless: Option<Instant>,
 }
 
 impl Pilot {
@@ -135,7 +135,8 @@ impl Pilot {
         let Some(lost) = self.current.take_if(|current| current.number == number) else { return };
         lost.member.set_current(false);
         if lost.member.is_leader() {
-            self.leaderless = Some((Arc::clone(&lost.member), Instant::now()));
+            // It may even take a connection while it dies.
+            self.leaderless = Some(Instant::now());
         }
         if lost.since.elapsed() < SHORT {
             self.short = self.short.saturating_add(1);
@@ -209,6 +210,9 @@ impl Pilot {
         let current = Current { number, generation: self.dialer.generation(), member, since: Instant::now() };
         let (alive, ended) = oneshot::channel();
         self.watch(&current, ended);
+        if self.current.as_ref().is_some_and(|last| last.member.is_leader() && last.member.is_down()) {
+            self.leaderless.get_or_insert_with(Instant::now);
+        }
         let has_leader = self.leaderless.is_none();
         let link = Link { number, member: Arc::clone(&current.member), socket, tls, authority, has_leader, alive };
         self.engine.send(Command::Use(Box::new(link)));
@@ -222,8 +226,8 @@ impl Pilot {
     /// A member whose leader has just died would take what is to be written, lose it, and not answer. So that waits until
     /// the member has answered a linearizable read, which needs a leader.
     fn find_leader(&mut self) {
-        let (Some((leader, lost)), Some(current)) = (&self.leaderless, &self.current) else { return };
-        if Arc::ptr_eq(leader, &current.member) || current.member.has_passed_since(*lost) {
+        let (Some(lost), Some(current)) = (self.leaderless, &self.current) else { return };
+        if current.member.has_passed_since(lost) {
             self.engine.send(Command::HasLeader(current.number));
             self.leaderless = None;
         } else {

@@ -7,6 +7,7 @@ use etcdproxy_http2::Event;
 use super::call::{CallKey, End, PeerKey};
 use super::command::Notice;
 use super::head::status;
+use super::queue::BLOCKED;
 use super::state::{Engine, Peer, Side};
 use super::wire::Received;
 use crate::proxy::native::stats::Repeat;
@@ -188,7 +189,8 @@ impl Engine {
         if self.current == Some(key) {
             self.current = None;
             if let Some(Peer { side: Side::Member(upstream), .. }) = self.peers.get(key) {
-                let notice = if upstream.blocked.is_some() { Notice::Full } else { Notice::Lost };
+                let is_full = upstream.blocked.is_some_and(|since| self.now.duration_since(since) >= BLOCKED);
+                let notice = if is_full { Notice::Full } else { Notice::Lost };
                 let _ = self.notices.send(notice(upstream.number));
             }
         }

@@ -14,7 +14,7 @@ pub(super) const WAIT: Duration = Duration::from_secs(6);
 /// How often to look whether a call waits for too long.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// After this time on a connection that takes no more calls, they go elsewhere.
-const BLOCKED: Duration = Duration::from_secs(1);
+pub(super) const BLOCKED: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Sends a call to the current member, or lets it wait.
