@@ -72,16 +72,18 @@ impl Bench {
             errors += some_errors;
         }
         times.sort_unstable();
-        let percentile_ms = |percent: usize| {
-            let last = times.len().saturating_sub(1);
-            times.get(last * percent / 100).map(|time| time.as_secs_f64() * 1000.0)
-        };
         #[allow(clippy::cast_precision_loss, reason = "no machine makes so many calls")]
         let ops_per_s = times.len() as f64 / bench.seconds;
         Ok(json!({
-            "ops_per_s": ops_per_s, "p50_ms": percentile_ms(50), "p99_ms": percentile_ms(99), "errors": errors,
+            "ops_per_s": ops_per_s, "p50_ms": percentile_ms(&times, 50), "p99_ms": percentile_ms(&times, 99), "errors": errors,
         }))
     }
+}
+
+/// Of times in ascending order; `None` if there are none.
+pub(crate) fn percentile_ms(times: &[Duration], percent: usize) -> Option<f64> {
+    let last = times.len().saturating_sub(1);
+    times.get(last * percent / 100).map(|time| time.as_secs_f64() * 1000.0)
 }
 
 fn key(n: usize) -> String {

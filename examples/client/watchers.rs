@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::bench::percentile_ms;
 use crate::flags;
 
 /// The time between two puts.
@@ -119,13 +120,9 @@ fn report(began: &[Instant], seen: &[(usize, Seen)], keys: usize) -> Value {
         gap = gap.max(gaps.max().unwrap_or_default());
     }
     times.sort_unstable();
-    let percentile_ms = |percent: usize| {
-        let last = times.len().saturating_sub(1);
-        times.get(last * percent / 100).map(|time| time.as_secs_f64() * 1000.0)
-    };
     json!({
         "events": times.len(), "lost": missing, "out_of_order": disorder,
         "broken": seen.iter().filter(|(_, seen)| seen.is_broken).count(),
-        "p50_ms": percentile_ms(50), "p99_ms": percentile_ms(99), "longest_gap": gap.as_secs_f64(),
+        "p50_ms": percentile_ms(&times, 50), "p99_ms": percentile_ms(&times, 99), "longest_gap": gap.as_secs_f64(),
     })
 }
