@@ -6,6 +6,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+what=${1:-all}
+case $what in
+    all | throughput | watches) ;;
+    *)
+        echo "bench.sh: invalid argument \"$what\": expected throughput or watches, or nothing to measure everything" >&2
+        exit 2
+        ;;
+esac
+
 ./scripts/install_tools.sh build clients bench
 
 mkdir -p target
@@ -22,7 +31,6 @@ fi
 bounded 1800 cargo build --locked --quiet --release --example client --target-dir target/client \
     --config profile.release.opt-level=3 --config profile.release.lto=false --config profile.release.codegen-units=16
 
-what=${1:-all}
 if [ "$what" = all ]; then
     bounded 600 ./scripts/three_binaries.sh >"$work/tarball"
     tarball=$(tail -n 1 "$work/tarball")
@@ -34,5 +42,8 @@ if [ "$what" = all ]; then
     bounded 600 python3 -B tests/system/bench.py "$binary" "target/three/$triple/release/etcdproxy" "$work" docs/benchmarks.md
 fi
 client=target/client/release/examples/client
-case $what in all | throughput) bounded 1200 python3 -B tests/system/throughput.py "$binary" "$client" "$work" docs/benchmarks.md ;; esac
-case $what in all | watches) bounded 1200 python3 -B tests/system/watches.py "$binary" "$client" "$work" docs/benchmarks.md ;; esac
+for part in throughput watches; do
+    case $what in
+        all | "$part") bounded 1200 python3 -B "tests/system/$part.py" "$binary" "$client" "$work" docs/benchmarks.md ;;
+    esac
+done
