@@ -191,7 +191,7 @@ fn certificates(sheet: &mut Sheet, members: &Members, dialer: &Dialer) {
     let ends = own.chain(list.iter().filter_map(of_member));
     sheet.gauge(
         "certificate_expiry_timestamp_seconds",
-        "When a certificate ends, in seconds since 1970: the first of ours and its chain, the last of the authorities, \
+        "When a certificate expires, in seconds since 1970: the first of ours and its chain, the last of the authorities, \
          and the one that the member showed last",
         ends.map(|(labels, end)| (labels, u64::try_from(end).unwrap_or_default())),
     );
