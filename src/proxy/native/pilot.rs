@@ -230,7 +230,8 @@ impl Pilot {
         if current.member.has_passed_since(lost) {
             self.engine.send(Command::HasLeader(current.number));
             self.leaderless = None;
-        } else {
+        } else if current.since.elapsed() >= SOON {
+            // Before that, it may be the one that dies.
             current.member.wake.notify_one();
         }
     }
