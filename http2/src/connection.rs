@@ -39,6 +39,8 @@ const FREE_FIELDS: usize = 32;
 
 /// The first stream of a client that no id is left for.
 const LAST_STREAM: u32 = 0x7fff_fff0;
+/// The answer to it shows that the peer has read what came before.
+const DRAIN_PING: &[u8; 8] = b"draining";
 
 /// Something that the peer did.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +100,16 @@ enum Role {
     Server,
 }
 
+/// How far [`Connection::drain`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    Off,
+    /// The peer may not have read it yet.
+    Announced,
+    /// New streams are refused.
+    Final,
+}
+
 /// A header block of which more is to come.
 #[derive(Debug)]
 struct Partial {
@@ -124,6 +136,7 @@ pub struct Connection {
     next_own: u32,
     /// How many streams the peer may open at the same time.
     max_streams: u32,
+    drain: Drain,
     /// What the peer allows.
     peer_window: u32,
     peer_payload: usize,
@@ -194,6 +207,7 @@ impl Connection {
             last_peer: 0,
             next_own: 1,
             max_streams,
+            drain: Drain::Off,
             peer_window: INITIAL_WINDOW,
             peer_payload: MAX_PAYLOAD,
             peer_streams: u32::MAX,
@@ -419,16 +433,30 @@ impl Connection {
         frame::write(&mut self.out, GO_AWAY, 0, 0, [last.to_be_bytes(), code.0.to_be_bytes()].as_flattened());
     }
 
-    /// The peer shall open no new streams, and finish those that it has.
+    /// The peer shall open no new streams, and finish those that it has. Streams are taken until the peer has read that
+    /// (section 6.8 of RFC 9113), or until the second call.
     pub fn drain(&mut self) {
-        self.go_away(self.last_peer, Code::NO_ERROR);
-        self.max_streams = 0;
+        if self.drain == Drain::Off {
+            self.drain = Drain::Announced;
+            self.go_away(0x7fff_ffff, Code::NO_ERROR);
+            frame::write(&mut self.out, PING, 0, 0, DRAIN_PING);
+        } else {
+            self.take_no_more();
+        }
     }
 
-    /// Whether the peer has finished all its streams after [`Connection::drain`].
+    fn take_no_more(&mut self) {
+        if self.drain == Drain::Announced {
+            self.drain = Drain::Final;
+            self.max_streams = 0;
+            self.go_away(self.last_peer, Code::NO_ERROR);
+        }
+    }
+
+    /// Whether [`Connection::drain`] has ended, and with it all streams of the peer.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.role == Role::Server && self.max_streams == 0 && self.streams.is_empty()
+        self.drain == Drain::Final && self.streams.is_empty()
     }
 
     /// Takes the streams after `last` out: their ids and tags.
@@ -596,6 +624,8 @@ impl Connection {
                 let ping: &[u8; 8] = sized(payload)?;
                 if !frame.has(ACK) {
                     self.answer(PING, ping)?;
+                } else if ping == DRAIN_PING {
+                    self.take_no_more();
                 }
             }
             GO_AWAY => {
@@ -824,11 +854,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Nobody may speak about a stream that nobody has opened.
+    /// Nobody may speak about a stream that nobody has opened. After a drain, a client may give up streams whose headers
+    /// it has not sent (the crate `h2` does).
     fn must_not_be_idle(&self, id: u32) -> Result<(), Error> {
         let is_own = id % 2 == 1 && self.role == Role::Client;
         let is_idle = if is_own { id >= self.next_own } else { id > self.last_peer };
-        if is_idle { Err(Error::protocol("a stream was not opened")) } else { Ok(()) }
+        if is_idle && self.drain == Drain::Off { Err(Error::protocol("a stream was not opened")) } else { Ok(()) }
     }
 
     /// Acknowledges a frame.

@@ -202,13 +202,43 @@ fn a_drain_lets_calls_end_and_takes_no_new_ones() {
     client.connection.send_headers(stream, &block(&[(":method", "POST")]), true);
     talk(&mut client, &mut server);
     server.connection.drain();
-    assert!(!server.connection.is_drained());
+    // This one is on its way when the client hears of the drain.
+    let late = open(&mut client);
+    client.connection.send_headers(late, &block(&[(":method", "POST")]), true);
     talk(&mut client, &mut server);
-    assert_eq!((client.goes, client.connection.open(1)), (Some(stream), None));
-    server.connection.send_headers(stream, &block(&[("grpc-status", "0")]), true);
+    assert_eq!((client.goes, client.connection.open(1)), (Some(late), None));
+    for stream in [stream, late] {
+        assert!(!server.connection.is_drained());
+        server.connection.send_headers(stream, &block(&[("grpc-status", "0")]), true);
+        talk(&mut client, &mut server);
+        assert!(client.heard[&stream].ended);
+    }
     assert!(server.connection.is_drained());
-    talk(&mut client, &mut server);
-    assert!(client.heard[&stream].ended);
+}
+
+#[test]
+fn a_drain_does_not_depend_on_the_client() {
+    let mut server = server();
+    server.connection.drain();
+    server.output();
+    assert!(!server.connection.is_drained());
+    server.connection.drain();
+    assert_eq!(server.output(), frame(7, 0, 0, &[0; 8]));
+    assert!(server.connection.is_drained());
+    server.connection.drain();
+    assert_eq!(server.output(), b"");
+}
+
+#[test]
+fn a_client_gives_up_streams_that_a_drain_forbids() {
+    let mut server = server();
+    server.receive(&frame(1, 5, 1, &block(&[(":method", "POST")]))).unwrap();
+    server.connection.drain();
+    server.connection.drain();
+    server.output();
+    // It has opened them, but their headers did not go out before it heard of the drain.
+    server.receive(&[frame(3, 0, 3, &[0, 0, 0, 8]), frame(8, 0, 5, &[0, 0, 1, 0])].concat()).unwrap();
+    assert_eq!((server.connection.streams(), server.output()), (1, vec![]));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backend::{self, Backend};
 use super::limit::Limit;
@@ -50,6 +50,8 @@ use stats::{BOUNDS, Stats};
 
 /// How often to check whether a member is up.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
+/// A client that has not answered by then leaves all the same, and one that has come since hears of the drain too.
+const DRAIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Threads that may block: they read certificates.
 const BLOCKING_THREADS: usize = 4;
@@ -71,6 +73,8 @@ pub(crate) struct Native {
     front: Arc<Front>,
     dialer: Arc<Dialer>,
     engine: Option<Running>,
+    /// When the clients were last told to leave.
+    drained: Option<Instant>,
     stop: tokio::sync::watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -140,7 +144,7 @@ impl Native {
             runtime.shutdown_background();
         })?;
         hide_memory();
-        Ok(Self { front, dialer, engine: Some(engine), stop, thread: Some(thread) })
+        Ok(Self { front, dialer, engine: Some(engine), drained: None, stop, thread: Some(thread) })
     }
 }
 
@@ -163,6 +167,9 @@ fn client_url(addr: &ListenAddr) -> String {
 
 impl Backend for Native {
     fn tend(&mut self) -> Result<Duration, backend::Error> {
+        if self.drained.is_some_and(|last| last.elapsed() >= DRAIN_AGAIN) {
+            self.drain();
+        }
         Ok(if self.is_ready() { Duration::from_mins(1) } else { READY_INTERVAL })
     }
 
@@ -175,6 +182,7 @@ impl Backend for Native {
     }
 
     fn drain(&mut self) {
+        self.drained = Some(Instant::now());
         self.front.engine.drain();
     }
 
