@@ -348,8 +348,6 @@ pub(super) struct Members {
     changed: watch::Sender<()>,
     /// Names that do not resolve now, and why.
     unresolved: Mutex<BTreeMap<String, String>>,
-    /// Grows with each connection, so that members of equal rank take turns.
-    turn: AtomicUsize,
     /// A member has said that it leads; and how often another one did after that.
     has_leader: AtomicBool,
     pub leader_changes: AtomicU64,
@@ -383,7 +381,6 @@ impl Members {
             list: Mutex::new(list),
             changed: watch::Sender::new(()),
             unresolved: Mutex::new(unresolved),
-            turn: AtomicUsize::new(0),
             has_leader: AtomicBool::new(false),
             leader_changes: AtomicU64::new(0),
             news: Notify::new(),
@@ -605,22 +602,9 @@ impl Members {
         list
     }
 
-    /// The order in which a new connection tries the members: the usable ones first, and of these the one with the
-    /// fewest connections.
-    pub(super) fn order(&self) -> Vec<Arc<Member>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let list = self.offered();
-        let count = list.len().max(1);
-        let mut order: Vec<_> = list.into_iter().enumerate().collect();
-        order.sort_by_cached_key(|(n, member)| {
-            (member.rank(), member.open.load(Ordering::Relaxed), (n + count - turn % count) % count)
-        });
-        order.into_iter().map(|(_, member)| member).collect()
-    }
-
-    /// The members in the order in which they are to be used for calls. Of those that are equally healthy, the preferred
-    /// one is the first.
-    pub(super) fn order_for_calls(&self, prefer: Prefer) -> Vec<Arc<Member>> {
+    /// The members in the order in which they are to be used. Of those that are equally healthy, the preferred one is the
+    /// first.
+    pub(super) fn order(&self, prefer: Prefer) -> Vec<Arc<Member>> {
         let mut order = self.offered();
         order.sort_by_cached_key(|member| {
             let place = match prefer {
@@ -772,7 +756,7 @@ mod tests {
         }
 
         fn order(&self) -> Vec<usize> {
-            self.0.order().iter().map(|member| self.position(member)).collect()
+            self.0.order(Prefer::Leader).iter().map(|member| self.position(member)).collect()
         }
 
         fn position(&self, member: &Arc<Member>) -> usize {
@@ -884,7 +868,7 @@ mod tests {
         assert!(three.member(0).is_usable(), "that is not the member's fault");
         three.0.report_failed_connection(&three.member(0), at(1200), &DialError::Refused);
         assert!(three.member(0).is_up() && !three.member(0).is_usable());
-        assert_eq!(three.order(), [1, 2, 0]);
+        assert_eq!(three.order()[2], 0);
         three.0.report_failed_connection(&three.member(1), at(1200), &DialError::Refused);
         let reason = three.0.health().unwrap_err();
         assert!(reason.starts_with("http://127.0.0.1:1: new connections fail: the connection is refused"), "{reason}");
@@ -893,15 +877,16 @@ mod tests {
     }
 
     #[test]
-    fn new_connections_are_spread_over_those_that_are_up() {
+    fn the_leader_is_the_first_of_those_that_are_up() {
         let three = Three::new();
-        assert_ne!(three.order()[0], three.order()[0], "in turn");
         three.report(0, 0, Ok(()));
         three.report(1, 0, silent());
         assert_eq!(three.order(), [0, 2, 1]);
         three.report(2, 0, Ok(()));
-        three.member(0).open.store(3, Ordering::Relaxed);
+        three.0.report_leader(&three.member(2), true);
         assert_eq!(three.order(), [2, 0, 1]);
+        three.0.report_leader(&three.member(0), true);
+        assert_eq!(three.order(), [0, 2, 1]);
         three.report(0, 100, vanished());
         three.report(2, 100, ill());
         assert_eq!(three.order(), [2, 1, 0], "one that answers comes before a silent one");
@@ -912,7 +897,7 @@ mod tests {
         let members = Members::new(&[]);
         let endpoint = Endpoint::loopback(1);
         let address = |n: u8| Target { endpoint: endpoint.clone(), addr: Some(([127, 0, 0, n], 1).into()) };
-        let count = || (members.list().len(), members.order().len());
+        let count = || (members.list().len(), members.order(Prefer::Leader).len());
         assert_eq!(members.replace(&endpoint, &[address(1), address(2)]).len(), 2);
         assert_eq!(members.replace(&endpoint, &[address(2), address(3)]).len(), 1);
         assert_eq!(count(), (3, 2), "the first one keeps its connections, and gets no new ones");

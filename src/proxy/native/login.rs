@@ -82,7 +82,7 @@ impl Clerk {
 
     async fn try_members(&self, login: &Login) -> Option<Result<Option<String>, String>> {
         let Login { username, password, .. } = login;
-        for member in self.members.order_for_calls(Prefer::Leader) {
+        for member in self.members.order(Prefer::Leader) {
             let (connection, _) = self.dialer.probe(&member.target, Deadline::after(TIMEOUT)).await;
             let Some(mut connection) = connection else { continue };
             match connection.log_in(username, password, Deadline::after(TIMEOUT)).await {

@@ -102,6 +102,7 @@ impl Native {
         let (engine, notices) = Running::start(rules(settings), settings.login.is_some(), Arc::clone(&stats))?;
         let relay = Relay {
             members: Arc::clone(&members),
+            prefer: settings.prefer,
             dialer: Arc::clone(&dialer),
             has_namespace: settings.namespace.is_some(),
             tokens: settings.login.is_some().then(|| engine.handle.clone()),

@@ -155,7 +155,7 @@ impl Pilot {
     /// Connects to another member if there is reason to.
     async fn choose(&mut self) {
         self.dialer.refresh().await;
-        let mut order = self.members.order_for_calls(self.prefer);
+        let mut order = self.members.order(self.prefer);
         if let Some((avoided, until)) = &self.avoided
             && Instant::now() < *until
         {

@@ -84,6 +84,29 @@ async fn under_load(addr: &str, what: &str, happens: impl AsyncFnOnce()) {
     assert!(writes.failed.len() <= WORKERS && writes.done > 20, "{what}: {writes:?}");
 }
 
+/// On a connection of its own each, because etcd's JSON gateway answers no more calls on one that has met a fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_clients_wait_for_a_leader_too() {
+    let mut cluster = Cluster::start_durable(3);
+    let (_proxy, addr) = start(&cluster, &[]);
+    let put = || {
+        let began = Instant::now();
+        let stream = std::net::TcpStream::connect(&addr).unwrap();
+        let answer = post(stream, "/v3/kv/put", r#"{"key":"eg==","value":"MQ=="}"#);
+        (began.elapsed(), answer)
+    };
+    assert!(put().1.contains("200 OK"));
+    let leader = cluster.leader().await;
+    cluster.kill_member(leader);
+    for _ in 0..5 {
+        let (took, answer) = put();
+        // The first one may reach the leader while it dies. etcd itself would hold a call for 7 s.
+        assert!(answer.contains("200 OK") || answer.is_empty(), "{answer}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    assert!(put().1.contains("200 OK"));
+}
+
 async fn pause(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }

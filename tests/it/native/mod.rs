@@ -49,6 +49,16 @@ fn range(key: &str, end: &str) -> Vec<u8> {
     [field(1, key), field(2, end)].concat()
 }
 
+/// The answer to a request of HTTP/1.1, which has the connection to itself.
+fn post(mut stream: TcpStream, path: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nConnection: close");
+    let mut answer = String::new();
+    // A connection that breaks has no answer.
+    let _ = write!(stream, "{head}\r\n\r\n{body}").and_then(|()| stream.read_to_string(&mut answer));
+    answer
+}
+
 fn grant(id: i64, ttl: i64) -> Vec<u8> {
     [number(1, ttl), number(2, id)].concat()
 }

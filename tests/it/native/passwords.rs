@@ -183,13 +183,3 @@ async fn the_json_gateway_gets_the_token() {
     let stream = std::net::TcpStream::connect(&proxy.addr).unwrap();
     assert!(http_over(stream, "GET", "/version").contains("etcdserver"));
 }
-
-fn post(mut stream: std::net::TcpStream, path: &str, body: &str) -> String {
-    use std::io::{Read as _, Write as _};
-    let length = body.len();
-    write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}

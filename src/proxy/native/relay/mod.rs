@@ -6,10 +6,10 @@ mod token;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::counted::Counted;
 use super::handle::Handle;
@@ -17,14 +17,20 @@ use crate::net::{Dialer, Protocol, Stream};
 use crate::proxy::listener::Client;
 use crate::proxy::members::{Counters, Member, Members};
 use crate::proxy::{admin, reach};
+use crate::settings::Prefer;
 use token::{Head, refuses_token, with_token};
 
 /// The time to try members until one can be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
+/// How long a client waits for the members to have a leader, and how often to look whether they have.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_millis(20);
+
 /// What all clients share.
 pub(super) struct Relay {
     pub members: Arc<Members>,
+    pub prefer: Prefer,
     pub dialer: Arc<Dialer>,
     pub has_namespace: bool,
     /// Knows a token for requests without one; `None` when the proxy does not log in.
@@ -88,7 +94,7 @@ impl Relay {
         }
     }
 
-    /// Connects to the first member, in their order, that can be reached.
+    /// Connects to the first member, in their order, that can be reached, and waits until it has a leader.
     async fn connect(&self) -> Option<(Arc<Member>, Box<dyn Stream>)> {
         self.dialer.refresh().await;
         let mut changed = self.members.changed();
@@ -96,8 +102,21 @@ impl Relay {
         while self.members.list().is_empty() {
             changed.changed().await.ok()?;
         }
-        let reached = reach::first_of(self.members.order(), Protocol::Http1, &self.members, &self.dialer).await;
-        reached.map(|(member, connected)| (member, connected.into_stream()))
+        let order = self.members.order(self.prefer);
+        let (member, connected) = reach::first_of(order, Protocol::Http1, &self.members, &self.dialer).await?;
+        let _ = timeout(LEADER_TIMEOUT, self.find_leader(&member)).await;
+        Some((member, connected.into_stream()))
+    }
+
+    /// A member whose leader has just died would take what is to be written, lose it, and not answer. So the client waits
+    /// until the member has answered a linearizable read, which needs a leader.
+    async fn find_leader(&self, member: &Member) {
+        let began = Instant::now();
+        let is_lost = |other: &Arc<Member>| other.is_leader() && !other.is_usable();
+        while self.members.list().iter().any(is_lost) && !member.has_passed_since(began) {
+            member.wake.notify_one();
+            sleep(SOON).await;
+        }
     }
 }
 
