@@ -14,8 +14,13 @@ use super::secret_args::safe_to_show;
 /// Nobody runs these by mistake because of a hint.
 const DELETING: [&str; 2] = ["prune", "uninstall"];
 
-/// What other programs call `install`.
-const UPGRADES: [&str; 2] = ["upgrade", "update"];
+/// What other programs call ours.
+const SYNONYMS: [(&str, &str); 4] = [
+    ("upgrade", "the 'install' of a newer etcdproxy upgrades an installation"),
+    ("update", "the 'install' of a newer etcdproxy upgrades an installation"),
+    ("start", "'run' starts the proxy"),
+    ("status", "'top' shows the state of a running proxy"),
+];
 
 /// Prints what clap has to say, and returns the exit code: a mistake, or the help or version that was asked for.
 pub(crate) fn report(err: Error, args: &[OsString]) -> ExitCode {
@@ -44,9 +49,9 @@ fn with_fitting_hints(mut err: Error) -> Error {
         }
     }
     if let Some(ContextValue::String(verb)) = err.get(ContextKind::InvalidSubcommand)
-        && UPGRADES.contains(&verb.as_str())
+        && let Some((_, hint)) = SYNONYMS.iter().find(|(synonym, _)| synonym == verb)
     {
-        let hint = StyledStr::from("the 'install' of a newer etcdproxy upgrades an installation");
+        let hint = StyledStr::from(*hint);
         err.remove(ContextKind::SuggestedSubcommand);
         err.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
     }

@@ -141,11 +141,7 @@ fn members(report: &Report) -> Vec<Line> {
 fn certificates(report: &Report) -> Vec<Line> {
     let mut rows = vec![["EXPIRES", "CERTIFICATE", "SUBJECT"].map(|name| part(Style::Quiet, name))];
     for certificate in &report.certificates {
-        let level = match certificate.days_left {
-            ..3 => Style::Bad,
-            3..14 => Style::Warn,
-            _ => Style::Good,
-        };
+        let level = Style::of(&certificate.level);
         let left = if certificate.days_left < 0 {
             "● expired".to_owned()
         } else {

@@ -72,5 +72,11 @@ impl Facts {
 pub(in crate::proxy) fn certificate(what: &str, subject: Option<&str>, end: i64) -> Certificate {
     let now = i64::try_from(since_epoch(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
     let (what, subject) = (what.to_owned(), subject.unwrap_or_default().to_owned());
-    Certificate { what, subject, expires: end as f64, days_left: end.saturating_sub(now).div_euclid(86400) }
+    let days_left = end.saturating_sub(now).div_euclid(86400);
+    let level = match days_left {
+        ..3 => "bad",
+        3..14 => "warn",
+        _ => "good",
+    };
+    Certificate { what, subject, expires: end as f64, days_left, level: level.to_owned() }
 }

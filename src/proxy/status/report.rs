@@ -180,6 +180,8 @@ pub(crate) struct Certificate {
     pub expires: f64,
     /// Negative when it has expired.
     pub days_left: i64,
+    /// `good`, `warn` (it is time to replace it) or `bad` (it has nearly expired), as in the alerts.
+    pub level: String,
 }
 
 /// A setting in effect.

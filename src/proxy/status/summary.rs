@@ -2,9 +2,6 @@
 
 use super::report::{Calls, Member, Report, Summary};
 
-/// A certificate that expires within this many days is a problem.
-const SOON: i64 = 14;
-
 /// Clients that have more than this share of all places are a problem.
 const CROWDED: (usize, usize) = (9, 10);
 
@@ -54,7 +51,7 @@ fn problems(report: &Report) -> Vec<String> {
             .iter()
             .flat_map(|member| member.alarms.iter().map(|alarm| format!("{}: alarm {alarm}", member.address))),
     );
-    for certificate in report.certificates.iter().filter(|certificate| certificate.days_left < SOON) {
+    for certificate in report.certificates.iter().filter(|certificate| certificate.level != "good") {
         let when = match certificate.days_left {
             ..0 => "has expired".to_owned(),
             0 => "expires today".to_owned(),
@@ -93,8 +90,12 @@ fn failed_lately(calls: &Calls, now: f64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{Certificate, Clients, Health, Point, Unresolved};
+    use std::time::SystemTime;
+
+    use super::super::facts::certificate;
+    use super::super::report::{Clients, Health, Point, Unresolved};
     use super::*;
+    use crate::os::clock::since_epoch;
 
     fn member(address: &str, state: &str, error: Option<&str>) -> Member {
         let (address, state, error) = (address.to_owned(), state.to_owned(), error.map(ToOwned::to_owned));
@@ -120,8 +121,8 @@ mod tests {
         assert_eq!(summary(&report).headline, "Healthy, with a problem");
         report.members[0].alarms = vec!["NOSPACE".to_owned()];
         report.unresolved = vec![Unresolved { name: "c".to_owned(), error: "no such name".to_owned() }];
-        let certificate =
-            |days_left| Certificate { what: format!("x{days_left}"), days_left, ..Certificate::default() };
+        let today = i64::try_from(since_epoch(SystemTime::now()).as_secs()).unwrap();
+        let certificate = |days: i64| certificate(&format!("x{days}"), None, today + days * 86400 + 60);
         report.certificates = [-1, 0, 1, 13, 14].map(certificate).into();
         report.clients = Some(Clients { connected: 91, limit: Some(100) });
         report.now = 1000.0;
