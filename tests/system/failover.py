@@ -258,6 +258,11 @@ told. A cell that missed it was measured {runs} times, because
 the machine is shared: then it shows the median of the times, and the worst of
 everything else.
 
+A leader that hangs and wakes up again may revoke leases that clients have kept
+alive at the new leader meanwhile, before it hears that it leads no more. etcd
+has made that rare (pull request 16822), not impossible, and no proxy can
+prevent it.
+
 {tables}"""
 
 
