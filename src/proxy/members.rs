@@ -22,6 +22,9 @@ use crate::settings::{Endpoint, Prefer};
 /// election is over by then.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A member that was asked before another one answered, and is silent for this long after that, has had its chance.
+const CHANCE: Duration = Duration::from_millis(250);
+
 /// After a stall of all members, each may answer this much later than the first one.
 const RECOVERY: Duration = Duration::from_secs(2);
 
@@ -330,8 +333,12 @@ impl Member {
         };
         let has_vanished = *fault == Fault::Vanished && now.duration_since(*fault_since) >= VANISHED;
         // It had the chance to answer after the other member did.
-        let time = if *in_stall { RECOVERY } else { Duration::ZERO };
-        let is_worse = another_is_up && better_at.is_some_and(|at| asked >= at + time);
+        let is_silent = *fault >= Fault::Silent;
+        let had_chance = |at| match *in_stall {
+            true => asked >= at + RECOVERY,
+            false => asked >= at || (is_silent && now >= at + CHANCE),
+        };
+        let is_worse = another_is_up && better_at.is_some_and(had_chance);
         let is_out_of_patience = *fault > Fault::Ill || now.duration_since(*since) >= PATIENCE;
         let cut = has_vanished || (is_worse && is_out_of_patience);
         // Clients may have come back to it, while no other member was better.
@@ -796,6 +803,20 @@ mod tests {
         assert_eq!(three.report(0, 3100, silent()), [(0, Change::Cut(2))], "unless clients come back to it");
         assert_eq!(three.report(0, 4000, Ok(())), [(0, Change::CameUp)]);
         assert_eq!(three.member(0).counters.failovers.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_question_that_is_open_when_another_member_answers_counts_too() {
+        let three = Three::new();
+        three.report(0, 0, Ok(()));
+        three.report(1, 0, Ok(()));
+        three.report(0, 1000, silent());
+        three.report(1, 1200, Ok(()));
+        let at = |ms| three.1 + Duration::from_millis(ms);
+        let fails = |now, answer| three.0.record(&three.member(0), at(1150), &answer, at(now));
+        assert!(fails(1540, silent()).is_empty(), "the other one answered 240 ms ago");
+        assert!(fails(1560, Err(DialError::Stuck(Duration::ZERO))).is_empty(), "it answers");
+        assert!(matches!(fails(1560, silent())[..], [(_, Change::Cut(0))]));
     }
 
     #[test]
