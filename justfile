@@ -105,6 +105,11 @@ official-tarball *ARGS:
 pages:
     ./scripts/pages.sh
 
+# Make the documentation site from README.md and docs/, in target/site/book
+[group('release')]
+site:
+    ./scripts/site.sh
+
 # Build this machine's archive like a release, into target/distrib
 [group('release')]
 dist:

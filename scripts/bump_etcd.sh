@@ -32,11 +32,14 @@ if [ "$version" = "$old" ] && [ -z "$sums" ]; then
     exit
 fi
 
+# The other pages say what was measured with which etcd.
+pages=(README.md docs/{air-gapped,cloud-foundry,commands,metrics,upgrades,verifying}.md)
+
 work=$(mktemp -d)
 mkdir "$work/before"
-cp -p Cargo.toml Cargo.lock manifest.yml CHANGELOG.md README.md "$work/before"
+cp -p --parents Cargo.toml Cargo.lock manifest.yml CHANGELOG.md "${pages[@]}" "$work/before"
 undo() {
-    cp -p "$work"/before/* .
+    cp -pr "$work"/before/. .
     rm -rf "$work"
 }
 trap undo EXIT
@@ -95,7 +98,7 @@ awk -v version="$version" -v old="$old" '
         }
     }' "$work/before/CHANGELOG.md" >CHANGELOG.md
 
-sed -i -e "s/\b\(v\?\)${old//./\\.}\b/\1$version/g" -e "s/$old_hash/${etcd[amd64]}/g" README.md
+sed -i -e "s/\b\(v\?\)${old//./\\.}\b/\1$version/g" -e "s/$old_hash/${etcd[amd64]}/g" "${pages[@]}"
 
 cargo metadata --locked --format-version 1 >/dev/null
 trap - EXIT

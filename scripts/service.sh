@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs etcdproxy on a bare Debian with a real systemd, in a container, and tests the service: start, stop, boot,
-# upgrade, the README's chapter on air-gapped hosts. With words as arguments, it runs only the cases with one of them in
+# upgrade, the guide to air-gapped hosts (docs/air-gapped.md). With words as arguments, it runs only the cases with one of them in
 # their names. ETCDPROXY_TEST_THREE must name a binary with another etcd, as scripts/test.sh makes one.
 # ETCDPROXY_TEST_BINARY names a binary to use instead of building one.
 set -euo pipefail

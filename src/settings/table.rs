@@ -1,7 +1,7 @@
 //! The table of settings: one row per setting, with its flag, its variable, its default and its help.
 //!
 //! The command line, the environment, the help texts and the completions are made from it; tests compare it with the
-//! code and the README. A leaf: `build.rs` includes this file as well.
+//! code and docs/settings.md. A leaf: `build.rs` includes this file as well.
 
 /// The form of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,11 +181,11 @@ pub(crate) const SECRETS: [&str; 5] = [
 mod tests {
     use super::*;
 
-    const README: &str = include_str!("../../README.md");
+    const PAGE: &str = include_str!("../../docs/settings.md");
 
-    /// The rows of README's table of settings, each as flag, environment and default.
+    /// The rows of the page's table of settings, each as flag, environment and default.
     fn readme() -> Vec<[String; 3]> {
-        let table = README.lines().skip_while(|line| !line.starts_with("| flag | environment | default |"));
+        let table = PAGE.lines().skip_while(|line| !line.starts_with("| flag | environment | default |"));
         let rows = table.skip(2).take_while(|line| line.starts_with('|'));
         let cells = |row: &str| {
             let row = row.replace("\\|", "\0"); // a | within a cell
@@ -201,11 +201,11 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_every_setting_with_its_flag_its_choices_and_its_default() {
+    fn the_page_has_every_setting_with_its_flag_its_choices_and_its_default() {
         let rows = readme();
         for setting in Setting::ALL.iter().filter(|setting| setting.has_flag()) {
             let row = rows.iter().find(|[flag, ..]| code(flag).contains(&setting.flag()));
-            let [flag, variables, default] = row.unwrap_or_else(|| panic!("{} is not in README.md", setting.flag()));
+            let [flag, variables, default] = row.unwrap_or_else(|| panic!("{} is not in docs/settings.md", setting.flag()));
             // `_CERT` stands for `ETCDPROXY_CERT`.
             let short = setting.variable().replace("ETCDPROXY", "");
             let names = code(variables);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_no_other_settings() {
+    fn the_page_has_no_other_settings() {
         let rows = readme().concat().join("\n");
         for setting in Setting::ALL.iter().filter(|setting| !setting.has_flag()) {
             assert!(rows.contains(setting.variable()), "{}", setting.variable());

@@ -70,27 +70,6 @@ fn the_check_sees_arrows() {
     assert_eq!(found, ["main", "a", "a::c", "d"]);
 }
 
-#[test]
-fn every_path_in_the_documents_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut missing = Vec::new();
-    for document in
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/troubleshooting.md", "docs/alerts.md"]
-    {
-        let text = fs::read_to_string(root.join(document)).unwrap();
-        // Code spans are every second part between backquotes.
-        for span in text.split('`').skip(1).step_by(2) {
-            let path = span.split_whitespace().next().unwrap_or_default().trim_start_matches("./");
-            let rooms = ["src/", "build/", "tests/", "scripts/", "assets/", "bin/", "docs/", "fixtures/", "examples/"];
-            let is_path = rooms.iter().any(|room| path.starts_with(room)) && !path.contains(['*', '<', '…']);
-            if is_path && !root.join(path).exists() {
-                missing.push(format!("{document}: {path}"));
-            }
-        }
-    }
-    assert!(missing.is_empty(), "these paths do not exist:\n{}", missing.join("\n"));
-}
-
 fn name(module: &Module) -> String {
     if module.is_empty() { "main".to_owned() } else { module.join("::") }
 }

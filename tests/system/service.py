@@ -27,10 +27,10 @@ from lib.pki import Authority
 from lib.processes import exit_on_signals, output
 from lib.systemd import CannotBoot, Host, system_bus
 
-README = Path(__file__).absolute().parents[2] / "README.md"
+GUIDE = Path(__file__).absolute().parents[2] / "docs/air-gapped.md"
 PROXY = "http://127.0.0.1:2379"
 ENV_FILE = "/etc/etcdproxy/etcdproxy.env"
-ADDRESSES = [f"10.0.0.{number}:2379" for number in NUMBERS]  # as in the README
+ADDRESSES = [f"10.0.0.{number}:2379" for number in NUMBERS]  # as in the guide
 ENDPOINTS = ",".join(ADDRESSES)
 MOST_EXPOSED = 1.5  # of systemd-analyze security; the unit that etcd ships has 9.2
 CANNOT_BOOT = 75  # exit code of a case
@@ -39,7 +39,7 @@ case = Cases()
 
 
 def start_members(lab, **options):
-    """Start members at the addresses that the README uses."""
+    """Start members at the addresses that the guide uses."""
     pairs = zip(NUMBERS, ADDRESSES)
     Cluster([Member(lab, number, address, **options) for number, address in pairs]).start()
 
@@ -56,11 +56,10 @@ def install(host, lab, *lines):
     configure(host, f"ETCDPROXY_ENDPOINTS={ENDPOINTS}", *lines)
 
 
-def commands(chapter):
-    """The commands in a chapter of the README, each with the output it shows."""
-    _, text = README.read_text().split(f"\n## {chapter}\n")
+def commands():
+    """The commands in the guide, each with the output it shows."""
     found = []
-    for block in re.findall(r"^```\n(.*?)^```$", text.split("\n## ")[0], re.M | re.S):
+    for block in re.findall(r"^```\n(.*?)^```$", GUIDE.read_text(), re.M | re.S):
         for line in block.splitlines():
             if line.startswith("host# "):
                 command = line.removeprefix("host# ").split("   #")[0]
@@ -83,13 +82,13 @@ def shape(text):
     return re.sub(r"process [\d, ]+", "process PID", text)
 
 
-@case("the README's chapter, word for word")
+@case("the guide to air-gapped hosts, word for word")
 def chapter(host, lab, other):
     start_members(lab)
     before = list_files(host)
     host.put(lab.programs.binary)
     host.put(other, "etcdproxy-new")
-    typed = commands("Air-gapped hosts")
+    typed = commands()
     assert len(typed) >= 8, typed
     for command, shown in typed:
         printed = host.call(command).splitlines()

@@ -70,7 +70,7 @@ class Foundation(Lab):
         )
 
     def flag_for_old_etcd(self) -> str:
-        """The README explains it: without this flag, etcd's proxy before 3.7 ends after 5 s."""
+        """docs/cloud-foundry.md explains it: without this flag, etcd's proxy before 3.7 ends after 5 s."""
         version = output(self.programs.binary, "version")
         etcd = re.search(r"etcd (\d+)\.(\d+)", version)
         is_old = tuple(map(int, etcd.groups())) < (3, 7)
