@@ -7,6 +7,7 @@ mod api;
 mod buildpack;
 mod commands;
 mod dev;
+mod doctor;
 mod fs;
 mod install;
 mod net;
@@ -60,6 +61,7 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         Command::Exec(args) => commands::exec::run(args, env),
         Command::Wait(args) => commands::wait::run(args, env),
         Command::Health(args) => commands::health::run(args, env, out),
+        Command::Doctor(args) => commands::doctor::run(args, env, out),
         Command::Top(args) => commands::top::run(args, env, out),
         Command::Dev(args) => commands::dev::run(args, env, out),
         Command::Unpack(args) => commands::unpack::run(&args, out),

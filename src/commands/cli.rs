@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint, value_parser};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint, value_parser};
 
 use crate::settings::{Kind, Setting, duration};
 
@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Wait(Wait),
     Health(Health),
     Top(Top),
+    Doctor(Doctor),
     Dev(Dev),
     Unpack(Unpack),
     Verify(Verify),
@@ -154,6 +155,32 @@ pub(crate) struct Health {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Say what is wrong: with the settings, the members, the proxy and this host
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy doctor
+  etcdproxy doctor --endpoints https://10.0.0.1:2379 --cacert ca.pem
+  etcdproxy doctor --output json > ticket.json
+
+It changes nothing, and shows no secrets. The exit code is 1 if something is a fault.")]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub settings: Flags<Run>,
+    /// How to print the findings
+    #[arg(long, short, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+/// How to print what a command reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 /// Show the state of a running proxy in the terminal: members, calls, watches, certificates and the log

@@ -7,6 +7,7 @@ pub(crate) mod cli;
 pub(crate) mod completions;
 pub(crate) mod dashboard;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod exit_code;
 pub(crate) mod health;

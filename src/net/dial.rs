@@ -20,7 +20,7 @@ use super::probe::MemberConnection;
 use super::reload::ReloadingTls;
 use super::resolve::Target;
 use super::stream::Stream;
-use super::tls::{self, Ends};
+use super::tls::{self, Certificate, Ends};
 use crate::os::log::without_errno;
 use crate::settings::{ListenAddr, Scheme, Settings, Tls};
 
@@ -59,6 +59,12 @@ impl Connected {
     pub(crate) fn certificate_end(&self) -> Option<i64> {
         let Self::Tls(stream) = self else { return None };
         tls::end_of(stream.get_ref().1.peer_certificates()?.first()?)
+    }
+
+    /// The member's certificate; `None` without TLS.
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
+        let Self::Tls(stream) = self else { return None };
+        Certificate::of(stream.get_ref().1.peer_certificates()?.first()?)
     }
 
     /// For whoever need not know what is below it.

@@ -1,6 +1,7 @@
 //! As much of HTTP/1.1 as it takes to ask etcd for its health.
 
 use std::io;
+use std::time::SystemTime;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -30,6 +31,34 @@ pub(crate) async fn get(
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "not an HTTP/1.1 answer")),
         }
     }
+}
+
+/// The time that an answer of the server gives; `None` if it gives none.
+///
+/// # Errors
+/// When the connection ends before the answer has begun.
+pub(crate) async fn date(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Option<SystemTime>> {
+    const LONGEST: usize = 8 * 1024;
+    stream.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    stream.flush().await?;
+    let mut bytes = Vec::new();
+    while bytes.len() < LONGEST {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Response::new(&mut headers);
+        match head.parse(&bytes) {
+            Ok(httparse::Status::Complete(_)) => {
+                let date = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("date"));
+                let text = date.and_then(|date| std::str::from_utf8(date.value).ok());
+                return Ok(text.and_then(|text| httpdate::parse_http_date(text).ok()));
+            }
+            Ok(httparse::Status::Partial) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(None)
 }
 
 #[derive(Debug, PartialEq, Eq)]

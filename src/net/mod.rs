@@ -20,10 +20,12 @@ use std::io;
 pub(crate) use deadline::Deadline;
 pub(crate) use dial::{Connected, Dialer, Protocol, tune};
 pub(crate) use error::{DialError, Step, is_refusal};
+pub(crate) use http1::date;
 use http1::get;
 pub(crate) use probe::{LoginError, MemberConnection};
 pub(crate) use resolve::{Found, Resolver, Target};
 pub(crate) use stream::Stream;
+pub(crate) use tls::Certificate;
 
 /// Runs `future` to its end on this thread, for callers that are not asynchronous.
 ///

@@ -1,5 +1,6 @@
 //! TLS with the rules of Go's, which etcd uses: which servers to trust, and which client certificate to show.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::chain::{Chain, Trusted, verify_handshake};
 use crate::os::clock::since_epoch;
@@ -52,6 +53,34 @@ impl Ends {
 pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())
+}
+
+/// What a member's certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// When it ends, in seconds since 1970.
+    pub end: i64,
+    /// Names and addresses of hosts.
+    pub names: Vec<String>,
+}
+
+impl Certificate {
+    /// `None` if it cannot be read.
+    pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let alternatives = certificate.subject_alternative_name().ok().flatten();
+        let name = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
+                (Ok(v4), _) => Some(IpAddr::from(v4).to_string()),
+                (_, Ok(v6)) => Some(IpAddr::from(v6).to_string()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let names = alternatives.map(|it| it.value.general_names.iter().filter_map(name).collect()).unwrap_or_default();
+        Some(Self { end: certificate.validity().not_after.timestamp(), names })
+    }
 }
 
 /// Enough to learn whether a server speaks TLS: it trusts nobody.

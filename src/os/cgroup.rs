@@ -10,7 +10,9 @@ use procfs::process::{MountInfo, Process};
 pub(crate) fn memory_limit() -> Option<u64> {
     let process = Process::myself().ok()?;
     let groups = process.cgroups().ok()?;
-    process.mountinfo().ok()?.into_iter().filter_map(|mount| limit_in(&mount, &groups)).min()
+    let limits = process.mountinfo().ok()?.into_iter().filter_map(|mount| limit_in(&mount, &groups));
+    // Version 1 writes "no limit" as the largest number of pages.
+    limits.min().filter(|limit| *limit < 1 << 60)
 }
 
 /// The limit in one hierarchy: version 2 (<https://docs.kernel.org/admin-guide/cgroup-v2.html>), or that of memory in

@@ -167,6 +167,39 @@ impl Store {
         beside.map(Executable::file).or_else(|| self.roots.as_slice().iter().find_map(unpacked))
     }
 
+    /// The directory that the program would be unpacked into, without writing anything. What only a write shows, such as
+    /// a full disk, is not seen.
+    ///
+    /// # Errors
+    /// Why each directory that is considered cannot be used.
+    pub(crate) fn place(&self) -> Result<PathBuf, Error> {
+        let (roots, remedy) = match &self.roots {
+            UnpackRoots::Fixed(root) => (std::slice::from_ref(root), REMEDY_FIXED),
+            UnpackRoots::FirstOf(roots) => (roots.as_slice(), REMEDY),
+        };
+        let mut failed = None;
+        for root in roots {
+            match self.usable(root, remedy) {
+                Ok(dir) => return Ok(dir),
+                Err(err) => failed = failed.or(Some(err)),
+            }
+        }
+        Err(failed.unwrap_or(Error::NoExec { path: PathBuf::new(), remedy }))
+    }
+
+    fn usable(&self, root: &Path, remedy: &'static str) -> Result<PathBuf, Error> {
+        let dir = root.join(RELEASE.id);
+        self.refuse_wrong_owner(root, remedy)?;
+        if dirs::is_noexec(&dir) {
+            return Err(Error::NoExec { path: dir, remedy });
+        }
+        let nearest = dir.ancestors().find(|dir| dir.exists()).unwrap_or(&dir);
+        match nix::unistd::access(nearest, nix::unistd::AccessFlags::W_OK) {
+            Ok(()) => Ok(dir),
+            Err(errno) => Err(WriteError::new(&dir, &errno.into(), remedy, None).into()),
+        }
+    }
+
     /// Every path where the program may be, whether it exists or not.
     pub(crate) fn candidates(&self, program: &Program) -> Vec<PathBuf> {
         let beside = self.beside.iter().map(|dir| dir.join(program.name));

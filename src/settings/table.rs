@@ -205,7 +205,8 @@ mod tests {
         let rows = readme();
         for setting in Setting::ALL.iter().filter(|setting| setting.has_flag()) {
             let row = rows.iter().find(|[flag, ..]| code(flag).contains(&setting.flag()));
-            let [flag, variables, default] = row.unwrap_or_else(|| panic!("{} is not in docs/settings.md", setting.flag()));
+            let [flag, variables, default] =
+                row.unwrap_or_else(|| panic!("{} is not in docs/settings.md", setting.flag()));
             // `_CERT` stands for `ETCDPROXY_CERT`.
             let short = setting.variable().replace("ETCDPROXY", "");
             let names = code(variables);

@@ -17,6 +17,7 @@ mod cluster;
 mod command_line;
 mod compatibility;
 mod dev;
+mod doctor;
 mod documents;
 mod drain;
 mod exec;
