@@ -60,6 +60,11 @@ suites *ARGS:
 failover *ARGS:
     ./scripts/failover.sh "$@"
 
+# Draw the tables of docs/benchmarks.md and docs/reliability.md as pictures, in docs/images
+[group('measure')]
+plots:
+    ./scripts/plots.sh
+
 # Fuzz the HTTP/2 of http2/, 5 minutes for each target (needs a nightly Rust and cargo-fuzz)
 [group('measure')]
 fuzz *ARGS:

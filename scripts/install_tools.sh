@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a fresh Debian or Ubuntu with Rust lacks. On other systems it prints what to install. The arguments are
 # the purposes: build (the default), arm64 (a build for arm64 on amd64), clients (the example client and the tests),
-# test, bench, attack, chaos, page, suites, integration, service.
+# test, bench, attack, chaos, page, plots, suites, integration, service.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -40,6 +40,7 @@ for purpose in "${@:-build}"; do
     attack) need python3 python3; need ip iproute2; need unshare util-linux; need setpriv util-linux ;;
     chaos) need python3 python3; need ip iproute2; need unshare util-linux ;;
     page) need python3 python3; need chromium chromium; need chromedriver chromium-driver; need fc-list fontconfig ;;
+    plots) need_library python3-matplotlib /usr/bin/python3 -c 'import matplotlib' ;;
     suites)
         need ip iproute2; need unshare util-linux; need pgrep procps; need git git; need npm npm; need rspec ruby-rspec
         need_library python3-pip python3 -m pip --version
@@ -55,7 +56,7 @@ for purpose in "${@:-build}"; do
         need debootstrap debootstrap; need systemd-nspawn systemd-container; need dbus-daemon dbus; need ip iproute2
         need nsenter util-linux; need setpriv util-linux; need openssl openssl; need python3 python3
         ;;
-    *) echo "install_tools.sh: invalid purpose \"$purpose\": expected build, arm64, clients, test, bench, attack, chaos, page, suites, integration or service" >&2; exit 2 ;;
+    *) echo "install_tools.sh: invalid purpose \"$purpose\": expected build, arm64, clients, test, bench, attack, chaos, page, plots, suites, integration or service" >&2; exit 2 ;;
     esac
 done
 
