@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::*;
+use crate::api::status::Header;
+use crate::api::wire::fields;
 use crate::grpc::{Call, Server};
 use crate::support::{eventually, http};
 
@@ -204,6 +206,39 @@ async fn a_drain_lets_calls_finish_and_ends_with_the_last_client() {
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(begin.elapsed() < Duration::from_secs(20));
     drop(server);
+}
+
+/// A client asks for watchers one after the other, and does not wait for answers. The answer to one may come together
+/// with the request for the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_is_seen_by_the_watcher_that_was_asked_for_before() {
+    let cluster = Cluster::start(1);
+    let (_proxy, addr) = start(&cluster, &[]);
+    let clients = (0..12_u64).map(|n| {
+        let addr = addr.clone();
+        tokio::spawn(async move {
+            let server = Server::connect(&addr).await;
+            for round in 0..150 {
+                let mut watching = server.begin(&Call::new(WATCH, &watch("a", "")), false).await.unwrap();
+                // About as long as the member needs for its answer.
+                tokio::time::sleep(Duration::from_micros((n * 397 + round * 61) % 1500)).await;
+                watching.send(&watch("a", ""));
+                let put = Header::of(&server.call(PUT, &put("a", "1")).await.answer()).unwrap().revision;
+                let mut created = Vec::new();
+                while created.len() < 2 {
+                    let answer = watching.soon().await.expect("an answer");
+                    if fields(&answer).any(|field| field.unwrap().number == 3) {
+                        created.push(Header::of(&answer).unwrap().revision);
+                    }
+                }
+                assert!(created[1] < put, "client {n}, round {round}: put {put}, the watchers begin after {created:?}");
+                watching.cancel();
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
 }
 
 /// Long calls may take all the streams that a member allows on a connection.

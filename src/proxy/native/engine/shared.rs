@@ -283,6 +283,8 @@ impl Engine {
             WatchAction::End { client: ClientTag(tag), status, message } => {
                 self.fail(CallKey::of(tag), status, &message);
             }
+            // It may have asked for another one since.
+            WatchAction::Settled { client } if self.hub.waits(client) => {}
             WatchAction::Settled { client: ClientTag(tag) } => {
                 let key = CallKey::of(tag);
                 if let Some(client) = self.calls.get(key).map(|call| call.client.peer) {
