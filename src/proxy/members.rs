@@ -334,9 +334,8 @@ impl Member {
         let has_vanished = *fault == Fault::Vanished && now.duration_since(*fault_since) >= VANISHED;
         // It had the chance to answer after the other member did.
         let is_silent = *fault >= Fault::Silent;
-        let had_chance = |at| match *in_stall {
-            true => asked >= at + RECOVERY,
-            false => asked >= at || (is_silent && now >= at + CHANCE),
+        let had_chance = |at| {
+            if *in_stall { asked >= at + RECOVERY } else { asked >= at || (is_silent && now >= at + CHANCE) }
         };
         let is_worse = another_is_up && better_at.is_some_and(had_chance);
         let is_out_of_patience = *fault > Fault::Ill || now.duration_since(*since) >= PATIENCE;
