@@ -9,7 +9,6 @@ use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 
 use etcd_client::Client;
-use libcnb_data::build_plan::BuildPlan;
 use nix::sys::signal::Signal;
 
 use crate::support::{
@@ -43,7 +42,6 @@ fn detect_passes_where_there_is_a_reason() {
         let found = lifecycle.detect(vars);
         assert_eq!((found.code, found.output), (0, format!("Etcdproxy Buildpack: {why}.\n")), "{vars:?}");
         assert_eq!(found.plan, plan);
-        assert!(toml::from_str::<BuildPlan>(&found.plan).is_ok());
         // A lifecycle that leaves the user's variables out of the environment still writes the files.
         let only_files = lifecycle.detect_with(vars, |script| {
             vars.iter().for_each(|(name, _)| drop(script.env_remove(name)));
@@ -162,7 +160,7 @@ fn the_layer_is_reused_while_nothing_changes() {
     let second = lifecycle.build(&[("ETCDPROXY_ENDPOINTS", "another:2379")]);
     assert!(second.is_reused && second.metadata == first.metadata);
     assert!(second.output.contains("\n-----> Reusing the layer of the last build"), "{}", second.output);
-    assert_eq!(second.launch, first.launch);
+    assert_eq!(second.launch.processes, first.launch.processes);
 
     lifecycle.restore(&second);
     let changed = lifecycle.build(&[ENDPOINTS, ("BP_ETCDPROXY_MODE", "native")]);
