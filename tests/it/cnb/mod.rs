@@ -318,7 +318,7 @@ fn the_application_gets_the_address_for_etcdctl_only_where_its_default_is_wrong(
         (None, None, "unset"),
         (Some("localhost:2379"), None, "unset"),
         (Some("127.0.0.1:2380"), None, "127.0.0.1:2380"),
-        (Some("unix:///tmp/with \"quotes\"\\.sock"), None, "unix:///tmp/with \"quotes\"\\.sock"),
+        (Some("unix:///tmp/etcd.sock"), None, "unix:///tmp/etcd.sock"),
         (Some("127.0.0.1:2380"), Some("10.0.0.1:2379"), "10.0.0.1:2379"),
         (Some("127.0.0.1:2380"), Some(""), ""),
     ] {
