@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How to recognise its end.
 #[derive(Debug)]
 pub(crate) enum Companion {
-    /// By a descriptor that becomes readable then (pidfd_open(2), since Linux 5.3).
+    /// By a descriptor that becomes readable then (`pidfd_open(2)`, since Linux 5.3).
     Descriptor(OwnedFd),
     /// By its number, and the time of its start, since the number may be used again. For older systems, and sandboxes
     /// without pidfds.

@@ -7,7 +7,7 @@
 //! - [`detect`]: whether to take part
 //! - [`build`]: writes the layer
 //! - [`files`]: the TOML files that the lifecycle reads
-//! - [`descriptor`]: `buildpack.toml`
+//! - [`descriptor`]: the text of `buildpack.toml`
 
 mod build;
 mod descriptor;

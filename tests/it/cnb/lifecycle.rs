@@ -101,21 +101,30 @@ impl Lifecycle {
         self.detect_with(user, |_| ())
     }
 
-    /// Runs `bin/build`, and returns its exit code and output.
-    pub(super) fn run_build(&self, user: &Vars<'_>) -> (i32, String) {
+    /// `bin/build`
+    pub(super) fn build_script(&self, user: &Vars<'_>) -> Command {
         let (layers, plan) = (self.path(LAYERS), self.path("bp_plan.toml"));
         fs::write(&plan, "[[entries]]\nname = \"etcdproxy\"\n").unwrap();
         let mut script = self.script("build", user);
         script.env("CNB_LAYERS_DIR", &layers).env("CNB_BP_PLAN_PATH", &plan);
         script.arg(&layers).arg(self.path("platform")).arg(&plan);
-        let (code, stdout, stderr) = finish(&mut script);
+        script
+    }
+
+    /// Runs `bin/build`, and returns its exit code and output.
+    pub(super) fn run_build(&self, user: &Vars<'_>) -> (i32, String) {
+        let (code, stdout, stderr) = finish(&mut self.build_script(user));
         (code, stdout + &stderr)
     }
 
-    /// Builds, checks what a lifecycle checks, and makes the image.
     pub(super) fn build(&self, user: &Vars<'_>) -> Image {
         let (code, output) = self.run_build(user);
         assert_eq!(code, 0, "{output}");
+        self.export(output)
+    }
+
+    /// Checks what a lifecycle checks after a build, and makes the image.
+    pub(super) fn export(&self, output: String) -> Image {
         let text = |name: &str| fs::read_to_string(self.path(LAYERS).join(name)).unwrap();
         let launch: Launch = toml::from_str(&text("launch.toml")).unwrap();
         let layer: LayerContentMetadata<Table> = toml::from_str(&text("etcdproxy.toml")).unwrap();
