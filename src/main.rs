@@ -1,7 +1,8 @@
 //! One binary with etcd inside.
 //!
 //! `argv[0]` or the sub-command picks a role: called as `etcd`, `etcdctl` or `etcdutl` (a link of that name)
-//! it becomes that program; called by any other name it is the command line of `etcdproxy`.
+//! it becomes that program; called as `start-etcdproxy` it starts the proxy beside an application, for the launcher of
+//! Cloud Native Buildpacks; called by any other name it is the command line of `etcdproxy`.
 
 mod api;
 mod buildpack;
@@ -48,6 +49,9 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
     if let Some(program) = commands::multicall::program(called_as) {
         return commands::multicall::run(program, args, env);
     }
+    if commands::exec_d::is_called(called_as) {
+        return commands::exec_d::run(env);
+    }
     let out = &mut os::stdout::Stdout::lock();
     if secret_args::contain_pem(args) {
         bail!(settings::Error::pem_in_arguments());
@@ -67,8 +71,9 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         Command::Unpack(args) => commands::unpack::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, env, out),
         Command::Package(args) => commands::buildpack::package(args, env, out),
-        Command::Detect { .. } => Ok(commands::buildpack::detect()),
+        Command::Detect { .. } => commands::buildpack::detect(env, out),
         Command::Supply { args } => commands::buildpack::supply(&args, env, out),
+        Command::Build { .. } => commands::buildpack::build(env, out),
         Command::Compile { args } => Ok(commands::buildpack::compile(&args)),
         Command::Install(args) => commands::install::run(&args, env, out),
         Command::Uninstall(args) => commands::uninstall::run(&args, env, out),

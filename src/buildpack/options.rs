@@ -1,5 +1,7 @@
 //! What the user of the buildpack sets at staging: the `BP_*` variables.
 
+use std::io::{self, Write};
+
 use crate::os::env::Env;
 use crate::release::Release;
 use crate::settings::{ClusterSource, Error, Mode, Setting, Sources, invalid, switch, unknown_variables};
@@ -8,7 +10,8 @@ use crate::settings::{ClusterSource, Error, Mode, Setting, Sources, invalid, swi
 const PREFIX: &str = "BP_ETCD";
 
 /// All of them.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 8] = [
+    "BP_ETCDPROXY",
     "BP_ETCD_VERSION",
     "BP_ETCDPROXY_MEMORY",
     "BP_ETCDPROXY_MODE",
@@ -18,10 +21,16 @@ const VARIABLES: [&str; 7] = [
     "BP_ETCDPROXY_UNPACK",
 ];
 
+const TAKE_PART: &str = "BP_ETCDPROXY";
+const SIDECAR: &str = "BP_ETCDPROXY_SIDECAR";
+
 /// The checked options.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    pub declare: Declare,
+    /// Whether a Cloud Native Buildpack takes part in the build. A classic buildpack takes part where its user names it.
+    pub take_part: Decision,
+    /// Whether to declare the sidecar.
+    pub declare: Decision,
     /// Name of the sidecar.
     pub name: String,
     /// Process types that get the sidecar.
@@ -37,9 +46,9 @@ pub(crate) struct Options {
     pub warnings: Vec<String>,
 }
 
-/// Whether to declare the sidecar, and why.
+/// A yes or no, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Declare {
+pub(crate) enum Decision {
     Yes(String),
     No(String),
 }
@@ -76,8 +85,11 @@ impl Options {
         let mode = parsed(env, "BP_ETCDPROXY_MODE", |text| Mode::parse(&text.to_ascii_lowercase()))?.flatten();
         let process_types =
             parsed(env, "BP_ETCDPROXY_SIDECAR_FOR", |list| list.split(',').map(str::trim).map(process_type).collect())?;
+        let cluster = ClusterSource::find(env);
+        let chosen = parsed(env, SIDECAR, choice)?.flatten();
         Ok(Self {
-            declare: declare(env, &mut warnings)?,
+            take_part: take_part(parsed(env, TAKE_PART, choice)?.flatten(), chosen, &cluster),
+            declare: declare(chosen, cluster, &mut warnings)?,
             name: parsed(env, "BP_ETCDPROXY_SIDECAR_NAME", process_type)?.unwrap_or_else(|| "etcd-proxy".to_owned()),
             process_types: process_types.unwrap_or_else(|| vec!["web".to_owned()]),
             memory: parsed(env, "BP_ETCDPROXY_MEMORY", |text| mode.unwrap_or(Mode::GrpcProxy).memory(text))?,
@@ -93,35 +105,61 @@ impl Options {
             warnings,
         })
     }
+
+    /// Prints the warnings.
+    pub(super) fn warn(&self, out: &mut impl Write) -> io::Result<()> {
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "       WARNING: {warning}"))
+    }
 }
 
-fn declare(env: &Env, warnings: &mut Vec<String>) -> Result<Declare, Error> {
-    const SIDECAR: &str = "BP_ETCDPROXY_SIDECAR";
-    let chosen = parsed(env, SIDECAR, |text| match switch(text) {
+/// `None` for `auto`.
+fn choice(text: &str) -> Result<Option<bool>, String> {
+    match switch(text) {
         None if !text.eq_ignore_ascii_case("auto") => Err(invalid("value", text, &["auto", "true", "false"])),
         chosen => Ok(chosen),
-    })?;
-    match chosen.flatten() {
-        Some(false) => Ok(Declare::No(format!("{SIDECAR} is false"))),
-        Some(true) => {
-            match ClusterSource::find(env) {
-                Ok(ClusterSource::Service { warnings: problems, .. }) => warnings.extend(problems),
-                Ok(_) => {}
-                Err(err) => warnings.push(err.to_string()),
-            }
-            Ok(Declare::Yes(format!("{SIDECAR} is true")))
+    }
+}
+
+/// `sidecar` is whether to declare one, if the user has decided that.
+fn take_part(chosen: Option<bool>, sidecar: Option<bool>, cluster: &Result<ClusterSource, Error>) -> Decision {
+    match (chosen, sidecar, cluster) {
+        (Some(false), ..) => Decision::No(format!("{TAKE_PART} is false")),
+        (Some(true), ..) => Decision::Yes(format!("{TAKE_PART} is true")),
+        (None, Some(true), _) => Decision::Yes(format!("{SIDECAR} is true")),
+        (None, _, Ok(cluster)) => known(cluster, &format!("{TAKE_PART}=true adds etcd anyway")),
+        // Something is there that could be etcd.
+        (None, _, Err(err)) => Decision::Yes(err.to_string()),
+    }
+}
+
+fn declare(
+    chosen: Option<bool>,
+    cluster: Result<ClusterSource, Error>,
+    warnings: &mut Vec<String>,
+) -> Result<Decision, Error> {
+    if chosen == Some(false) {
+        return Ok(Decision::No(format!("{SIDECAR} is false")));
+    }
+    if let Ok(ClusterSource::Service { warnings: problems, .. }) = &cluster {
+        warnings.extend_from_slice(problems);
+    }
+    match (chosen, cluster) {
+        (Some(_), cluster) => {
+            warnings.extend(cluster.err().map(|err| err.to_string()));
+            Ok(Decision::Yes(format!("{SIDECAR} is true")))
         }
-        None => Ok(match ClusterSource::find(env)? {
-            ClusterSource::Set(setting) => Declare::Yes(format!("{} is set", setting.variable())),
-            ClusterSource::Service { name, warnings: problems } => {
-                warnings.extend(problems);
-                Declare::Yes(format!("the service {name} is bound"))
-            }
-            ClusterSource::Unknown(why) => {
-                let endpoints = Setting::Endpoints.variable();
-                Declare::No(format!("{why} and {endpoints} is not set. {SIDECAR}=true declares one"))
-            }
-        }),
+        (None, cluster) => Ok(known(&cluster?, &format!("{SIDECAR}=true declares one"))),
+    }
+}
+
+/// Whether it is known where the cluster is. A no ends with `remedy`.
+fn known(cluster: &ClusterSource, remedy: &str) -> Decision {
+    match cluster {
+        ClusterSource::Set(setting) => Decision::Yes(format!("{} is set", setting.variable())),
+        ClusterSource::Service { name, .. } => Decision::Yes(format!("the service {name} is bound")),
+        ClusterSource::Unknown(why) => {
+            Decision::No(format!("{why} and {} is not set. {remedy}", Setting::Endpoints.variable()))
+        }
     }
 }
 
@@ -169,7 +207,7 @@ mod tests {
     fn the_defaults() {
         let options = resolve([]).unwrap();
         let why = "no etcd service is bound and ETCDPROXY_ENDPOINTS is not set. BP_ETCDPROXY_SIDECAR=true declares one";
-        assert_eq!(options.declare, Declare::No(why.to_owned()));
+        assert_eq!(options.declare, Decision::No(why.to_owned()));
         assert_eq!((options.name.as_str(), &options.process_types[..]), ("etcd-proxy", &["web".to_owned()][..]));
         assert_eq!((options.memory, options.unpack, options.mode), (None, Unpack::Stage, None));
     }
@@ -178,7 +216,7 @@ mod tests {
     fn the_sidecar_is_declared_for_a_known_cluster_unless_the_user_decides() {
         let declared = |vars: &[(&str, &str)]| {
             let env: Env = vars.iter().copied().collect();
-            matches!(Options::resolve(&env, &RELEASE).unwrap().declare, Declare::Yes(_))
+            matches!(Options::resolve(&env, &RELEASE).unwrap().declare, Decision::Yes(_))
         };
         let services = r#"{"user-provided":[{"name":"my-etcd"}]}"#;
         assert!(declared(&[("ETCDPROXY_ENDPOINTS", "h:1")]));
@@ -190,6 +228,30 @@ mod tests {
             assert!(!declared(&[("BP_ETCDPROXY_SIDECAR", word), ("ETCDPROXY_ENDPOINTS", "h:1")]), "{word}");
         }
         assert!(declared(&[("BP_ETCDPROXY_SIDECAR", "Auto"), ("ETCDPROXY_DISCOVERY_SRV", "example.com")]));
+    }
+
+    #[test]
+    fn a_cloud_native_buildpack_takes_part_where_there_is_a_reason() {
+        let several = r#"{"etcd":[{"name":"a"},{"name":"b"}]}"#;
+        let yes = |why: &str| Decision::Yes(why.to_owned());
+        let no = |why: &str| Decision::No(why.to_owned());
+        let unknown = "no etcd service is bound and ETCDPROXY_ENDPOINTS is not set. BP_ETCDPROXY=true adds etcd anyway";
+        let problem = "service bindings: several could be etcd (a, b): choose one with --service or ETCDPROXY_SERVICE";
+        for (vars, expected) in [
+            (&[][..], no(unknown)),
+            (&[("BP_ETCDPROXY", "Auto")], no(unknown)),
+            (&[("BP_ETCDPROXY", "yes")], yes("BP_ETCDPROXY is true")),
+            (&[("BP_ETCDPROXY", "false"), ("ETCDPROXY_ENDPOINTS", "h:1")], no("BP_ETCDPROXY is false")),
+            (&[("ETCDPROXY_ENDPOINTS", "h:1")], yes("ETCDPROXY_ENDPOINTS is set")),
+            (&[("ETCDPROXY_ENDPOINTS", "h:1"), ("BP_ETCDPROXY_SIDECAR", "false")], yes("ETCDPROXY_ENDPOINTS is set")),
+            (&[("ETCDPROXY_DISCOVERY_SRV", "example.com")], yes("ETCDPROXY_DISCOVERY_SRV is set")),
+            (&[("VCAP_SERVICES", r#"{"etcd":[{"name":"e"}]}"#)], yes("the service e is bound")),
+            (&[("BP_ETCDPROXY_SIDECAR", "true")], yes("BP_ETCDPROXY_SIDECAR is true")),
+            (&[("VCAP_SERVICES", several), ("BP_ETCDPROXY_SIDECAR", "false")], yes(problem)),
+        ] {
+            let env: Env = vars.iter().copied().collect();
+            assert_eq!(Options::resolve(&env, &RELEASE).unwrap().take_part, expected, "{vars:?}");
+        }
     }
 
     #[test]
@@ -244,6 +306,7 @@ mod tests {
     #[test]
     fn invalid_values() {
         for (name, value, problem) in [
+            ("BP_ETCDPROXY", "perhaps", "invalid value \"perhaps\": expected auto, true or false"),
             ("BP_ETCDPROXY_SIDECAR", "maybe", "invalid value \"maybe\": expected auto, true or false"),
             ("BP_ETCDPROXY_SIDECAR_NAME", "a b", "invalid process type \"a b\": expected letters, digits, - and _"),
             ("BP_ETCDPROXY_SIDECAR_FOR", "web,", "invalid process type \"\": expected letters, digits, - and _"),

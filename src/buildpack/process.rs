@@ -2,8 +2,9 @@
 
 use super::options::Options;
 
-/// 2 s less than the platform gives a process between SIGTERM and SIGKILL. The user can change it at launch.
-const DRAIN: &str = "${ETCDPROXY_DRAIN:-8s}";
+/// How long the proxy serves after SIGTERM: 2 s less than Cloud Foundry gives a process before SIGKILL. The user can change
+/// it at launch.
+pub(crate) const DRAIN: &str = "8s";
 
 /// What the platform needs to know about the process.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl<'a> Sidecar<'a> {
         Self {
             name: &options.name,
             process_types: &options.process_types,
-            command: format!("exec \"{launcher}\" run --drain \"{DRAIN}\"{mode}{memory}"),
+            command: format!("exec \"{launcher}\" run --drain \"${{ETCDPROXY_DRAIN:-{DRAIN}}}\"{mode}{memory}"),
             memory: options.memory,
         }
     }

@@ -1,21 +1,39 @@
-//! `etcdproxy detect`, `supply` and `compile`, which the scripts in `bin` call, and `package`.
+//! `etcdproxy detect`, `build`, `supply` and `compile`, which the scripts in `bin` call, and `package`.
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
-use crate::buildpack::{self, Options, Package, Supply};
+use crate::buildpack::{self, Build, Detected, Options, Package, Platform, Supply};
 use crate::commands::cli;
 use crate::commands::exit_code::Code;
 use crate::os::env::Env;
 use crate::release::RELEASE;
 
-/// The answer is always no: this buildpack only supplies etcd to other buildpacks.
-pub(crate) fn detect() -> ExitCode {
-    Code::Failed.into()
+/// Cloud Foundry and the lifecycles of Cloud Native Buildpacks call it. The answer to Cloud Foundry is always no: there,
+/// this buildpack only supplies etcd to other buildpacks.
+pub(crate) fn detect(env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let Some(platform) = Platform::of_lifecycle(env) else { return Ok(Code::Failed.into()) };
+    let options = Options::resolve(&platform.environment(env)?, &RELEASE)?;
+    let detected = buildpack::detect(&options, env.path("CNB_BUILD_PLAN_PATH").as_deref())?;
+    let (Detected::Pass(why) | Detected::Fail(why)) = &detected;
+    writeln!(out, "Etcdproxy Buildpack: {why}.")?;
+    Ok(detected.code().into())
+}
+
+/// The lifecycles of Cloud Native Buildpacks call it.
+pub(crate) fn build(env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let (platform, layers) = Platform::of_lifecycle(env).zip(env.path("CNB_LAYERS_DIR")).context(
+        "CNB_BUILDPACK_DIR and CNB_LAYERS_DIR are not set: bin/build is for the lifecycle of Cloud Native Buildpacks",
+    )?;
+    let env = platform.environment(env)?;
+    let options = Options::resolve(&env, &RELEASE)?;
+    let waits = env.get("ETCDPROXY_WAIT").is_some();
+    buildpack::build(&Build { layers: &layers, exe: &env.exe, waits }, &options, &RELEASE, out)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn supply(args: &[OsString], env: &Env, out: &mut impl Write) -> Result<ExitCode> {

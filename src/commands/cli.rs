@@ -66,6 +66,12 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// What the buildpack's bin/build calls
+    #[command(hide = true)]
+    Build {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _args: Vec<OsString>,
+    },
     /// What the buildpack's bin/compile calls
     #[command(hide = true)]
     Compile {
@@ -97,6 +103,9 @@ pub(crate) struct Run {
     /// Print what would be done, and the command, instead of doing it
     #[arg(long)]
     pub dry_run: bool,
+    /// The process to end with, which start-etcdproxy hands on
+    #[arg(long, hide = true, value_name = "PROCESS")]
+    pub beside: Option<String>,
     /// Passed to etcd unchanged
     #[arg(last = true, value_name = "ETCD FLAGS")]
     pub extra: Vec<OsString>,

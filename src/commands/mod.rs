@@ -9,6 +9,7 @@ pub(crate) mod dashboard;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod exec_d;
 pub(crate) mod exit_code;
 pub(crate) mod health;
 pub(crate) mod install;

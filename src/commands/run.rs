@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::cli;
+use crate::os::companion::Companion;
 use crate::os::env::Env;
 use crate::os::log;
 use crate::os::process::never_dump;
@@ -15,6 +16,7 @@ use crate::release::{RELEASE, Store};
 use crate::settings::{Run, Settings, Sources, check_etcd_flags};
 
 pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
+    let companion = args.beside.map(|text| Companion::parse(&text)).transpose().context("--beside")?;
     let sources = Sources::new(args.settings.0, env);
     log::set_format(sources.log_format()?);
     let sources = sources.with_etcd(Store::new(env).has("etcd")).with_binding(env)?;
@@ -26,6 +28,9 @@ pub(crate) fn run(args: cli::Run, env: &Env, out: &mut impl Write) -> Result<Exi
     }
     log::write_in_background();
     never_dump();
+    if let Some(companion) = companion {
+        companion.end_with_it().context("cannot wait for the end of the application")?;
+    }
     if let Some((settings, events)) = proxy::await_settings(sources)? {
         check_etcd_flags(&args.extra, settings.run.mode())?;
         proxy::run(&settings, &args.extra, env, events)?;

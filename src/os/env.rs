@@ -60,6 +60,16 @@ impl Env {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
+    /// Gives a variable a value, for what reads this environment.
+    pub(crate) fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
+        self.vars.insert(name.into(), value.into());
+    }
+
+    /// Whether there is such a variable, even an empty one.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.vars.contains_key(OsStr::new(name))
+    }
+
     /// Names of the variables that begin with `prefix`.
     pub(crate) fn names(&self, prefix: &str) -> impl Iterator<Item = &OsStr> {
         let begins = move |name: &&OsStr| name.as_encoded_bytes().starts_with(prefix.as_bytes());

@@ -2,6 +2,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod clock;
+pub(crate) mod companion;
 pub(crate) mod env;
 pub(crate) mod log;
 pub(crate) mod process;

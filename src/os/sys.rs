@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::unistd::{getpid, getppid};
+use nix::unistd::{getpid, getppid, setsid};
 
 /// Makes the kernel kill the child when the thread that starts it ends for any reason.
 pub(crate) fn die_with_parent(command: &mut Command) {
@@ -55,4 +55,25 @@ pub(crate) fn keep_open(command: &mut Command, file: &impl AsFd) {
             Ok(())
         });
     }
+}
+
+/// Starts the child in a session of its own (setsid(2)): no signal for our process group, and no terminal, reaches it.
+pub(crate) fn in_own_session(command: &mut Command) {
+    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| Ok(setsid().map(drop)?));
+    }
+}
+
+/// Takes over a descriptor that this process was started with. Our children do not inherit it.
+///
+/// To be called once for each number, before anything else is opened: only then can nobody else own it.
+///
+/// # Errors
+/// If it is not open.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the number is only looked at; one that is not open gives an error.
+    unsafe { fcntl(BorrowedFd::borrow_raw(number), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) }?;
+    // SAFETY: it is open, and no other part of this program knows it (see above).
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backend;
+mod background;
 mod certificates;
 mod claim;
 mod detect;
@@ -22,6 +23,7 @@ mod wrap;
 
 pub(crate) use admin::PortError;
 pub(crate) use backend::Error;
+pub(crate) use background::{Background, wait_for};
 pub(crate) use certificates::await_settings;
 pub(crate) use claim::{ListenError, claim};
 pub(crate) use etcd::Launch;

@@ -16,7 +16,7 @@ use super::unpack_roots::UnpackRoots;
 use super::{payload, publish};
 use crate::fs::trust::{is_private, is_trusted, other_writers};
 use crate::fs::{WriteError, dirs};
-use crate::os::env::Env;
+use crate::os::env::{Env, OWN_EXE};
 
 const OPEN_FILES: &str = "/proc/self/fd";
 
@@ -28,6 +28,9 @@ const REMEDY_FIXED: &str = "set ETCDPROXY_UNPACK_DIR to another directory";
 pub(crate) struct Store {
     /// The directory of this binary: `supply` and `install` put the programs there, under their own names.
     beside: Option<PathBuf>,
+    /// Who owns this binary: in the images of Cloud Native Buildpacks, the user who has built them, and not the one who runs
+    /// this. Whoever owns it could replace it, so its owner may own the programs beside it, too.
+    owner: u32,
     roots: UnpackRoots,
     /// The user who runs this.
     uid: u32,
@@ -103,7 +106,9 @@ struct Directory {
 
 impl Store {
     pub(crate) fn new(env: &Env) -> Self {
-        Self { beside: env.exe.parent().map(Path::to_owned), roots: UnpackRoots::new(env), uid: env.uid, gid: env.gid }
+        let beside = env.exe.parent().map(Path::to_owned);
+        let owner = fs::metadata(OWN_EXE).map_or(env.uid, |meta| meta.uid());
+        Self { beside, owner, roots: UnpackRoots::new(env), uid: env.uid, gid: env.gid }
     }
 
     /// The program of this name, ready to be executed. Warns when it runs from memory.
@@ -158,8 +163,9 @@ impl Store {
     }
 
     fn found(&self, program: &Program) -> Option<Executable> {
-        // Whoever owns the directory of this binary could replace the binary as well.
-        let beside = self.beside.iter().map(|dir| dir.join(program.name)).find(|path| self.is_ready(program, path));
+        let mut beside = self.beside.iter().map(|dir| dir.join(program.name));
+        let beside =
+            beside.find(|path| self.is_ready(program, path, self.uid) || self.is_ready(program, path, self.owner));
         let unpacked = |root: &PathBuf| {
             let dir = self.directory(root, REMEDY).ok()??;
             self.is_ready_in(program, &dir).then(|| Executable::in_directory(dir, program.name))
@@ -275,17 +281,18 @@ impl Store {
     /// place of one that they can replace, so the content counts there.
     fn is_ready_in(&self, program: &Program, dir: &Directory) -> bool {
         let path = dir.path.join(program.name);
-        self.is_ready(program, &path) && (dir.held.is_none() || matches!(publish::difference(program, &path), Ok(None)))
+        self.is_ready(program, &path, self.uid)
+            && (dir.held.is_none() || matches!(publish::difference(program, &path), Ok(None)))
     }
 
-    /// Everything that a warm start checks. `verify` checks the content as well.
-    fn is_ready(&self, program: &Program, path: &Path) -> bool {
+    /// Everything that a warm start checks. `verify` checks the content as well. The program belongs to `owner` or root.
+    fn is_ready(&self, program: &Program, path: &Path, owner: u32) -> bool {
         fs::symlink_metadata(path).is_ok_and(|meta| {
             meta.is_file()
                 && meta.len() == program.size
                 && meta.mode() & 0o111 == 0o111
                 && other_writers(&meta, self.uid, self.gid).is_none()
-                && is_trusted(meta.uid(), self.uid)
+                && is_trusted(meta.uid(), owner)
         })
     }
 }
@@ -318,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let uid = dir.path().metadata().unwrap().uid();
         let root = dir.path().join("root");
-        let store = Store { beside: None, roots: UnpackRoots::Fixed(root.clone()), uid, gid: 0 };
+        let store = Store { beside: None, owner: uid, roots: UnpackRoots::Fixed(root.clone()), uid, gid: 0 };
         let path = root.join(RELEASE.id).join(program.name);
         assert_eq!(store.candidates(program), std::slice::from_ref(&path));
         assert_eq!(store.find(program), None);
@@ -354,7 +361,7 @@ mod tests {
     fn the_directory_of_the_binary_comes_first() {
         let program = &RELEASE.programs[0];
         let roots = UnpackRoots::FirstOf(vec!["/a".into(), "/b".into()]);
-        let store = Store { beside: Some("/bin".into()), roots, uid: 0, gid: 0 };
+        let store = Store { beside: Some("/bin".into()), owner: 0, roots, uid: 0, gid: 0 };
         let name = |dir: &str| Path::new(dir).join(RELEASE.id).join(program.name);
         assert_eq!(store.candidates(program), [Path::new("/bin").join(program.name), name("/a"), name("/b")]);
     }

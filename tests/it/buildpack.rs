@@ -126,10 +126,7 @@ fn native_needs_only_the_launcher_and_supply_removes_the_etcd() {
     supply.env("BP_ETCDPROXY_MODE", "native").env("BP_ETCDPROXY_SIDECAR", "true").env("BP_ETCDPROXY_MEMORY", "16");
     let (code, stdout, _) = finish(&mut supply);
     assert_eq!((code, stdout.lines().nth(1)), (0, Some("-----> Supplying mode native, which needs no etcd")));
-    assert!(
-        stdout.contains("       The droplet contains no etcd. A command of the manifest that runs etcd"),
-        "{stdout}"
-    );
+    assert!(stdout.contains("       The droplet contains no etcd. A command that runs etcd"), "{stdout}");
     assert_eq!(staging.names("deps/0/bin"), ["etcd", "etcdproxy"]);
     assert_eq!(fs::read_link(staging.path("deps/0/bin/etcd")).unwrap(), Path::new("etcdproxy"), "it was a real etcd");
     assert!(!staging.text("deps/0/config.yml").contains("etcd_version"));
@@ -302,7 +299,7 @@ fn detect_fails_silently_and_compile_explains_the_order_of_buildpacks() {
 
 #[test]
 fn the_scripts_of_a_source_checkout_explain_how_to_get_the_buildpack() {
-    for script in ["detect", "supply", "compile"] {
+    for script in ["detect", "build", "supply", "compile"] {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bin").join(script);
         let line = fails_with(1, &mut command(&script, ["a", "b", "c", "0"]));
         assert!(line.starts_with("This is the source of etcdproxy, not the buildpack: "), "{line}");

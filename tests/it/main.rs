@@ -14,6 +14,7 @@ mod build;
 mod buildpack;
 mod certificates;
 mod cluster;
+mod cnb;
 mod command_line;
 mod compatibility;
 mod dev;

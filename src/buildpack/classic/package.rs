@@ -9,16 +9,18 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::yaml::quoted;
+use crate::buildpack::cnb::buildpack_toml;
 use crate::fs::atomic;
 use crate::release::{Label, LabelledProgram, Release, VERSION, has_payload, own_label};
 
 /// What the scripts in `bin` call in a zip for both architectures.
 const CHOOSE: &str = include_str!("../../../assets/choose.sh");
 
-const TEXTS: [(&str, &str, u32); 6] = [
+const TEXTS: [(&str, &str, u32); 7] = [
     ("LICENSE", include_str!("../../../LICENSE"), 0o644),
     ("NOTICE", include_str!("../../../NOTICE"), 0o644),
     ("README.md", include_str!("../../../README.md"), 0o644),
+    ("bin/build", include_str!("../../../bin/build"), 0o755),
     ("bin/compile", include_str!("../../../bin/compile"), 0o755),
     ("bin/detect", include_str!("../../../bin/detect"), 0o755),
     ("bin/supply", include_str!("../../../bin/supply"), 0o755),
@@ -146,6 +148,9 @@ fn fill(zip: &mut File, binaries: &[Binary<'_>], stack: &str) -> Result<()> {
     }
     zip.start_file("VERSION", entry(0o644))?;
     writeln!(zip, "{VERSION}")?;
+    zip.start_file("buildpack.toml", entry(0o644))?;
+    let arches: Vec<&str> = binaries.iter().map(|binary| binary.label.arch.as_str()).collect();
+    zip.write_all(buildpack_toml(&arches).as_bytes())?;
     zip.start_file("manifest.yml", entry(0o644))?;
     zip.write_all(manifest(stack, binaries).as_bytes())?;
     let mut add = |name: &str, path: &Path| -> Result<()> {

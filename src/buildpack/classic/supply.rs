@@ -4,17 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::yaml::quoted;
-use crate::buildpack::options::{Declare, Options, Unpack};
+use crate::buildpack::options::{Decision, Options};
 use crate::buildpack::process::Sidecar;
+use crate::buildpack::programs::{self, LAUNCHER, Staged, list, write_text};
 use crate::fs::dirs::{self, REMEDY};
-use crate::fs::{WriteError, atomic};
-use crate::release::{PROGRAM_NAMES, Program, Release, VERSION, unpack_fresh, write_launcher};
-
-/// Name of the launcher in `deps/IDX/bin`.
-const LAUNCHER: &str = "etcdproxy";
+use crate::release::{Program, Release, VERSION};
 
 const PROFILE: &str = include_str!("../../../assets/profile.sh");
 
@@ -60,81 +57,24 @@ pub(crate) fn supply(
     writeln!(out, "-----> Etcdproxy Buildpack version {VERSION}")?;
     let dir = task.deps.join(task.index);
     let bin = dir.join("bin");
-    dirs::ensure(&bin, REMEDY)?;
-    let without_etcd = options.mode.filter(|mode| !mode.capabilities().runs_etcd);
-    let programs = if let Some(mode) = without_etcd {
-        writeln!(out, "-----> Supplying mode {mode}, which needs no etcd")?;
-        for name in PROGRAM_NAMES {
-            let _ = fs::remove_file(bin.join(name)); // of an earlier supply
-        }
-        write_launcher(&bin, LAUNCHER)?;
-        // Called by this name, the launcher says what is wrong. Otherwise the log would say only "command not found".
-        link(&bin, "etcd")?;
-        writeln!(out, "       The droplet contains no etcd. A command of the manifest that runs etcd, such as")?;
-        writeln!(
-            out,
-            "       etcd grpc-proxy, ends with an error: use etcdproxy run in it, or unset BP_ETCDPROXY_MODE."
-        )?;
-        &[]
-    } else {
-        writeln!(out, "-----> Supplying etcd")?;
-        writeln!(out, "       Using etcd version {}", release.version)?;
-        writeln!(out, "-----> Installing etcd {}", release.version)?;
-        install(task, options, release, &bin)?;
-        release.programs
-    };
-
-    let mut written = vec![write(&dir, "config.yml", &config(release, programs))?];
+    let programs = programs::put(&Staged { bin: &bin, exe: task.exe, place: "droplet" }, options, release, out)?;
+    let mut written = vec![write_text(&dir, "config.yml", &config(release, programs))?];
     dirs::ensure(&dir.join("profile.d"), REMEDY)?;
-    written.push(write(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
+    written.push(write_text(&dir, "profile.d/etcdproxy.sh", &PROFILE.replace("@IDX@", task.index))?);
     written.extend(declare(task, options, out)?);
     warn(task, options, out)?;
     if options.debug {
         let programs = programs.iter().map(|program| bin.join(program.name));
-        for path in programs.chain([bin.join(LAUNCHER)]).chain(written) {
-            let size = fs::metadata(&path).map_or(0, |meta| meta.len());
-            writeln!(out, "       {} ({size} bytes)", path.display())?;
-        }
+        list(programs.chain([bin.join(LAUNCHER)]).chain(written), out)?;
     }
     Ok(())
-}
-
-/// Writes etcd and the launcher.
-fn install(task: &Supply<'_>, options: &Options, release: &'static Release, bin: &Path) -> Result<()> {
-    match options.unpack {
-        Unpack::Stage => {
-            for program in release.programs {
-                unpack_fresh(program, bin, REMEDY)?;
-            }
-            Ok(write_launcher(bin, LAUNCHER)?)
-        }
-        Unpack::Launch => install_packed(task.exe, bin, release.programs),
-    }
-}
-
-/// Writes the whole binary, and links to it with the names of the programs that it unpacks at the first start.
-fn install_packed(exe: &Path, bin: &Path, programs: &[Program]) -> Result<()> {
-    let mut whole = fs::File::open(exe).with_context(|| format!("cannot read {}", exe.display()))?;
-    atomic::replace(&bin.join(LAUNCHER), 0o755, REMEDY, |copy| std::io::copy(&mut whole, copy).map(|_| ()))?;
-    for program in programs {
-        link(bin, program.name)?;
-    }
-    Ok(())
-}
-
-/// Links `name` to the launcher.
-fn link(bin: &Path, name: &str) -> Result<(), WriteError> {
-    let link = bin.join(name);
-    atomic::link(&link, Path::new(LAUNCHER)).map_err(|err| WriteError::new(&link, &err, REMEDY, None))
 }
 
 /// Prints the warnings about the options, and one about the Procfile.
 fn warn(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result<()> {
-    for warning in &options.warnings {
-        writeln!(out, "       WARNING: {warning}")?;
-    }
+    options.warn(out)?;
     let name = &options.name;
-    if matches!(options.declare, Declare::Yes(_)) && procfile_has(task.build, name) {
+    if matches!(options.declare, Decision::Yes(_)) && procfile_has(task.build, name) {
         writeln!(
             out,
             "       WARNING: the Procfile has a process named {name}, which replaces the sidecar: rename it, or set \
@@ -153,14 +93,14 @@ fn procfile_has(build: &Path, name: &str) -> bool {
 /// Declares the sidecar, or removes an earlier declaration, and says why.
 fn declare(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result<Vec<PathBuf>> {
     match &options.declare {
-        Declare::No(why) => {
+        Decision::No(why) => {
             writeln!(out, "       No sidecar is declared: {why}.")?;
             for dir in task.launch_dirs() {
                 let _ = fs::remove_file(dir.join("launch.yml")); // of an earlier supply
             }
             Ok(Vec::new())
         }
-        Declare::Yes(why) => {
+        Decision::Yes(why) => {
             let sidecar = Sidecar::new(options, &format!("$DEPS_DIR/{}/bin/{LAUNCHER}", task.index));
             let process_types = sidecar.process_types.join(", ");
             writeln!(out, "       Declaring the sidecar {} for {process_types}: {why}.", sidecar.name)?;
@@ -173,16 +113,10 @@ fn declare(task: &Supply<'_>, options: &Options, out: &mut impl Write) -> Result
                 writeln!(out, "       starts as soon as the cluster answers, after 30 s at the latest.")?;
             }
             let text = launch(&sidecar);
-            let put = |dir: PathBuf| dirs::ensure(&dir, REMEDY).and_then(|()| write(&dir, "launch.yml", &text));
+            let put = |dir: PathBuf| dirs::ensure(&dir, REMEDY).and_then(|()| write_text(&dir, "launch.yml", &text));
             Ok(task.launch_dirs().into_iter().map(put).collect::<Result<_, _>>()?)
         }
     }
-}
-
-fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, WriteError> {
-    let path = dir.join(name);
-    atomic::replace(&path, 0o644, REMEDY, |file| file.write_all(text.as_bytes()))?;
-    Ok(path)
 }
 
 /// `config.yml`, which `cf app` shows and the platform keeps.
