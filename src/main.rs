@@ -9,6 +9,7 @@ mod commands;
 mod dev;
 mod fs;
 mod install;
+mod manifest;
 mod net;
 mod os;
 mod proxy;
@@ -47,6 +48,9 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
     if let Some(program) = commands::multicall::program(called_as) {
         return commands::multicall::run(program, args, env);
     }
+    if os::init::is_init() {
+        return Ok(os::init::run(called_as, args)?);
+    }
     let out = &mut os::stdout::Stdout::lock();
     if secret_args::contain_pem(args) {
         bail!(settings::Error::pem_in_arguments());
@@ -73,6 +77,7 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         Command::Rollback(args) => commands::rollback::run(&args, env, out),
         Command::Prune(args) => commands::prune::run(&args, env, out),
         Command::List(args) => commands::list::run(&args, env, out),
+        Command::Manifest(args) => commands::manifest::run(args, env, out),
         Command::Completions(args) => commands::completions::run(&args, out),
         Command::Man(args) => commands::man::run(&args, out),
         Command::Dashboard => commands::dashboard::run(out),
