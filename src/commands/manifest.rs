@@ -24,11 +24,10 @@ pub(crate) fn run(args: cli::Manifest, env: &Env, out: &mut impl Write) -> Resul
             kubernetes(&request(args, env)?)?
         }
         "compose" => {
-            refuse(&args, &[
-                ("--user", args.user),
-                ("--secret", args.secret.is_some()),
-                ("--with-secret", args.with_secret),
-            ])?;
+            refuse(
+                &args,
+                &[("--user", args.user), ("--secret", args.secret.is_some()), ("--with-secret", args.with_secret)],
+            )?;
             compose(&request(args, env)?)?
         }
         _ => {
@@ -65,7 +64,8 @@ fn request(args: cli::Manifest, env: &Env) -> Result<Request, Error> {
     if !is_label(&name) {
         return Err(not_a_name("--name", &name, "at most 63 small letters, digits and hyphens, as in my-app"));
     }
-    if let Some(name) = args.secret.as_ref().filter(|name| name.len() > LONGEST_NAME || !name.split('.').all(is_label)) {
+    if let Some(name) = args.secret.as_ref().filter(|name| name.len() > LONGEST_NAME || !name.split('.').all(is_label))
+    {
         return Err(not_a_name("--secret", name, "small letters, digits, hyphens and dots, as in my-etcd"));
     }
     let image = |flag, given: Option<String>, default: String| match given {
@@ -93,5 +93,8 @@ fn not_a_name(flag: &str, text: &str, expected: &str) -> Error {
 /// Whether it is a label of DNS (RFC 1123), which Kubernetes and compose take as a name.
 fn is_label(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=LONGEST_LABEL).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('-') && !text.ends_with('-')
+    (1..=LONGEST_LABEL).contains(&text.len())
+        && text.chars().all(fits)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }

@@ -29,8 +29,8 @@ pub(crate) fn kubernetes(request: &Request) -> Result<String, Error> {
     let metrics = |text: &dyn Fn(u16) -> String| port.map(text).unwrap_or_default();
     let bound = |text: &dyn Fn(&Bound<'_>) -> String| secret.as_ref().map(text).unwrap_or_default();
     Ok(fill(TEMPLATE, |name| match name {
-        "HELP" => bound(&Bound::help),
-        "SECRET" if request.with_secret => bound(&Bound::manifest),
+        "HELP" => bound(&|secret| secret.help()),
+        "SECRET" if request.with_secret => bound(&|secret| secret.manifest()),
         "SECRET" => String::new(),
         "NAME" => quoted(&request.name),
         "IMAGE" => quoted(&request.image),
@@ -45,9 +45,9 @@ pub(crate) fn kubernetes(request: &Request) -> Result<String, Error> {
             format!("annotations:\n  prometheus.io/scrape: \"true\"\n  prometheus.io/port: \"{port}\"\n")
         }),
         "PORTS" => metrics(&|port| format!("ports:\n  - name: metrics\n    containerPort: {port}\n")),
-        "MOUNTS" => bound(&|_| {
-            format!("volumeMounts:\n  - name: etcd\n    mountPath: {BINDINGS}/etcd\n    readOnly: true\n")
-        }),
+        "MOUNTS" => {
+            bound(&|_| format!("volumeMounts:\n  - name: etcd\n    mountPath: {BINDINGS}/etcd\n    readOnly: true\n"))
+        }
         "VOLUMES" => bound(&|secret| {
             format!("volumes:\n  - name: etcd\n    secret:\n      secretName: {}\n", quoted(&secret.name))
         }),
@@ -125,7 +125,8 @@ impl<'a> Bound<'a> {
         if self.request.elsewhere.secrets.is_empty() {
             return String::new();
         }
-        let mut lines = format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: {}\nstringData:\n", quoted(&self.name));
+        let mut lines =
+            format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: {}\nstringData:\n", quoted(&self.name));
         for secret in &self.request.elsewhere.secrets {
             let content = self.request.elsewhere.settings.secret(secret.setting).unwrap_or_default();
             lines.push_str(&format!("  {}: {}\n", entry(secret.setting), quoted(content)));
@@ -139,8 +140,8 @@ fn from_file(secret: &Secret) -> String {
     let entry = entry(secret.setting);
     match &secret.origin {
         SecretOrigin::File(path) => {
-            let option = format!("--from-file={entry}={path}");
-            shlex::try_quote(&option).map_or_else(|_| format!("--from-file={entry}=FILE"), Into::into)
+            let path = shlex::try_quote(path).unwrap_or("FILE".into());
+            format!("--from-file={entry}={path}")
         }
         // Not as an argument, which others on this host can read.
         SecretOrigin::Variable(name) => format!("--from-file={entry}=<(printf %s \"${name}\")"),

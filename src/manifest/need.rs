@@ -27,9 +27,9 @@ impl Need {
     /// 40 MB and 170 µs. A probe takes 4 MB, and so does the launcher that supervises etcd.
     pub(super) fn of(elsewhere: &Elsewhere) -> Self {
         // Whoever leaves the choice to `auto` may get etcd's proxy, if a secret is still unknown.
-        let is_native = elsewhere.settings.run.mode() == Mode::Native && (elsewhere.names_members || elsewhere.names_mode);
-        let (memory, beside, memory_request, cpu_request) =
-            if is_native { (24, 8, 16, 30) } else { (80, 16, 64, 200) };
+        let is_native =
+            elsewhere.settings.run.mode() == Mode::Native && (elsewhere.names_members || elsewhere.names_mode);
+        let (memory, beside, memory_request, cpu_request) = if is_native { (24, 8, 16, 30) } else { (80, 16, 64, 200) };
         let memory = elsewhere.settings.memory.unwrap_or(memory);
         let drain = match elsewhere.settings.run {
             Run::ExecEtcd => Duration::ZERO,

@@ -42,12 +42,6 @@ pub(super) fn comment(text: &str) -> String {
     text.lines().map(|line| format!("# {}", plain(line)).trim_end().to_owned() + "\n").collect()
 }
 
-/// The list, as YAML has it between brackets.
-pub(super) fn list(words: &[&str]) -> String {
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    format!("[{}]", words.join(", "))
-}
-
 /// Whether YAML does not take the character as it is, or takes it for a line end. All of these have four digits.
 fn is_odd(c: char) -> bool {
     c.is_control() || "\u{2028}\u{2029}\u{feff}".contains(c)
@@ -78,7 +72,6 @@ mod tests {
         ] {
             assert_eq!(quoted(text), expected);
         }
-        assert_eq!(list(&["a", "b c"]), "[\"a\", \"b c\"]");
     }
 
     #[test]

@@ -11,8 +11,7 @@ use super::table::Setting;
 const UNKNOWN_MEMBERS: &str = "https://etcd.invalid:2379";
 
 /// The values of files, or too secret for an environment that others can read.
-const SECRETS: [Setting; 5] =
-    [Setting::CaCert, Setting::Cert, Setting::Key, Setting::PasswordFile, Setting::Password];
+const SECRETS: [Setting; 5] = [Setting::CaCert, Setting::Cert, Setting::Key, Setting::PasswordFile, Setting::Password];
 
 /// The settings, as another place gets them.
 #[derive(Debug)]
@@ -68,7 +67,8 @@ impl Sources {
             if SECRETS.contains(setting) {
                 let text = value.text()?;
                 // A flag never has the content itself.
-                let is_file = value.origin == Origin::Flags || *setting != Setting::Password && Path::new(text).exists();
+                let is_file =
+                    value.origin == Origin::Flags || *setting != Setting::Password && Path::new(text).exists();
                 let origin = if is_file {
                     SecretOrigin::File(text.to_owned())
                 } else {

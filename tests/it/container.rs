@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,8 +38,11 @@ pub(crate) fn image() -> TempDir {
 
 /// Directories of the C library, for a debug build, which is not static.
 fn libraries() -> Vec<PathBuf> {
-    let is_static = || !fs::read(binary()).unwrap().windows(10).any(|bytes| bytes == b"/ld-linux-" || bytes == b"ld-linux-x");
-    if is_static() { Vec::new() } else { ["/lib", "/lib64", "/usr/lib"].map(PathBuf::from).into() }
+    let mut begin = [0; 4096];
+    fs::File::open(binary()).unwrap().read_exact(&mut begin).unwrap();
+    // The name of the program that loads libraries (PT_INTERP).
+    let is_dynamic = begin.windows(9).any(|bytes| bytes == b"/ld-linux");
+    if is_dynamic { ["/lib", "/lib64", "/usr/lib"].map(PathBuf::from).into() } else { Vec::new() }
 }
 
 /// A limit of memory for processes, where this host lets us make one.
@@ -64,7 +68,9 @@ impl MemoryLimit {
     /// How often it was reached so that a process had to be killed; `None` without a limit.
     pub(crate) fn kills(&self) -> Option<u64> {
         let dir = self.0.as_ref()?;
-        let text = ["memory.oom_control", "memory.events"].into_iter().find_map(|file| fs::read_to_string(dir.join(file)).ok())?;
+        let text = ["memory.oom_control", "memory.events"]
+            .into_iter()
+            .find_map(|file| fs::read_to_string(dir.join(file)).ok())?;
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
     }
 
@@ -174,7 +180,8 @@ impl<'a> Container<'a> {
         }
         script += &format!("mount -t proc proc {root}/proc\nmount -o remount,bind,ro {root}\n");
         script += &format!("exec chroot --userspec={user}:{user} {root} \"$@\"\n");
-        let mut outer = command("unshare".as_ref(), ["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"]);
+        let mut outer =
+            command("unshare".as_ref(), ["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"]);
         outer.args(&spec.command).env_clear().env("PATH", PATH).envs(&spec.env);
         outer.stdout(Stdio::null()).stderr(Stdio::piped());
         Self { spec, outer: Process::start(&mut outer), limit, user }
@@ -187,8 +194,12 @@ impl<'a> Container<'a> {
 
     /// Runs a command in the container, as the kubelet does for a probe. Returns its exit code and what it wrote.
     pub(crate) fn run(&self, words: &[String]) -> (i32, String) {
-        let script = format!("{}exec nsenter --target {} --mount --pid --root --wd --setuid {u} --setgid {u} \"$@\"\n",
-            self.limit.enter(), self.pid(), u = self.user);
+        let script = format!(
+            "{}exec nsenter --target {} --mount --pid --root --wd --setuid {u} --setgid {u} \"$@\"\n",
+            self.limit.enter(),
+            self.pid(),
+            u = self.user
+        );
         let mut command: Command = command("sh".as_ref(), ["-c", &script, "sh"]);
         let (code, stdout, stderr) = finish(command.args(words).env_clear().env("PATH", PATH).envs(&self.spec.env));
         (code, stdout + &stderr)

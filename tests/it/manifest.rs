@@ -116,10 +116,18 @@ fn bad_input_gets_one_line() {
         (78, &["kubernetes"][..], "endpoints: none are set"),
         (2, &["kubernetes", "--name", "A"], "--name: invalid name \"A\": expected at most 63 small letters"),
         (2, &["kubernetes", "--secret", "a_b"], "--secret: invalid name \"a_b\": expected small letters"),
-        (2, &["compose", "--endpoints", "h:1", "--image", "a b"], "--image: invalid name \"a b\": expected the name of"),
+        (
+            2,
+            &["compose", "--endpoints", "h:1", "--image", "a b"],
+            "--image: invalid name \"a b\": expected the name of",
+        ),
         (2, &["compose", "--secret", "a"], "--secret: manifest compose does not have it: remove it"),
         (2, &["kubernetes", "--user"], "--user: manifest kubernetes does not have it: remove it"),
-        (2, &["systemd", "--endpoints", "h:1"], "--endpoints: manifest systemd does not have it: remove it (the settings"),
+        (
+            2,
+            &["systemd", "--endpoints", "h:1"],
+            "--endpoints: manifest systemd does not have it: remove it (the settings",
+        ),
         (78, &["kubernetes", "--endpoints", "h:1", "--listen-addr", "unix:/s"], "--listen-addr: a Unix socket needs"),
         (69, &["kubernetes", "--endpoints", "h:1", "--cacert", "/no/ca"], "--cacert: /no/ca does not exist: create it"),
     ] {
@@ -166,7 +174,8 @@ fn the_published_schemas_accept_every_form() {
         assert_eq!((code, stdout.is_empty()), (1, false), "{stderr}");
     }
     let (_, flags) = certificates(dir.path(), &Authority::new("ca"), Some("app"));
-    let mut compose = etcdproxy(["manifest", "compose", "--endpoints", "10.0.0.1:2379", "--metrics-addr", "0.0.0.0:9090"]);
+    let mut compose =
+        etcdproxy(["manifest", "compose", "--endpoints", "10.0.0.1:2379", "--metrics-addr", "0.0.0.0:9090"]);
     let plain = succeeds(&mut etcdproxy(["manifest", "compose", "--endpoints", "10.0.0.1:2379"]));
     for text in [plain, finish(compose.args(flags)).1] {
         accepts("compose", &text);
@@ -208,7 +217,8 @@ mod needs_root {
         let mut cluster = Cluster::start(1);
         let (addr, metrics) = (free_addr(&host), free_addr(&host));
         let metrics_port = metrics.rsplit_once(':').unwrap().1;
-        let args = ["--listen-addr", &addr, "--metrics-addr", &format!("0.0.0.0:{metrics_port}"), "--mode", "grpc-proxy"];
+        let args =
+            ["--listen-addr", &addr, "--metrics-addr", &format!("0.0.0.0:{metrics_port}"), "--mode", "grpc-proxy"];
         let text = succeeds(kubernetes(&["--endpoints", &cluster.endpoints()]).args(args));
         let [deployment] = documents(&text).try_into().unwrap();
         let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];

@@ -74,7 +74,8 @@ mod needs_root {
             let mut outer = Process::start(init(&args).arg(cluster.endpoints()).stderr(Stdio::null()));
             wait_ready(&addr);
             let pid = pid_of(&outer);
-            let child: u32 = child_of(pid.as_raw().try_into().unwrap(), if drain == "off" { "etcd" } else { "etcdproxy" });
+            let child: u32 =
+                child_of(pid.as_raw().try_into().unwrap(), if drain == "off" { "etcd" } else { "etcdproxy" });
             kill(pid, Signal::SIGTERM).unwrap();
             assert_eq!(outer.wait().code(), Some(code), "{mode} {drain}");
             assert!(!is_alive(child));
@@ -87,7 +88,17 @@ mod needs_root {
         let addr = free_addr(&unique_host());
         for args in [
             &["wait", "--timeout", "10m", "--listen-addr", &addr][..],
-            &["run", "--mode", "grpc-proxy", "--drain", "off", "--listen-addr", &addr, "--endpoints", "nohost.invalid:1"],
+            &[
+                "run",
+                "--mode",
+                "grpc-proxy",
+                "--drain",
+                "off",
+                "--listen-addr",
+                &addr,
+                "--endpoints",
+                "nohost.invalid:1",
+            ],
         ] {
             let mut outer = Process::start(init(args).stderr(Stdio::null()));
             let pid = pid_of(&outer);
