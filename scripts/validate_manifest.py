@@ -1,7 +1,8 @@
 """Validates a manifest: validate_manifest.py kubernetes|compose FILE. Needs the schemas that manifest_validators.sh installs."""
 
-import importlib.resources
+import importlib.util
 import json
+import pathlib
 import sys
 
 import jsonschema
@@ -19,8 +20,9 @@ def kubernetes(documents):
 
 
 def compose(documents):
-    schemas = importlib.resources.files("check_jsonschema").joinpath("builtin_schemas", "vendor")
-    schema = json.loads(schemas.joinpath("compose-spec.json").read_text(encoding="utf-8"))
+    # Not imported, because only its schema is needed.
+    package = pathlib.Path(importlib.util.find_spec("check_jsonschema").origin).parent
+    schema = json.loads((package / "builtin_schemas/vendor/compose-spec.json").read_text(encoding="utf-8"))
     for document in documents:
         for error in jsonschema.validators.validator_for(schema)(schema).iter_errors(document):
             yield f"{error.json_path}: {error.message}"
