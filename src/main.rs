@@ -49,7 +49,7 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         return commands::multicall::run(program, args, env);
     }
     if os::init::is_init() {
-        return Ok(os::init::run(called_as, args)?);
+        return Ok(os::init::run(called_as, args, env)?);
     }
     let out = &mut os::stdout::Stdout::lock();
     if secret_args::contain_pem(args) {

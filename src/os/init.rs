@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 
-use super::env::OWN_EXE;
+use super::env::Env;
 use super::process::{FOREVER, exit_code, never_dump, send};
 use super::signals::{Event, Events, FOR_COMMANDS};
 
@@ -25,10 +25,11 @@ pub(crate) fn is_init() -> bool {
 ///
 /// # Errors
 /// If it cannot be started.
-pub(crate) fn run(called_as: &OsStr, args: &[OsString]) -> io::Result<ExitCode> {
+pub(crate) fn run(called_as: &OsStr, args: &[OsString], env: &Env) -> io::Result<ExitCode> {
     // First, because a signal that comes before is lost.
     let events = Events::new(&FOR_COMMANDS)?;
-    let child = Command::new(OWN_EXE).arg0(called_as).args(args).spawn()?;
+    // By its own path, so that the child has its name in `ps`.
+    let child = Command::new(&env.exe).arg0(called_as).args(args).spawn()?;
     // After the start, because the child may run a command that wants its core dumps. The environment may have a key.
     never_dump();
     loop {

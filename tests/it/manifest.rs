@@ -173,6 +173,12 @@ fn the_published_schemas_accept_every_form() {
         let (code, stdout, stderr) = validate("kubernetes", &text.replace("readOnlyRootFilesystem", "readOnly"));
         assert_eq!((code, stdout.is_empty()), (1, false), "{stderr}");
     }
+    let page = include_str!("../../docs/kubernetes.md");
+    let examples: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!examples.is_empty());
+    for text in examples {
+        accepts("kubernetes", text);
+    }
     let (_, flags) = certificates(dir.path(), &Authority::new("ca"), Some("app"));
     let mut compose =
         etcdproxy(["manifest", "compose", "--endpoints", "10.0.0.1:2379", "--metrics-addr", "0.0.0.0:9090"]);
