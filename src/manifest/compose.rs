@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Request;
 use super::need::Need;
+use super::request::Request;
 use super::template::{fill, quoted};
 use crate::settings::{Error, Secret, SecretOrigin, Setting};
 

@@ -1,7 +1,7 @@
 //! A Deployment with the proxy as a native sidecar, and its Secret.
 
-use super::Request;
 use super::need::Need;
+use super::request::Request;
 use super::template::{comment, fill, quoted};
 use crate::settings::{Elsewhere, Error, Secret, SecretOrigin, Setting};
 

@@ -235,7 +235,8 @@ mod needs_root {
         let mut container = Container::start(&spec, image.path(), None, 65532);
         eventually("the startup probe succeeds", || container.run(&spec.probe("startupProbe")).0 == 0);
         let client = put_and_get(&addr).await;
-        assert!(http(&metrics, "GET", "/metrics").contains("\netcdproxy_etcd_up 1\n"));
+        let is_up = || http(&metrics, "GET", "/metrics").contains("\netcdproxy_etcd_up 1\n");
+        eventually("the launcher has seen that etcd listens", is_up);
 
         // A dead cluster fails no liveness probe.
         cluster.kill_member(0);
