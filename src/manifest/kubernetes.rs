@@ -3,7 +3,7 @@
 use super::need::Need;
 use super::request::Request;
 use super::template::{comment, fill, quoted};
-use crate::settings::{Elsewhere, Error, Secret, SecretOrigin, Setting};
+use crate::settings::{Elsewhere, Error, Secret, SecretOrigin, Setting, TcpAddr};
 
 const TEMPLATE: &str = include_str!("../../assets/kubernetes.yaml");
 
@@ -25,7 +25,7 @@ pub(crate) fn kubernetes(request: &Request) -> Result<String, Error> {
     }
     let secret = Bound::of(request);
     let need = Need::of(elsewhere);
-    let port = elsewhere.settings.metrics_addr.as_ref().map(|addr| addr.port());
+    let port = elsewhere.settings.metrics_addr.as_ref().map(TcpAddr::port);
     let metrics = |text: &dyn Fn(u16) -> String| port.map(text).unwrap_or_default();
     let bound = |text: &dyn Fn(&Bound<'_>) -> String| secret.as_ref().map(text).unwrap_or_default();
     Ok(fill(TEMPLATE, |name| match name {
@@ -58,7 +58,7 @@ pub(crate) fn kubernetes(request: &Request) -> Result<String, Error> {
 /// The variables of the container, in an order in which one may refer to those before it.
 fn environment(elsewhere: &Elsewhere, need: &Need, is_bound: bool) -> String {
     let mut lines = String::new();
-    let mut add = |name: &str, text: &str| lines.push_str(&format!("- name: {name}\n  value: {}\n", quoted(text)));
+    let mut add = |name: &str, text: &str| lines.extend([format!("- name: {name}\n  value: {}\n", quoted(text))]);
     if is_bound {
         add("SERVICE_BINDING_ROOT", BINDINGS);
     }
@@ -74,7 +74,7 @@ fn environment(elsewhere: &Elsewhere, need: &Need, is_bound: bool) -> String {
         let host = if addr.host().contains(':') { "[$(POD_IP)]" } else { "$(POD_IP)" };
         let text = quoted(&format!("{host}:{}", addr.port()));
         lines.push_str("- name: POD_IP\n  valueFrom:\n    fieldRef:\n      fieldPath: status.podIP\n");
-        lines.push_str(&format!("- name: {metrics_addr}\n  value: {text}\n"));
+        lines.extend([format!("- name: {metrics_addr}\n  value: {text}\n")]);
     }
     lines
 }
@@ -115,7 +115,7 @@ impl<'a> Bound<'a> {
             self.name
         );
         for secret in secrets {
-            text.push_str(&format!(" \\\n    {}", from_file(secret)));
+            text.extend([format!(" \\\n    {}", from_file(secret))]);
         }
         comment(&(text + "\n\n"))
     }
@@ -129,7 +129,7 @@ impl<'a> Bound<'a> {
             format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: {}\nstringData:\n", quoted(&self.name));
         for secret in &self.request.elsewhere.secrets {
             let content = self.request.elsewhere.settings.secret(secret.setting).unwrap_or_default();
-            lines.push_str(&format!("  {}: {}\n", entry(secret.setting), quoted(content)));
+            lines.extend([format!("  {}: {}\n", entry(secret.setting), quoted(content))]);
         }
         lines + "---\n"
     }

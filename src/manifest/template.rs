@@ -9,7 +9,7 @@ pub(super) fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
         match parts[..] {
             [indentation, name, ""] if indentation.trim().is_empty() => {
                 for line in value(name).lines() {
-                    filled.push_str(&format!("{indentation}{line}\n"));
+                    filled.extend([format!("{indentation}{line}\n")]);
                 }
             }
             _ => {
@@ -29,7 +29,7 @@ pub(super) fn quoted(text: &str) -> String {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
             '\n' => quoted.push_str("\\n"),
-            c if is_odd(c) => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if is_odd(c) => quoted.extend([format!("\\u{:04x}", u32::from(c))]),
             c => quoted.push(c),
         }
     }

@@ -1,6 +1,6 @@
 //! Process 1 of a container: runs this program again as its child, passes signals on to it, and collects orphans.
 //!
-//! Process 1 is special (pid_namespaces(7)): the kernel drops every signal for which it has no handler, SIGTERM included,
+//! Process 1 is special (`pid_namespaces(7)`): the kernel drops every signal for which it has no handler, SIGTERM included,
 //! and makes it the parent of all orphans, which stay as zombies until it waits for them. The program itself, and the etcd
 //! that it may become, then are ordinary processes.
 

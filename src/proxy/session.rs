@@ -37,14 +37,13 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// When a setting cannot work, or nothing can be started.
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
-        Run::ExecEtcd => exec_etcd(settings, extra, env, events),
+        Run::ExecEtcd => exec_etcd(settings, extra, env, events.as_ref()),
         Run::SuperviseEtcd { drain } | Run::Native { drain } => run_supervised(settings, drain, extra, env, events),
     }
 }
 
 /// Leaves the signals as they are, unless somebody receives them already: after exec, they are etcd's.
-fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
-    let events = events.as_ref();
+fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<&Events>) -> Result<()> {
     let Some(settings) = &wait_for_name(settings, events) else { return Ok(()) };
     let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);

@@ -169,17 +169,17 @@ impl<'a> Container<'a> {
         for dir in libraries().iter().filter(|dir| dir.exists()) {
             let to = image.join(dir.strip_prefix("/").unwrap());
             fs::create_dir_all(&to).unwrap();
-            script += &format!("mount --rbind {} {}\n", dir.display(), to.display());
+            script.extend([format!("mount --rbind {} {}\n", dir.display(), to.display())]);
         }
         for file in ["null", "urandom"] {
             fs::write(image.join("dev").join(file), "").unwrap();
-            script += &format!("mount --bind /dev/{file} {root}/dev/{file}\n");
+            script.extend([format!("mount --bind /dev/{file} {root}/dev/{file}\n")]);
         }
         if let Some(dir) = binding {
-            script += &format!("mount --bind {} {root}/bindings/etcd\n", dir.display());
+            script.extend([format!("mount --bind {} {root}/bindings/etcd\n", dir.display())]);
         }
-        script += &format!("mount -t proc proc {root}/proc\nmount -o remount,bind,ro {root}\n");
-        script += &format!("exec chroot --userspec={user}:{user} {root} \"$@\"\n");
+        script.extend([format!("mount -t proc proc {root}/proc\nmount -o remount,bind,ro {root}\n")]);
+        script.extend([format!("exec chroot --userspec={user}:{user} {root} \"$@\"\n")]);
         let mut outer =
             command("unshare".as_ref(), ["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"]);
         outer.args(&spec.command).env_clear().env("PATH", PATH).envs(&spec.env);
