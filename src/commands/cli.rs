@@ -386,6 +386,7 @@ The settings, from flags and this environment, become variables of the container
 belong to a Secret, and a comment in the manifest says how to create it. systemd takes no settings: it prints the unit that
 install would write, for the settings of the service.")]
 pub(crate) struct Manifest {
+    /// What runs the containers or the service
     #[arg(value_name = "PLATFORM", value_parser = ["kubernetes", "compose", "systemd"])]
     pub platform: String,
     /// Image of the proxy [default: etcdproxy:VERSION]

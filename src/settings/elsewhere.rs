@@ -109,6 +109,7 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::os::env::Env;
+    use crate::settings::table;
 
     fn elsewhere<const N: usize>(env: [(&str, &str); N], members_may_lack: bool) -> Result<Elsewhere, Error> {
         Sources::new([], &Env::from(env)).for_elsewhere(members_may_lack)
@@ -135,6 +136,14 @@ mod tests {
         let found = elsewhere(env, false).unwrap();
         let variable = SecretOrigin::Variable("ETCDPROXY_PASSWORD");
         assert_eq!(found.secrets, [secret(Setting::Password, variable)]);
+    }
+
+    #[test]
+    fn what_etcd_must_not_see_is_secret_here_too() {
+        let secret = |setting: &&Setting| table::SECRETS.contains(&setting.variable());
+        for setting in Setting::ALL.iter().filter(secret) {
+            assert!(SECRETS.contains(setting), "{setting:?}");
+        }
     }
 
     #[test]
