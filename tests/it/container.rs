@@ -224,3 +224,15 @@ impl<'a> Container<'a> {
         &self.limit
     }
 }
+
+impl Drop for Container<'_> {
+    /// Ends the container if its test has failed. `unshare` cannot: its child has changed its user, which cancels
+    /// `--kill-child` (`PR_SET_PDEATHSIG`, prctl(2)).
+    fn drop(&mut self) {
+        let pid = self.outer.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+        }
+    }
+}
