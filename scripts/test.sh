@@ -43,6 +43,10 @@ echo "== validators for bills of materials"
 ETCDPROXY_TEST_SBOM_VALIDATORS=$(./scripts/sbom_validators.sh)
 export ETCDPROXY_TEST_SBOM_VALIDATORS
 
+echo "== schemas of manifests"
+ETCDPROXY_TEST_MANIFEST_VALIDATORS=$(./scripts/manifest_validators.sh)
+export ETCDPROXY_TEST_MANIFEST_VALIDATORS
+
 echo "== promtool, which reads metrics and alerts"
 ETCDPROXY_TEST_PROMTOOL=$(./scripts/promtool.sh)
 export ETCDPROXY_TEST_PROMTOOL

@@ -11,6 +11,7 @@ mod dev;
 mod doctor;
 mod fs;
 mod install;
+mod manifest;
 mod net;
 mod os;
 mod proxy;
@@ -52,6 +53,9 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
     if commands::exec_d::is_called(called_as) {
         return commands::exec_d::run(env);
     }
+    if os::init::is_init() {
+        return Ok(os::init::run(called_as, args, env)?);
+    }
     let out = &mut os::stdout::Stdout::lock();
     if secret_args::contain_pem(args) {
         bail!(settings::Error::pem_in_arguments());
@@ -80,6 +84,7 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         Command::Rollback(args) => commands::rollback::run(&args, env, out),
         Command::Prune(args) => commands::prune::run(&args, env, out),
         Command::List(args) => commands::list::run(&args, env, out),
+        Command::Manifest(args) => commands::manifest::run(args, env, out),
         Command::Completions(args) => commands::completions::run(&args, out),
         Command::Man(args) => commands::man::run(&args, out),
         Command::Dashboard => commands::dashboard::run(out),

@@ -43,6 +43,7 @@ pub(crate) enum Command {
     Rollback(Rollback),
     Prune(Prune),
     Package(Package),
+    Manifest(Manifest),
     Completions(Completions),
     Man(Man),
     /// Print a dashboard for Grafana
@@ -407,6 +408,45 @@ pub(crate) struct Package {
     pub output: Option<PathBuf>,
 }
 
+/// Print a manifest that runs the proxy beside an application: for Kubernetes, for compose, or a systemd unit
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etcdproxy manifest kubernetes --endpoints 10.0.0.1:2379 --app-image my-app:1 | kubectl apply -f -
+  etcdproxy manifest kubernetes --endpoints etcd.example.org:2379 --cacert ca.pem --cert app.crt --key app.key
+  etcdproxy manifest kubernetes --secret my-etcd --mode native
+  etcdproxy manifest compose --endpoints 10.0.0.1:2379 --app-image my-app:1 >compose.yaml
+  etcdproxy manifest systemd
+
+The settings, from flags and this environment, become variables of the container. Certificates, the key and the password
+belong to a Secret, and a comment in the manifest says how to create it. systemd takes no settings: it prints the unit that
+install would write, for the settings of the service.")]
+pub(crate) struct Manifest {
+    /// What runs the containers or the service
+    #[arg(value_name = "PLATFORM", value_parser = ["kubernetes", "compose", "systemd"])]
+    pub platform: String,
+    /// Image of the proxy [default: etcdproxy:VERSION]
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Image of the application [default: registry.example.org/app:1]
+    #[arg(long, value_name = "IMAGE")]
+    pub app_image: Option<String>,
+    /// Name of the Deployment or of the compose project [default: app]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Kubernetes: the Secret to use, whose entries are those of a service binding; it can name the members, too
+    #[arg(long, value_name = "NAME")]
+    pub secret: Option<String>,
+    /// Kubernetes: print the Secret, too, with the certificates, the key and the password
+    #[arg(long)]
+    pub with_secret: bool,
+    /// systemd: the unit for this user's service manager
+    #[arg(long)]
+    pub user: bool,
+    #[command(flatten)]
+    pub settings: Flags<Self>,
+}
+
 /// Print the completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -462,6 +502,10 @@ impl Verb for Run {
 
 impl Verb for Exec {
     const TAKES: fn(Setting) -> bool = |setting| setting != Setting::Drain;
+}
+
+impl Verb for Manifest {
+    const TAKES: fn(Setting) -> bool = |setting| setting != Setting::Service;
 }
 
 impl Verb for Wait {
@@ -546,6 +590,7 @@ mod tests {
         };
         let all = Setting::ALL.iter().map(|setting| setting.flag()).filter(|flag| flag.starts_with("--"));
         assert_eq!(flags("run"), all.clone().collect::<Vec<_>>());
+        assert_eq!(flags("manifest"), all.clone().filter(|flag| *flag != "--service").collect::<Vec<_>>());
         assert_eq!(flags("exec"), all.filter(|flag| *flag != "--drain").collect::<Vec<_>>());
         for verb in ["wait", "health", "dev"] {
             assert_eq!(flags(verb), ["--listen-addr"]);

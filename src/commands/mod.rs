@@ -16,6 +16,7 @@ pub(crate) mod install;
 pub(crate) mod licenses;
 pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod manifest;
 pub(crate) mod multicall;
 pub(crate) mod prune;
 pub(crate) mod rollback;

@@ -10,7 +10,7 @@ use super::lock::Lock;
 use super::plan::install::{ThisBinary, Wanted};
 use super::plan::{self, Plan, Step};
 use super::receipt::Receipt;
-use super::systemd::{manager, settings_file};
+use super::systemd::{manager, settings_file, unit};
 use super::{selinux, versions};
 use crate::os::env::Env;
 use crate::release::RELEASE;
@@ -114,6 +114,17 @@ pub(crate) fn install(target: &Target<'_>, options: Options, progress: &mut dyn 
         has_service: wanted.systemd,
         layout,
     })
+}
+
+/// The unit that an installation would write, with what its drop-in adds.
+///
+/// # Errors
+/// If there can be no installation, or if the service's settings cannot work.
+pub(crate) fn unit_text(location: &Location, env: &Env) -> Result<String, Error> {
+    let layout = locate(location, env)?;
+    let needs = settings_file::read(&layout)?;
+    let drop_in = unit::certificates(&layout, &needs).map(|text| format!("\n{text}"));
+    Ok(unit::unit(&layout, &needs) + &drop_in.unwrap_or_default())
 }
 
 /// What to install: what the user says; otherwise what was installed before; otherwise what is usual on such a system.

@@ -31,7 +31,7 @@ pub(super) enum Waited {
 }
 
 /// The settings of `run`, as soon as its certificates can be used. If it had to wait, also the signals that may have
-/// come meanwhile: whoever waits as process 1 does not end by them on its own. `None` if a signal ended the wait.
+/// come meanwhile. `None` if a signal ended the wait.
 ///
 /// # Errors
 /// When a setting can never work; with a strict preflight, also when the certificates cannot be used soon.

@@ -37,18 +37,13 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// When a setting cannot work, or nothing can be started.
 pub(crate) fn run(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
     match settings.run {
-        Run::ExecEtcd => exec_etcd(settings, extra, env, events),
+        Run::ExecEtcd => exec_etcd(settings, extra, env, events.as_ref()),
         Run::SuperviseEtcd { drain } | Run::Native { drain } => run_supervised(settings, drain, extra, env, events),
     }
 }
 
-/// Leaves the signals as they are, unless somebody receives them already: after exec, they are etcd's. As process 1, it
-/// receives them, since the system ends that one only by signals that it receives. Exec restores the defaults.
-fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<Events>) -> Result<()> {
-    let is_init = std::process::id() == 1;
-    let own = || is_init.then(|| Events::new(&FOR_LAUNCHERS)).transpose().context("cannot receive signals");
-    let events = events.map_or_else(own, |events| Ok(Some(events)))?;
-    let events = events.as_ref();
+/// Leaves the signals as they are, unless somebody receives them already: after exec, they are etcd's.
+fn exec_etcd(settings: &Settings, extra: &[OsString], env: &Env, events: Option<&Events>) -> Result<()> {
     let Some(settings) = &wait_for_name(settings, events) else { return Ok(()) };
     let Some(claim) = stand_by(&settings.listen_addr, events)? else { return Ok(()) };
     warn_all(&settings.warnings);

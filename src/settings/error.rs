@@ -22,7 +22,7 @@ impl Error {
     }
 
     /// A mistake that the command line alone shows, such as a value that a flag does not take.
-    pub(super) fn usage(setting: impl Into<String>, problem: impl Display) -> Self {
+    pub(crate) fn usage(setting: impl Into<String>, problem: impl Display) -> Self {
         Self { is_usage: true, ..Self::new(setting, problem) }
     }
 

@@ -9,11 +9,13 @@
 //! - [`etcdctl`]: the variable that tells etcdctl the proxy's address
 //! - [`unknown`]: variables that look like ours and are not
 //! - [`shown`]: the settings as people may see them
+//! - [`elsewhere`]: the settings for another place, without secrets
 //! - [`service`]: what the sandbox of an installed service must allow
 
 mod addr;
 mod binding;
 mod duration;
+mod elsewhere;
 mod endpoint;
 mod error;
 mod etcd_flags;
@@ -34,6 +36,7 @@ mod unknown;
 
 pub(crate) use addr::{ListenAddr, TcpAddr, target};
 pub(crate) use duration::duration;
+pub(crate) use elsewhere::{Elsewhere, Secret, SecretOrigin};
 pub(crate) use endpoint::{Endpoint, Scheme};
 pub(crate) use error::Error;
 pub(crate) use etcd_flags::check_etcd_flags;

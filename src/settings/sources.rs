@@ -153,6 +153,11 @@ impl Sources {
         Self { layers, bound: None, others: Vec::new(), warnings, has_etcd: true, http_proxy }
     }
 
+    /// Adds a value that counts if no other source has one.
+    pub(super) fn set_default(&mut self, key: Setting, text: &str) {
+        self.layers.push(vec![(key, Origin::Environment.value(key.variable(), text))]);
+    }
+
     /// Says whether there is an etcd to run. Without this, there is one.
     pub(crate) fn with_etcd(self, has_etcd: bool) -> Self {
         Self { has_etcd, ..self }
