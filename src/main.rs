@@ -11,6 +11,7 @@ mod fs;
 mod install;
 mod net;
 mod os;
+mod package;
 mod proxy;
 mod release;
 mod settings;
@@ -64,7 +65,7 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         Command::Dev(args) => commands::dev::run(args, env, out),
         Command::Unpack(args) => commands::unpack::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, env, out),
-        Command::Package(args) => commands::buildpack::package(args, env, out),
+        Command::Package(args) => commands::package::run(&args, env, out),
         Command::Detect { .. } => Ok(commands::buildpack::detect()),
         Command::Supply { args } => commands::buildpack::supply(&args, env, out),
         Command::Compile { args } => Ok(commands::buildpack::compile(&args)),

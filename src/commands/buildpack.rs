@@ -1,4 +1,4 @@
-//! `etcdproxy detect`, `supply` and `compile`, which the scripts in `bin` call, and `package`.
+//! `etcdproxy detect`, `supply` and `compile`, which the scripts in `bin` call.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::buildpack::{self, Options, Package, Supply};
-use crate::commands::cli;
+use crate::buildpack::{self, Options, Supply};
 use crate::commands::exit_code::Code;
 use crate::os::env::Env;
 use crate::release::RELEASE;
@@ -50,19 +49,6 @@ pub(crate) fn compile(args: &[OsString]) -> ExitCode {
     );
     eprintln!("Name the application's own buildpack after it, as in: cf push -b etcdproxy_buildpack -b ruby_buildpack");
     Code::Failed.into()
-}
-
-pub(crate) fn package(args: cli::Package, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let task = Package {
-        stack: args.stack.as_deref(),
-        arch: args.arch.as_deref(),
-        other: args.other.as_deref(),
-        output: args.output,
-        exe: &env.exe,
-    };
-    let path = buildpack::package(task, &RELEASE)?;
-    writeln!(out, "{}", path.display())?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn usage(text: &str) -> ExitCode {

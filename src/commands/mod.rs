@@ -15,6 +15,7 @@ pub(crate) mod licenses;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod multicall;
+pub(crate) mod package;
 pub(crate) mod prune;
 pub(crate) mod rollback;
 pub(crate) mod run;

@@ -45,8 +45,8 @@ case = Cases()
 
 @case("the zip is what the platform takes")
 def the_zip(lab):
-    programs = {"bin/detect", "bin/supply", "bin/compile", "etcdproxy"}
-    texts = {"manifest.yml", "VERSION", "README.md", "LICENSE", "NOTICE"}
+    programs = {"bin/detect", "bin/build", "bin/supply", "bin/compile", "etcdproxy"}
+    texts = {"manifest.yml", "buildpack.toml", "VERSION", "README.md", "LICENSE", "NOTICE"}
 
     def package(*flags):
         made = output(lab.programs.binary, "package", *flags, cwd=lab.work)
