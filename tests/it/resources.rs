@@ -117,7 +117,7 @@ mod needs_root {
     use super::*;
     use crate::sandbox::Group;
     use crate::sidecar::ask_member;
-    use crate::support::{Lines, binary, command, finish};
+    use crate::support::{Lines, binary, finish};
 
     #[test]
     #[ignore = "needs root: it makes a control group"]
