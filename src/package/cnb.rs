@@ -11,13 +11,14 @@ use serde_json::{Map, Value, json};
 
 use super::entry::Entry;
 use super::layout::{Description, Layer, Layout};
+use super::tar::Effort;
 use crate::buildpack::{API, ID, NAME, version};
 
 /// Writes the files of the buildpack as a buildpackage for one architecture. Temporary files are in `dir`.
 pub(super) fn write(entries: &[Entry<'_>], arch: &str, dir: &Path, file: &mut File) -> Result<()> {
     // A relative name would end up in the directory in which the lifecycle runs.
     let prefix = format!("/cnb/buildpacks/{}/{}/", ID.replace('/', "_"), version());
-    let layer = Layer::pack(&prefix, entries, dir)?;
+    let layer = Layer::pack(&prefix, entries, Effort::Fast, dir)?;
     let description = Description {
         config: json!({ "Labels": labels(arch, &layer) }),
         annotations: json!({}),

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::entry::{Content, Entry};
 use super::layout::{Description, Layer, Layout};
+use super::tar::Effort;
 use super::tree::{LICENSE, NOTICE};
 use crate::release::{Binary, Document, VERSION};
 
@@ -47,9 +48,9 @@ impl Image<'_> {
             let mut layers = Vec::new();
             if self.with_etcd {
                 // In a layer of its own, which stays the same from one etcdproxy to the next.
-                layers.push(Layer::pack("", &etcd(binary), dir)?);
+                layers.push(Layer::pack("", &etcd(binary), Effort::Small, dir)?);
             }
-            layers.push(Layer::pack("", &self.rest(binary)?, dir)?);
+            layers.push(Layer::pack("", &self.rest(binary)?, Effort::Small, dir)?);
             let arch = &binary.label.arch;
             let docker_name = if self.binaries.len() > 1 { format!("{name}-{arch}") } else { name.clone() };
             layout.add_image(arch, layers, &description, Some(docker_name));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::entry::Entry;
-use super::tar::{self, Tar};
+use super::tar::{self, Effort, Tar};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -32,9 +32,9 @@ pub(super) struct Layer {
 
 impl Layer {
     /// Packs the entries. Their names get this prefix. The temporary file is in `dir`.
-    pub(super) fn pack(prefix: &str, entries: &[Entry<'_>], dir: &Path) -> Result<Self> {
+    pub(super) fn pack(prefix: &str, entries: &[Entry<'_>], effort: Effort, dir: &Path) -> Result<Self> {
         let file = tempfile::tempfile_in(dir)?;
-        let mut plain = Hashing::new(tar::compressor(Hashing::new(BufWriter::new(file))));
+        let mut plain = Hashing::new(tar::compressor(effort, Hashing::new(BufWriter::new(file))));
         tar::write(prefix, entries, &mut plain)?;
         let (gz, diff_id, _) = plain.finish();
         let (file, digest, size) = gz.finish()?.finish();

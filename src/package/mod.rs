@@ -26,6 +26,7 @@ use anyhow::{Result, bail};
 pub(crate) use error::Error;
 
 use self::image::Image;
+use self::tar::Effort;
 use crate::fs::atomic::{self, Durability};
 use crate::fs::{WriteError, dirs, regular};
 use crate::os::log::without_errno;
@@ -90,7 +91,7 @@ pub(crate) fn package(task: &Package<'_>) -> Result<PathBuf> {
         let files = || tree::buildpack(&binaries, task.stack);
         match task.format {
             Format::Zip => zip::write(&files(), file),
-            Format::Tgz => tar::write_gz("", &files(), file).map(|_| ()),
+            Format::Tgz => tar::write_gz("", &files(), Effort::Fast, file).map(|_| ()),
             Format::Cnb => cnb::write(&files(), &binaries[0].label.arch, dir, file),
             Format::Oci => image.write(dir, file),
         }

@@ -30,15 +30,25 @@ pub(super) fn write(prefix: &str, entries: &[Entry<'_>], out: &mut dyn Write) ->
 }
 
 /// The same, compressed.
-pub(super) fn write_gz<W: Write>(prefix: &str, entries: &[Entry<'_>], out: W) -> Result<W> {
-    let mut gz = compressor(out);
+pub(super) fn write_gz<W: Write>(prefix: &str, entries: &[Entry<'_>], effort: Effort, out: W) -> Result<W> {
+    let mut gz = compressor(effort, out);
     write(prefix, entries, &mut gz)?;
     Ok(gz.finish()?)
 }
 
+/// What compression may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// For what is compressed already, for the most part: `gzip -6`.
+    Fast,
+    /// `gzip -9`.
+    Small,
+}
+
 /// gzip without a time or a file name in its header.
-pub(super) fn compressor<W: Write>(out: W) -> GzEncoder<W> {
-    GzEncoder::new(out, Compression::best())
+pub(super) fn compressor<W: Write>(effort: Effort, out: W) -> GzEncoder<W> {
+    let level = if effort == Effort::Fast { Compression::default() } else { Compression::best() };
+    GzEncoder::new(out, level)
 }
 
 /// A tar that is being written.
