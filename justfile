@@ -80,7 +80,7 @@ reproduce *ARGS:
 build *ARGS:
     ./scripts/build.sh "$@"
 
-# Build, and package the binary as the offline buildpack
+# Build, and package the binary: as the offline buildpack, or with --format oci as a container image
 [group('build')]
 package *ARGS:
     ./scripts/package.sh "$@"
@@ -120,10 +120,10 @@ site:
 dist:
     ./scripts/dist.sh
 
-# Make the buildpack zips of a release from the archives in target/distrib
+# Make the buildpacks and images of a release from the archives in target/distrib
 [group('release')]
-buildpacks:
-    ./scripts/buildpacks.sh
+packages:
+    ./scripts/packages.sh
 
 # Only other scripts, the tests and the workflows use these:
 #   scripts/arm64_env.sh         prints the variables for a build for arm64

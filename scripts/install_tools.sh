@@ -34,6 +34,7 @@ for purpose in "${@:-build}"; do
     test)
         need shellcheck shellcheck; need groff groff-base; need setpriv util-linux; need unshare util-linux
         need readelf binutils; need qemu-aarch64-static qemu-user-static; need ip iproute2; need openssl openssl
+        need skopeo skopeo; need podman podman; need umoci umoci; need bwrap bubblewrap
         need_library python3-pip python3 -m pip --version
         ;;
     bench) need openssl openssl; need_library python3-pip python3 -m pip --version ;;

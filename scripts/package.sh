@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the binary and packages it as the offline buildpack. The arguments are those of `etcdproxy package`; for --arch,
-# it also builds the other binary if needed. The last line of output is the zip's path.
+# Builds the binary and packages it, as the offline buildpack or in another --format. The arguments are those of
+# `etcdproxy package`; for --arch, it also builds the other binary if needed. The last line of output is the package's path.
 set -eu
 build=$(dirname "$0")/build.sh
 

@@ -14,6 +14,7 @@ mod install;
 mod manifest;
 mod net;
 mod os;
+mod package;
 mod proxy;
 mod release;
 mod settings;
@@ -74,7 +75,7 @@ fn run(called_as: &OsString, args: &[OsString], env: &Env) -> Result<ExitCode> {
         Command::Dev(args) => commands::dev::run(args, env, out),
         Command::Unpack(args) => commands::unpack::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, env, out),
-        Command::Package(args) => commands::buildpack::package(args, env, out),
+        Command::Package(args) => commands::package::run(&args, env, out),
         Command::Detect { .. } => commands::buildpack::detect(env, out),
         Command::Supply { args } => commands::buildpack::supply(&args, env, out),
         Command::Build { .. } => commands::buildpack::build(env, out),

@@ -2,17 +2,19 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 
 /// Where a compressed piece is in the payload, and what it unpacks to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// The range of its compressed bytes in the payload.
     pub packed: Range<usize>,
     /// The number of unpacked bytes.
     pub size: usize,
     /// The hash of the unpacked bytes.
+    #[serde(with = "hex")]
     pub sha256: [u8; 32],
 }
 

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use crate::Frame;
 
 /// Describes an etcdproxy and the etcd inside it: one JSON object, somewhere in every binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,10 @@ pub struct Label {
     pub arch: String,
     /// The programs inside.
     pub programs: Vec<LabelledProgram>,
+    /// The documents inside.
+    pub documents: LabelledDocuments,
+    /// The payload, which has the frames of all these.
+    pub payload: LabelledPayload,
 }
 
 /// A program of etcd, on a [`Label`].
@@ -27,6 +34,54 @@ pub struct LabelledProgram {
     pub name: String,
     /// The sha256 of the unpacked program, in lower-case hex.
     pub sha256: String,
+    /// Unpacked size in bytes.
+    pub size: u64,
+    /// Its frames, in order.
+    pub frames: Vec<Frame>,
+}
+
+/// The texts that others than the etcdproxy itself need, on a [`Label`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelledDocuments {
+    /// The frame with all texts.
+    pub frame: Frame,
+    /// Bill of materials, `CycloneDX` 1.6: its part of the unpacked bytes.
+    pub cyclonedx: Range<usize>,
+    /// Bill of materials, SPDX 2.3.
+    pub spdx: Range<usize>,
+    /// Bill of materials of the small launcher, `CycloneDX` 1.6.
+    pub launcher_cyclonedx: Range<usize>,
+    /// Bill of materials of the small launcher, SPDX 2.3.
+    pub launcher_spdx: Range<usize>,
+    /// Licence texts.
+    pub licenses: Range<usize>,
+}
+
+/// How to find the payload in the file, on a [`Label`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelledPayload {
+    /// Its first bytes. As hex, they are not what they describe.
+    #[serde(with = "hex")]
+    pub beginning: Vec<u8>,
+    /// Its size in bytes.
+    pub size: usize,
+}
+
+impl LabelledPayload {
+    /// Describes a payload.
+    #[must_use]
+    pub fn new(payload: &[u8]) -> Self {
+        /// They are compressed, so they are nowhere else in the file.
+        const BEGINNING: usize = 32;
+        Self { beginning: payload[..payload.len().min(BEGINNING)].to_vec(), size: payload.len() }
+    }
+
+    /// Where the payload is in the file of an etcdproxy.
+    fn find(&self, binary: &[u8]) -> Option<Range<usize>> {
+        let start = (0..binary.len()).find(|at| binary[*at..].starts_with(&self.beginning))?;
+        let range = start..start.checked_add(self.size)?;
+        (range.end <= binary.len()).then_some(range)
+    }
 }
 
 /// Why a file cannot be used as the etcdproxy for another architecture.
@@ -41,17 +96,38 @@ pub enum LabelError {
     NotWhole,
 }
 
-const FIRST_KEY: &[u8] = br#"{"etcdproxy-label":"#;
+/// What the file of an etcdproxy contains.
+#[derive(Debug)]
+pub struct Labelled {
+    /// Describes it.
+    pub label: Label,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// Where the payload begins in the file.
+    pub offset: u64,
+}
 
-impl Label {
-    /// Finds the label in the file of an etcdproxy.
+impl Labelled {
+    /// Reads the file of an etcdproxy.
     ///
     /// # Errors
     /// If the file cannot be read, or if it is not a whole etcdproxy.
     pub fn read(path: &Path) -> Result<Self, LabelError> {
-        Self::find(&fs::read(path)?)
+        Self::of(fs::read(path)?)
     }
 
+    fn of(mut binary: Vec<u8>) -> Result<Self, LabelError> {
+        let label = Label::find(&binary)?;
+        let payload = label.payload.find(&binary).ok_or(LabelError::NotWhole)?;
+        binary.truncate(payload.end);
+        binary.drain(..payload.start);
+        Ok(Self { label, payload: binary, offset: payload.start as u64 })
+    }
+}
+
+const FIRST_KEY: &[u8] = br#"{"etcdproxy-label":"#;
+
+impl Label {
     fn find(binary: &[u8]) -> Result<Self, LabelError> {
         // 64-bit, little-endian
         if !binary.starts_with(b"\x7fELF\x02\x01") {
@@ -77,13 +153,30 @@ fn end_of_sections(elf: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const PAYLOAD: &[u8] = b"the payload, which is longer than its beginning";
+
     fn label() -> Label {
-        let program = |name: &str| LabelledProgram { name: name.to_owned(), sha256: "7a0c".to_owned() };
+        let frame = Frame::new(0..PAYLOAD.len(), b"plain");
+        let program = |name: &str| LabelledProgram {
+            name: name.to_owned(),
+            sha256: "7a0c".to_owned(),
+            size: 5,
+            frames: vec![frame.clone()],
+        };
         Label {
             etcdproxy: "0.1.0".to_owned(),
             etcd: "3.7.2".to_owned(),
             arch: "arm64".to_owned(),
             programs: vec![program("etcd"), program("etcdctl")],
+            documents: LabelledDocuments {
+                frame: frame.clone(),
+                cyclonedx: 0..1,
+                spdx: 1..2,
+                launcher_cyclonedx: 2..3,
+                launcher_spdx: 3..4,
+                licenses: 4..5,
+            },
+            payload: LabelledPayload::new(PAYLOAD),
         }
     }
 
@@ -108,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn the_payload_is_found_in_a_binary() {
+        let json = serde_json::to_vec(&label()).unwrap();
+        let before = [&json, &b"the payload, but another one"[..]].concat();
+        let whole = binary(&[&before, PAYLOAD, b"and more"].concat());
+        let found = Labelled::of(whole).unwrap();
+        assert_eq!((found.label, found.payload.as_slice()), (label(), PAYLOAD));
+        assert_eq!(found.offset, (64 + before.len()) as u64);
+        assert!(matches!(Labelled::of(binary(&json)), Err(LabelError::NotWhole)), "no payload");
+    }
+
+    #[test]
     fn files_that_are_not_a_whole_etcdproxy_are_refused() {
         let json = serde_json::to_vec(&label()).unwrap();
         assert!(matches!(Label::find(&json), Err(LabelError::NotEtcdproxy)), "no program");
@@ -120,7 +224,7 @@ mod tests {
         launcher[40..48].fill(0);
         launcher[60] = 0;
         assert!(matches!(Label::find(&launcher), Err(LabelError::NotWhole)));
-        let missing = Label::read(Path::new("/no/such/file")).unwrap_err();
+        let missing = Labelled::read(Path::new("/no/such/file")).unwrap_err();
         assert_eq!(missing.to_string(), "cannot read it: No such file or directory (os error 2)");
     }
 }

@@ -43,6 +43,10 @@ pub struct Documents<'a> {
     pub cyclonedx: Range<usize>,
     /// Bill of materials, SPDX 2.3.
     pub spdx: Range<usize>,
+    /// Bill of materials of the small launcher, `CycloneDX` 1.6.
+    pub launcher_cyclonedx: Range<usize>,
+    /// Bill of materials of the small launcher, SPDX 2.3.
+    pub launcher_spdx: Range<usize>,
     /// Licence texts.
     pub licenses: Range<usize>,
     /// Completions and manual pages, by name.
@@ -84,9 +88,10 @@ impl Documents<'_> {
     /// The Rust expression for this value.
     #[must_use]
     pub fn to_rust(&self) -> String {
-        let Self { frame, cyclonedx, spdx, licenses, help } = self;
+        let Self { frame, cyclonedx, spdx, launcher_cyclonedx, launcher_spdx, licenses, help } = self;
         format!(
-            "Documents {{ frame: {frame:?}, cyclonedx: {cyclonedx:?}, spdx: {spdx:?}, licenses: {licenses:?}, \
+            "Documents {{ frame: {frame:?}, cyclonedx: {cyclonedx:?}, spdx: {spdx:?}, \
+             launcher_cyclonedx: {launcher_cyclonedx:?}, launcher_spdx: {launcher_spdx:?}, licenses: {licenses:?}, \
              help: &{help:?} }}"
         )
     }
@@ -137,8 +142,10 @@ mod tests {
             frame: Frame { packed: 9..11, size: 6, sha256: [0; 32] },
             cyclonedx: 0..1,
             spdx: 1..2,
-            licenses: 2..3,
-            help: &[("man/etcdproxy.1", 3..4), ("completions/bash", 4..6)]
+            launcher_cyclonedx: 2..3,
+            launcher_spdx: 3..4,
+            licenses: 4..5,
+            help: &[("man/etcdproxy.1", 5..6), ("completions/bash", 6..8)]
         });
         assert_eq!(without_space(&documents.to_rust()), arrays(source));
     }

@@ -1,4 +1,4 @@
-//! Buildpacks: what they do at staging, and the file that is uploaded.
+//! Buildpacks: what they do at staging.
 //!
 //! - [`options`]: the variables that a user sets, the same for each kind of buildpack
 //! - [`process`]: the process that runs the proxy, as a value
@@ -12,7 +12,7 @@ mod options;
 mod process;
 mod programs;
 
-pub(crate) use classic::{Package, PackageError, Supply, package, supply};
-pub(crate) use cnb::{Build, Detected, EXEC_D, Platform, build, detect};
+pub(crate) use classic::{Supply, manifest, supply};
+pub(crate) use cnb::{API, Build, Detected, EXEC_D, ID, NAME, Platform, build, buildpack_toml, detect, version};
 pub(crate) use options::Options;
 pub(crate) use process::DRAIN;

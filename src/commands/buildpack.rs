@@ -1,4 +1,4 @@
-//! `etcdproxy detect`, `build`, `supply` and `compile`, which the scripts in `bin` call, and `package`.
+//! `etcdproxy detect`, `build`, `supply` and `compile`, which the scripts in `bin` call.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::buildpack::{self, Build, Detected, Options, Package, Platform, Supply};
-use crate::commands::cli;
+use crate::buildpack::{self, Build, Detected, Options, Platform, Supply};
 use crate::commands::exit_code::Code;
 use crate::os::env::Env;
 use crate::release::RELEASE;
@@ -68,19 +67,6 @@ pub(crate) fn compile(args: &[OsString]) -> ExitCode {
     );
     eprintln!("Name the application's own buildpack after it, as in: cf push -b etcdproxy_buildpack -b ruby_buildpack");
     Code::Failed.into()
-}
-
-pub(crate) fn package(args: cli::Package, env: &Env, out: &mut impl Write) -> Result<ExitCode> {
-    let task = Package {
-        stack: args.stack.as_deref(),
-        arch: args.arch.as_deref(),
-        other: args.other.as_deref(),
-        output: args.output,
-        exe: &env.exe,
-    };
-    let path = buildpack::package(task, &RELEASE)?;
-    writeln!(out, "{}", path.display())?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn usage(text: &str) -> ExitCode {

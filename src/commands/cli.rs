@@ -385,25 +385,41 @@ pub(crate) struct List {
     pub location: Location,
 }
 
-/// Write the offline Cloud Foundry buildpack (a zip) that contains this binary
+/// Write this binary as a buildpack or a container image, offline
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Formats:
+  zip   the buildpack for Cloud Foundry
+  tgz   the Cloud Native Buildpack for Cloud Foundry
+  cnb   the Cloud Native Buildpack for pack and kpack (a buildpackage)
+  oci   a container image that runs the proxy (an OCI layout in a tar)
+
 Examples:
   etcdproxy package
   etcdproxy package --stack cflinuxfs4 --output /tmp/etcdproxy.zip
   etcdproxy package --arch both --other ./etcdproxy-arm64
-  cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 99")]
+  cf create-buildpack etcdproxy_buildpack \"$(etcdproxy package)\" 99
+  podman load --input \"$(etcdproxy package --format oci)\"")]
 pub(crate) struct Package {
-    /// Stack to restrict the buildpack to; without this, it works on all of them
+    /// What to write
+    #[arg(long, value_name = "FORMAT", default_value = "zip", value_parser = ["zip", "cnb", "tgz", "oci"])]
+    pub format: String,
+    /// Stack to restrict the zip to; without this, it works on all of them
     #[arg(long, value_name = "STACK")]
     pub stack: Option<String>,
-    /// Architecture of the buildpack [default: the one of this binary]
+    /// Architecture of the package [default: the one of this binary]
     #[arg(long, value_parser = ["amd64", "arm64", "both"])]
     pub arch: Option<String>,
     /// The etcdproxy for the other architecture
     #[arg(long, value_name = "FILE", requires = "arch")]
     pub other: Option<PathBuf>,
-    /// File to write [default: etcdproxy_buildpack-cached[-STACK]-vVERSION.zip]
+    /// Leave etcd out of the image, which then works in mode native only
+    #[arg(long)]
+    pub without_etcd: bool,
+    /// Authorities (PEM) that the image trusts where no CA is set [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub ca_bundle: Option<PathBuf>,
+    /// File to write [default: a name with the version, such as etcdproxy_buildpack-cached-vVERSION.zip]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -425,7 +441,7 @@ pub(crate) struct Manifest {
     /// What runs the containers or the service
     #[arg(value_name = "PLATFORM", value_parser = ["kubernetes", "compose", "systemd"])]
     pub platform: String,
-    /// Image of the proxy [default: etcdproxy:VERSION]
+    /// Image of the proxy [default: localhost/etcdproxy:VERSION]
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
     /// Image of the application [default: registry.example.org/app:1]

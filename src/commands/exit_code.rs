@@ -3,14 +3,13 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::buildpack::PackageError;
 use crate::fs::WriteError;
 use crate::install::LocationError;
 use crate::net::etcd_health;
 use crate::os::process::ExecError;
 use crate::os::stdout::is_of_stdout;
 use crate::proxy::{self, ListenError, NativeError, PortError, PreflightError};
-use crate::{dev, install, release, settings};
+use crate::{dev, install, package, release, settings};
 
 /// Why the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +81,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             NativeError::Io(_) => Code::Failed,
         });
     }
-    if let Some(err) = cause.downcast_ref::<PackageError>() {
+    if let Some(err) = cause.downcast_ref::<package::Error>() {
         return Some(of_package(err));
     }
     if cause.downcast_ref::<io::Error>().is_some_and(is_of_stdout) {
@@ -136,20 +135,26 @@ fn of_release(err: &release::Error) -> Code {
         | Error::Launcher { .. }
         | Error::NoDocument { .. }
         | Error::NoLauncher { .. }
-        | Error::Damaged { .. } => Code::Failed,
+        | Error::Damaged { .. }
+        | Error::DamagedIn { .. }
+        | Error::Sink(_) => Code::Failed,
         Error::CannotRead { cause, .. } => of_read(cause),
     }
 }
 
-fn of_package(err: &PackageError) -> Code {
+fn of_package(err: &package::Error) -> Code {
+    use package::Error;
     match err {
-        PackageError::InvalidStack(_) | PackageError::OtherNotNeeded { .. } | PackageError::OtherNeeded { .. } => {
-            Code::Usage
-        }
-        PackageError::Launcher
-        | PackageError::Unusable { .. }
-        | PackageError::WrongArch { .. }
-        | PackageError::OtherRelease { .. } => Code::Failed,
+        Error::OtherFormat { .. }
+        | Error::OneArch
+        | Error::InvalidStack(_)
+        | Error::OtherNotNeeded { .. }
+        | Error::OtherNeeded { .. } => Code::Usage,
+        Error::Launcher
+        | Error::CaBundle { .. }
+        | Error::Unusable { .. }
+        | Error::WrongArch { .. }
+        | Error::OtherRelease { .. } => Code::Failed,
     }
 }
 

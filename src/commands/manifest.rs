@@ -78,7 +78,7 @@ fn request(args: cli::Manifest, env: &Env) -> Result<Request, Error> {
     warn_all(&elsewhere.settings.warnings);
     Ok(Request {
         elsewhere,
-        image: image("--image", args.image, format!("etcdproxy:{VERSION}"))?,
+        image: image("--image", args.image, format!("localhost/etcdproxy:{VERSION}"))?,
         app_image: image("--app-image", args.app_image, "registry.example.org/app:1".to_owned())?,
         name,
         secret: args.secret,

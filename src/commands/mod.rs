@@ -18,6 +18,7 @@ pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod multicall;
+pub(crate) mod package;
 pub(crate) mod prune;
 pub(crate) mod rollback;
 pub(crate) mod run;

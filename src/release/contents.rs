@@ -17,6 +17,6 @@ pub(crate) static RELEASE: Release = include!(concat!(env!("OUT_DIR"), "/release
 pub(super) static DOCUMENTS: Documents<'static> = include!(concat!(env!("OUT_DIR"), "/documents.rs"));
 
 /// The label of this binary.
-pub(crate) fn own_label() -> serde_json::Result<Label> {
+pub(super) fn own_label() -> serde_json::Result<Label> {
     serde_json::from_slice(include_bytes!(concat!(env!("OUT_DIR"), "/label.json")))
 }

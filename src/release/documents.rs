@@ -11,6 +11,10 @@ pub(crate) enum Document {
     CycloneDx,
     /// Bill of materials, SPDX 2.3.
     Spdx,
+    /// Bill of materials of the small launcher, `CycloneDX` 1.6.
+    LauncherCycloneDx,
+    /// Bill of materials of the small launcher, SPDX 2.3.
+    LauncherSpdx,
     /// The licence texts.
     Licenses,
 }
@@ -20,6 +24,8 @@ pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
     let (what, part) = match document {
         Document::CycloneDx => ("bill of materials", &DOCUMENTS.cyclonedx),
         Document::Spdx => ("bill of materials", &DOCUMENTS.spdx),
+        Document::LauncherCycloneDx => ("bill of materials", &DOCUMENTS.launcher_cyclonedx),
+        Document::LauncherSpdx => ("bill of materials", &DOCUMENTS.launcher_spdx),
         Document::Licenses => ("licence texts", &DOCUMENTS.licenses),
     };
     Ok(all_documents(what)?[part.clone()].to_owned())

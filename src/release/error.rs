@@ -25,11 +25,18 @@ pub(crate) enum Error {
     #[error("this is the small launcher, which has no {what} inside: use the full etcdproxy")]
     NoDocument { what: &'static str },
 
-    #[error("cannot make the small launcher from this binary: {detail}")]
-    NoLauncher { detail: String },
+    #[error("cannot make the small launcher from {binary}: {detail}")]
+    NoLauncher { binary: String, detail: String },
 
     #[error("the {name} inside this binary is damaged ({detail}): copy or download etcdproxy again")]
     Damaged { name: &'static str, detail: String },
+
+    #[error("the {name} inside {path} is damaged ({detail}): copy or download that etcdproxy again")]
+    DamagedIn { path: PathBuf, name: String, detail: &'static str },
+
+    /// The error of whoever took the bytes.
+    #[error(transparent)]
+    Sink(io::Error),
 
     #[error("{path} exists and is not {name} {version} ({difference}): move it away, or choose another directory")]
     Occupied { path: PathBuf, name: &'static str, version: &'static str, difference: Difference },

@@ -5,7 +5,7 @@
 //! <https://refspecs.linuxfoundation.org/elf/gabi4+/ch5.pheader.html>
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -23,37 +23,42 @@ const PT_NOTE: u32 = 4;
 /// # Errors
 /// If this binary is a launcher itself or is not laid out as expected, or if the file cannot be written.
 pub(crate) fn write_launcher(dir: &Path, name: &str) -> Result<(), Error> {
-    let failed = |detail: &str| Error::NoLauncher { detail: detail.to_owned() };
+    let failed = |detail: String| Error::NoLauncher { binary: "this binary".to_owned(), detail };
     if !payload::has_payload() {
-        return Err(failed("it is a launcher already"));
+        return Err(failed("it is a launcher already".to_owned()));
     }
-    let mut exe = open_own_exe().map_err(|err| failed(&format!("cannot read it: {err}")))?;
-    let payload = payload_in_file().ok_or_else(|| failed("its payload is not where it should be in memory"))?;
-    let mut head = vec![0; 4096];
-    exe.read_exact_at(&mut head, 0).map_err(|err| failed(&format!("cannot read it: {err}")))?;
-    let cut = Cut::plan(&head, &payload).ok_or_else(|| failed("its ELF header is not as expected"))?;
-    cut.apply(&mut head);
-
-    atomic::replace(&dir.join(name), 0o755, dirs::REMEDY, |file| {
-        copy(&mut exe, 0..cut.gap.start, file)?;
-        copy(&mut exe, cut.gap.end..cut.end, file)?;
-        file.write_all_at(&head[..cut.headers_end], 0)?;
-        file.write_all_at(&LAUNCHER_MARK, payload.start)
-    })?;
+    let exe = open_own_exe().map_err(|err| failed(format!("cannot read it: {err}")))?;
+    let payload =
+        payload_in_file().ok_or_else(|| failed("its payload is not where it should be in memory".to_owned()))?;
+    let launcher = cut(&exe, &payload).map_err(failed)?;
+    atomic::replace(&dir.join(name), 0o755, dirs::REMEDY, |file| file.write_all(&launcher))?;
     Ok(())
 }
 
-fn copy(from: &mut File, range: Range<u64>, to: &mut File) -> io::Result<()> {
-    from.seek(SeekFrom::Start(range.start))?;
-    let length = range.end - range.start;
-    if io::copy(&mut from.take(length), to)? != length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    to.flush()
+/// The launcher, cut out of the file of an etcdproxy, whose `payload` is at this range.
+///
+/// # Errors
+/// Why the file does not give one.
+pub(super) fn cut(exe: &File, payload: &Range<u64>) -> Result<Vec<u8>, String> {
+    let cannot_read = |err: io::Error| format!("cannot read it: {err}");
+    let mut head = vec![0; 4096];
+    exe.read_exact_at(&mut head, 0).map_err(cannot_read)?;
+    let cut = Cut::plan(&head, payload).ok_or("its ELF header is not as expected")?;
+    cut.apply(&mut head);
+
+    let length = |bytes: u64| usize::try_from(bytes).map_err(|_| "it is too large");
+    let (before, after) = (length(cut.gap.start)?, length(cut.end - cut.gap.end)?);
+    let mark = length(payload.start)?;
+    let mut launcher = vec![0; before + after];
+    exe.read_exact_at(&mut launcher[..before], 0).map_err(cannot_read)?;
+    exe.read_exact_at(&mut launcher[before..], cut.gap.end).map_err(cannot_read)?;
+    launcher[..cut.headers_end].copy_from_slice(&head[..cut.headers_end]);
+    launcher[mark..mark + LAUNCHER_MARK.len()].copy_from_slice(&LAUNCHER_MARK);
+    Ok(launcher)
 }
 
 /// Where the payload is in the file of this process, according to the kernel.
-fn payload_in_file() -> Option<Range<u64>> {
+pub(super) fn payload_in_file() -> Option<Range<u64>> {
     let bytes = payload::payload();
     let address = bytes.as_ptr() as u64;
     fs::read_to_string("/proc/self/maps").ok()?.lines().find_map(|line| {

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the rest of the program. The package in `build/` defines the payload's format.
 
+mod binary;
 mod contents;
 mod documents;
 mod error;
@@ -12,7 +13,8 @@ mod publish;
 mod store;
 mod unpack_roots;
 
-pub(crate) use contents::{Program, RELEASE, Release, VERSION, own_label};
+pub(crate) use binary::Binary;
+pub(crate) use contents::{Program, RELEASE, Release, VERSION};
 pub(crate) use documents::{Document, document, help};
 pub(crate) use error::{Difference, Error};
 pub(crate) use etcdproxy_payload::{Label, LabelledProgram, PROGRAM_NAMES};

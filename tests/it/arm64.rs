@@ -109,20 +109,24 @@ async fn the_proxy_runs_on_arm64() {
 
 #[test]
 #[ignore = "needs the binary for arm64: run ./scripts/test.sh"]
-fn both_binaries_write_the_same_zips() {
+fn both_binaries_write_the_same_packages() {
     let dir = tempfile::tempdir().unwrap();
-    let zip = |mut command: Command, args: &[&OsStr]| {
-        let path = dir.path().join("zip");
+    let package = |mut command: Command, args: &[&OsStr]| {
+        let path = dir.path().join("package");
         succeeds(command.arg("--output").arg(&path).args(args));
         fs::read(path).unwrap()
     };
     let (amd64, arm) = (binary(), arm64_binary());
     let both = |other| ["--arch".as_ref(), "both".as_ref(), "--other".as_ref(), other];
-    let for_both = zip(etcdproxy(["package"]), &both(arm.as_os_str()));
-    assert!(for_both == zip(arm64(["package"]), &both(amd64.as_os_str())));
+    let for_both = package(etcdproxy(["package"]), &both(arm.as_os_str()));
+    assert!(for_both == package(arm64(["package"]), &both(amd64.as_os_str())));
     let only_arm64 = ["--arch".as_ref(), "arm64".as_ref(), "--other".as_ref(), arm.as_os_str()];
-    let for_arm64 = zip(etcdproxy(["package"]), &only_arm64);
-    assert!(for_arm64 == zip(arm64(["package"]), &[]));
+    for format in ["tgz", "cnb", "oci"] {
+        let command = ["package", "--format", format];
+        assert!(package(etcdproxy(command), &only_arm64) == package(arm64(command), &[]), "{format}");
+    }
+    let for_arm64 = package(etcdproxy(["package"]), &only_arm64);
+    assert!(for_arm64 == package(arm64(["package"]), &[]));
     assert!(String::from_utf8_lossy(&for_arm64).contains("\n  arch: arm64\n"));
 
     let manifest = String::from_utf8_lossy(&for_both).into_owned();

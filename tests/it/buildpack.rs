@@ -338,7 +338,7 @@ fn the_same_binary_makes_the_same_zip() {
 }
 
 /// A copy of a binary with `from` replaced by `to` in its label.
-fn relabelled(binary: &Path, copy: PathBuf, from: &str, to: &str) -> PathBuf {
+pub(crate) fn relabelled(binary: &Path, copy: PathBuf, from: &str, to: &str) -> PathBuf {
     let mut bytes = fs::read(binary).unwrap();
     let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
     bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
@@ -347,7 +347,7 @@ fn relabelled(binary: &Path, copy: PathBuf, from: &str, to: &str) -> PathBuf {
 }
 
 /// The architecture of this binary, and the other one.
-const ARCHS: [&str; 2] = if cfg!(target_arch = "x86_64") { ["amd64", "arm64"] } else { ["arm64", "amd64"] };
+pub(crate) const ARCHS: [&str; 2] = if cfg!(target_arch = "x86_64") { ["amd64", "arm64"] } else { ["arm64", "amd64"] };
 
 #[test]
 fn the_binary_for_the_other_architecture_must_be_given_and_of_the_same_release() {

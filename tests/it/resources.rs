@@ -109,46 +109,15 @@ mod needs_root {
     use std::fs::File;
     use std::net::SocketAddr;
     use std::os::fd::AsRawFd as _;
-    use std::path::PathBuf;
 
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     use nix::sched::{CloneFlags, unshare};
     use socket2::{Domain, Socket, Type};
 
     use super::*;
+    use crate::sandbox::Group;
     use crate::sidecar::ask_member;
-    use crate::support::{Lines, binary, command, finish};
-
-    /// A control group of this test's own.
-    struct Group(PathBuf);
-
-    impl Group {
-        /// `None` if this system lets nobody limit memory.
-        fn new(megabytes: u64) -> Option<Self> {
-            let name = format!("etcdproxy-test-{}", std::process::id());
-            for (root, file) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {
-                let group = Self(PathBuf::from(root).join(&name));
-                if fs::create_dir(&group.0).is_ok() {
-                    let limit = (megabytes << 20).to_string();
-                    if group.0.join("cgroup.procs").exists() && fs::write(group.0.join(file), limit).is_ok() {
-                        return Some(group);
-                    }
-                }
-            }
-            None
-        }
-    }
-
-    impl Drop for Group {
-        fn drop(&mut self) {
-            for _ in 0..100 {
-                if fs::remove_dir(&self.0).is_ok() {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
+    use crate::support::{Lines, binary, finish};
 
     #[test]
     #[ignore = "needs root: it makes a control group"]
@@ -159,9 +128,7 @@ mod needs_root {
         };
         let cluster = Cluster::start(1);
         let addr = unique_addr();
-        let script = "echo $$ > \"$0\" && exec \"$@\"";
-        let mut shell = command("sh".as_ref(), ["-c", script]);
-        shell.arg(group.0.join("cgroup.procs")).arg(binary());
+        let mut shell = group.command(&binary());
         shell.args(["run", "--mode", "native", "--endpoints", &cluster.endpoints(), "--listen-addr", &addr]);
         let mut proxy = Process::start(shell.stderr(Stdio::piped()));
         wait_ready(&addr);

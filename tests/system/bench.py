@@ -224,7 +224,10 @@ def staging(subject):
 
 
 def package(subject):
-    """**Package**: the size of the zip that `etcdproxy package` writes."""
+    """**Package**: the size of the zip that `etcdproxy package` writes, and of
+    the container images (`--format oci`), compressed as they are in a registry.
+    The time is that of one run. `gzip -9` takes most of it.
+    """
     archive = subject.work / "buildpack.zip"
     for binary, name, limit in (
         (subject.binary, "default build", 9),
@@ -232,6 +235,14 @@ def package(subject):
     ):
         output(binary, "package", "--output", archive)
         yield bytes_row(f"zip of the {name}", archive, limit)
+    for flags, name, limit in (
+        ((), "default build", 11.5),
+        (("--without-etcd",), "launcher alone", 2.5),
+    ):
+        made = run_ms(subject.binary, "package", "--format", "oci", *flags, "--output", archive)
+        yield bytes_row(f"image of the {name}", archive, limit)
+        peak = peak_mib(subject.binary, "package", "--format", "oci", *flags, "--output", archive)
+        yield row(f"image of the {name}, time", made / 1000, " s", f"peak memory {peak:.1f} MiB")
 
 
 MEASUREMENTS = [size, unpacking, proxy_start, own_start, staging, package]

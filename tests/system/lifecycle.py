@@ -45,7 +45,7 @@ case = Cases()
 
 @case("the zip is what the platform takes")
 def the_zip(lab):
-    programs = {"bin/detect", "bin/supply", "bin/compile", "bin/build", "etcdproxy"}
+    programs = {"bin/detect", "bin/build", "bin/supply", "bin/compile", "etcdproxy"}
     texts = {"manifest.yml", "buildpack.toml", "VERSION", "README.md", "LICENSE", "NOTICE"}
 
     def package(*flags):

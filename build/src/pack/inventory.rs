@@ -31,6 +31,10 @@ pub struct Inventory {
     pub cyclonedx: String,
     /// The bill of materials as SPDX 2.3.
     pub spdx: String,
+    /// The bill of materials of the small launcher, which has no etcd inside, as `CycloneDX` 1.6.
+    pub launcher_cyclonedx: String,
+    /// The bill of materials of the small launcher as SPDX 2.3.
+    pub launcher_spdx: String,
     /// The licence texts.
     pub licenses: String,
     /// What is missing from the documents, one line each, to show during the build.
@@ -47,17 +51,20 @@ impl Inventory {
     /// If a tool cannot be asked, or if a source is missing.
     pub fn new(product: Product, source: &EtcdSource, sources: &Path) -> Result<Self> {
         let mut texts = Texts::default();
-        let mut linked = linked(product, sources, &mut texts)?;
+        let linked = linked(product, sources, &mut texts)?;
         let (embedded, warnings) = embedded(source, &mut texts)?;
         let licenses = licenses(product, source, &linked, &embedded, texts)?;
 
         let root = product.purl();
-        let programs = embedded.values().filter(|part| part.is_program).map(|part| part.purl.clone());
-        linked.get_mut(&root).context("cargo tree does not list this crate")?.uses.extend(programs);
+        let programs: Vec<_> = embedded.values().filter(|part| part.is_program).map(|part| part.purl.clone()).collect();
         let time = std::env::var("SOURCE_DATE_EPOCH").ok().map(|seconds| bom::time(&seconds)).transpose()?;
-        let bom =
-            Bom { product, root, arch: source.arch, components: linked.into_iter().chain(embedded).collect(), time };
-        Ok(Self { cyclonedx: bom.cyclonedx(), spdx: bom.spdx(), licenses, warnings })
+        let mut bom = Bom { product, root, arch: source.arch, components: linked, time };
+        let (launcher_cyclonedx, launcher_spdx) = (bom.cyclonedx(), bom.spdx());
+        let root = bom.components.get_mut(&bom.root).context("cargo tree does not list this crate")?;
+        root.uses.extend(programs);
+        bom.components.extend(embedded);
+        let (cyclonedx, spdx) = (bom.cyclonedx(), bom.spdx());
+        Ok(Self { cyclonedx, spdx, launcher_cyclonedx, launcher_spdx, licenses, warnings })
     }
 }
 

@@ -23,7 +23,7 @@ pub use inventory::{Inventory, Product};
 pub use manifest::{Dependency, Manifest};
 pub use source::{EtcdProgram, EtcdSource, TARBALL, TARBALL_SHA256};
 
-use crate::{Documents, Frame, Label, LabelledProgram, Program, Release, compress};
+use crate::{Documents, Frame, Label, LabelledDocuments, LabelledPayload, LabelledProgram, Program, Release, compress};
 
 /// The number of frames of a program without a prefix. It is even, because two threads unpack them.
 const FRAMES: usize = 8;
@@ -133,22 +133,29 @@ impl Packed {
             start..texts.len()
         };
         let (cyclonedx, spdx) = (append(&inventory.cyclonedx), append(&inventory.spdx));
+        let (launcher_cyclonedx, launcher_spdx) =
+            (append(&inventory.launcher_cyclonedx), append(&inventory.launcher_spdx));
         let licenses = append(&inventory.licenses);
         let help: Vec<_> = help.iter().map(|(name, text)| (name.as_str(), append(text))).collect();
         let packed = compress(texts.as_bytes(), &[], level).map_err(zstd_error)?;
         let frame = append_frame(&mut payload, &packed, texts.as_bytes());
-        let documents = Documents { frame, cyclonedx, spdx, licenses, help: &help };
+        let documents = Documents { frame, cyclonedx, spdx, launcher_cyclonedx, launcher_spdx, licenses, help: &help };
 
-        let programs = source
-            .programs
-            .iter()
-            .map(|EtcdProgram { name, sha256, .. }| LabelledProgram {
-                name: (*name).to_owned(),
-                sha256: sha256.clone(),
-            })
-            .collect();
-        let label =
-            Label { etcdproxy: etcdproxy.to_owned(), etcd: version.clone(), arch: arch.name().to_owned(), programs };
+        let label = Label {
+            etcdproxy: etcdproxy.to_owned(),
+            etcd: version.clone(),
+            arch: arch.name().to_owned(),
+            programs: programs.iter().map(labelled).collect(),
+            documents: LabelledDocuments {
+                frame: documents.frame.clone(),
+                cyclonedx: documents.cyclonedx.clone(),
+                spdx: documents.spdx.clone(),
+                launcher_cyclonedx: documents.launcher_cyclonedx.clone(),
+                launcher_spdx: documents.launcher_spdx.clone(),
+                licenses: documents.licenses.clone(),
+            },
+            payload: LabelledPayload::new(&payload),
+        };
         let (release, documents) = (release.to_rust(), documents.to_rust());
         Ok(Self { payload, release, documents, label: serde_json::to_string(&label)? })
     }
@@ -163,6 +170,15 @@ impl Packed {
         write("release.rs", self.release.as_bytes())?;
         write("documents.rs", self.documents.as_bytes())?;
         write("label.json", self.label.as_bytes())
+    }
+}
+
+fn labelled(program: &Program<'_>) -> LabelledProgram {
+    LabelledProgram {
+        name: program.name.to_owned(),
+        sha256: program.sha256.to_owned(),
+        size: program.size,
+        frames: program.frames.to_vec(),
     }
 }
 
@@ -233,6 +249,8 @@ mod tests {
         let inventory = Inventory {
             cyclonedx: "{1}".to_owned(),
             spdx: "{22}".to_owned(),
+            launcher_cyclonedx: "{3}".to_owned(),
+            launcher_spdx: "{44}".to_owned(),
             licenses: "Lizenzen für alle".to_owned(),
             warnings: Vec::new(),
         };
@@ -277,22 +295,34 @@ mod tests {
     #[test]
     fn the_documents_are_the_last_frame() {
         let Packed { payload, documents, .. } = packed(&source(&[b"etcd"]));
-        let texts = "{1}{22}Lizenzen für alle.TH";
+        let texts = "{1}{22}{3}{44}Lizenzen für alle.TH";
         let start = payload.len() - compress(texts.as_bytes(), &[], 3).unwrap().len();
         let frame = Frame::new(start..payload.len(), texts.as_bytes());
         assert_eq!(Unpacker::new().unpack(&frame, &payload[start..], &[]), Ok(texts.as_bytes()));
-        let help = [("man/etcdproxy.1", 25..28)];
-        let expected = Documents { frame, cyclonedx: 0..3, spdx: 3..7, licenses: 7..25, help: &help };
+        let help = [("man/etcdproxy.1", 32..35)];
+        let expected = Documents {
+            frame,
+            cyclonedx: 0..3,
+            spdx: 3..7,
+            launcher_cyclonedx: 7..10,
+            launcher_spdx: 10..14,
+            licenses: 14..32,
+            help: &help,
+        };
         assert_eq!(documents, expected.to_rust());
     }
 
     #[test]
     fn the_label_names_what_is_inside() {
-        let Packed { label, .. } = packed(&source(&[b"etcd", b"etcdctl"]));
+        let Packed { label, payload, .. } = packed(&source(&[b"etcd", b"etcdctl"]));
         let label: Label = serde_json::from_str(&label).unwrap();
         assert_eq!((&*label.etcdproxy, &*label.etcd, &*label.arch), ("0.1.0", "3.7.2", "arm64"));
         let programs: Vec<_> = label.programs.iter().map(|program| (&*program.name, &*program.sha256)).collect();
         assert_eq!(programs, [("etcd", &*sha256_hex(b"etcd")), ("etcdctl", &*sha256_hex(b"etcdctl"))]);
+        let first = &label.programs[0].frames[0];
+        assert_eq!(Unpacker::new().unpack(first, &payload[first.packed.clone()], &[]), Ok(&b"e"[..]));
+        assert_eq!(label.documents.frame.packed.end, payload.len());
+        assert_eq!(label.payload, LabelledPayload::new(&payload));
     }
 
     #[test]

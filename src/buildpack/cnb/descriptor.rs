@@ -5,7 +5,16 @@ use serde::Serialize;
 use crate::release::VERSION;
 
 /// The lowest version of the interface that has all that this buildpack uses.
-const API: &str = "0.10";
+pub(crate) const API: &str = "0.10";
+
+/// What the buildpack is called, by lifecycles and by people.
+pub(crate) const ID: &str = "etcdproxy/etcdproxy";
+pub(crate) const NAME: &str = "etcd proxy";
+
+/// The version of the buildpack. The specification allows three numbers only, so a pre-release has that of its release.
+pub(crate) fn version() -> &'static str {
+    VERSION.split(['-', '+']).next().unwrap_or(VERSION)
+}
 
 /// Every format that [`build`](super::build) writes: the lifecycle refuses others.
 const SBOM_FORMATS: [&str; 2] = ["application/vnd.cyclonedx+json", "application/spdx+json"];
@@ -47,10 +56,9 @@ pub(crate) fn buildpack_toml(arches: &[&str]) -> String {
     let descriptor = Descriptor {
         api: API,
         buildpack: Buildpack {
-            id: "etcdproxy/etcdproxy",
-            // The specification allows three numbers only, so a pre-release has the version of its release.
-            version: VERSION.split(['-', '+']).next().unwrap_or(VERSION),
-            name: "etcd proxy",
+            id: ID,
+            version: version(),
+            name: NAME,
             homepage: env!("CARGO_PKG_REPOSITORY"),
             description: "etcd, and its proxy beside the application: 127.0.0.1:2379 is the cluster",
             keywords: ["etcd", "proxy", "sidecar"],

@@ -16,6 +16,6 @@ mod files;
 mod platform;
 
 pub(crate) use build::{Build, EXEC_D, build};
-pub(crate) use descriptor::buildpack_toml;
+pub(crate) use descriptor::{API, ID, NAME, buildpack_toml, version};
 pub(crate) use detect::{Detected, detect};
 pub(crate) use platform::Platform;

@@ -1,0 +1,48 @@
+//! A limit of memory, as a container has it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::support::command;
+
+/// A control group of this test's own.
+pub(crate) struct Group(PathBuf);
+
+impl Group {
+    /// `None` if this system lets nobody limit memory.
+    pub(crate) fn new(megabytes: u64) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("etcdproxy-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        for (root, file) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {
+            let group = Self(PathBuf::from(root).join(&name));
+            if fs::create_dir(&group.0).is_ok() {
+                let limit = (megabytes << 20).to_string();
+                if group.0.join("cgroup.procs").exists() && fs::write(group.0.join(file), limit).is_ok() {
+                    return Some(group);
+                }
+            }
+        }
+        None
+    }
+
+    /// A program that runs in it.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut shell = command("sh".as_ref(), ["-c", "echo $$ > \"$0\" && exec \"$@\""]);
+        shell.arg(self.0.join("cgroup.procs")).arg(program);
+        shell
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
