@@ -26,16 +26,16 @@ binary=$work/etcdproxy-$(uname -m)-unknown-linux-musl/etcdproxy
 package() { # architecture, file name, and further arguments
     arch=$1 file=$2
     shift 2
-    [ "$arch" = $this ] || set -- "$@" --other "$work/etcdproxy-$other-unknown-linux-musl/etcdproxy"
+    [ "$arch" = "$this" ] || set -- "$@" --other "$work/etcdproxy-$other-unknown-linux-musl/etcdproxy"
     "$binary" package --arch "$arch" --output "$out/$file" "$@"
 }
 "$binary" verify >&2
 for arch in amd64 arm64 both; do
-    package $arch etcdproxy_buildpack-cached-$arch.zip
-    package $arch etcdproxy-buildpack-$arch.tgz --format tgz
-    [ $arch = both ] || package $arch etcdproxy-buildpack-$arch.cnb --format cnb
-    package $arch etcdproxy-image-$arch.oci.tar --format oci
-    package $arch etcdproxy-image-native-$arch.oci.tar --format oci --without-etcd
+    package "$arch" "etcdproxy_buildpack-cached-$arch.zip"
+    package "$arch" "etcdproxy-buildpack-$arch.tgz" --format tgz
+    [ "$arch" = both ] || package "$arch" "etcdproxy-buildpack-$arch.cnb" --format cnb
+    package "$arch" "etcdproxy-image-$arch.oci.tar" --format oci
+    package "$arch" "etcdproxy-image-native-$arch.oci.tar" --format oci --without-etcd
 done
 cd $out
 sha256sum etcdproxy* | tee packages.sha256
