@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Frame;
+use crate::{Frame, Texts};
 
 /// Describes an etcdproxy and the etcd inside it: one JSON object, somewhere in every binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Label {
     /// The programs inside.
     pub programs: Vec<LabelledProgram>,
     /// The documents inside.
-    pub documents: LabelledDocuments,
+    pub documents: Texts,
     /// The payload, which has the frames of all these.
     pub payload: LabelledPayload,
 }
@@ -38,23 +38,6 @@ pub struct LabelledProgram {
     pub size: u64,
     /// Its frames, in order.
     pub frames: Vec<Frame>,
-}
-
-/// The texts that others than the etcdproxy itself need, on a [`Label`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LabelledDocuments {
-    /// The frame with all texts.
-    pub frame: Frame,
-    /// Bill of materials, `CycloneDX` 1.6: its part of the unpacked bytes.
-    pub cyclonedx: Range<usize>,
-    /// Bill of materials, SPDX 2.3.
-    pub spdx: Range<usize>,
-    /// Bill of materials of the small launcher, `CycloneDX` 1.6.
-    pub launcher_cyclonedx: Range<usize>,
-    /// Bill of materials of the small launcher, SPDX 2.3.
-    pub launcher_spdx: Range<usize>,
-    /// Licence texts.
-    pub licenses: Range<usize>,
 }
 
 /// How to find the payload in the file, on a [`Label`].
@@ -168,7 +151,7 @@ mod tests {
             etcd: "3.7.2".to_owned(),
             arch: "arm64".to_owned(),
             programs: vec![program("etcd"), program("etcdctl")],
-            documents: LabelledDocuments {
+            documents: Texts {
                 frame: frame.clone(),
                 cyclonedx: 0..1,
                 spdx: 1..2,

@@ -18,8 +18,8 @@ pub mod pack;
 mod tables;
 
 pub use frame::{Frame, Unpacker, compress};
-pub use label::{Label, LabelError, Labelled, LabelledDocuments, LabelledPayload, LabelledProgram};
-pub use tables::{Documents, Program, Release};
+pub use label::{Label, LabelError, Labelled, LabelledPayload, LabelledProgram};
+pub use tables::{Documents, Program, Release, Texts};
 
 /// The names of the programs that an etcd release can contain. The first is always there, and each is part of the prefix of
 /// those after it.

@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Frame;
 
 /// An etcd release in the payload.
@@ -34,9 +36,9 @@ pub struct Program<'a> {
     pub frames: &'a [Frame],
 }
 
-/// The frame with all texts, and which part of the unpacked bytes each text is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Documents<'a> {
+/// The frame with all texts, and which part of the unpacked bytes each document is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Texts {
     /// The last frame of the payload.
     pub frame: Frame,
     /// Bill of materials, `CycloneDX` 1.6.
@@ -49,6 +51,13 @@ pub struct Documents<'a> {
     pub launcher_spdx: Range<usize>,
     /// Licence texts.
     pub licenses: Range<usize>,
+}
+
+/// All texts, for the etcdproxy itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents<'a> {
+    /// Those that the [`Label`](crate::Label) names, too.
+    pub texts: Texts,
     /// Completions and manual pages, by name.
     pub help: &'a [(&'a str, Range<usize>)],
 }
@@ -88,12 +97,8 @@ impl Documents<'_> {
     /// The Rust expression for this value.
     #[must_use]
     pub fn to_rust(&self) -> String {
-        let Self { frame, cyclonedx, spdx, launcher_cyclonedx, launcher_spdx, licenses, help } = self;
-        format!(
-            "Documents {{ frame: {frame:?}, cyclonedx: {cyclonedx:?}, spdx: {spdx:?}, \
-             launcher_cyclonedx: {launcher_cyclonedx:?}, launcher_spdx: {launcher_spdx:?}, licenses: {licenses:?}, \
-             help: &{help:?} }}"
-        )
+        let Self { texts, help } = self;
+        format!("Documents {{ texts: {texts:?}, help: &{help:?} }}")
     }
 }
 
@@ -139,12 +144,14 @@ mod tests {
         assert_eq!(without_space(&release.to_rust()), arrays(source));
 
         let (documents, source) = with_source!(Documents {
-            frame: Frame { packed: 9..11, size: 6, sha256: [0; 32] },
-            cyclonedx: 0..1,
-            spdx: 1..2,
-            launcher_cyclonedx: 2..3,
-            launcher_spdx: 3..4,
-            licenses: 4..5,
+            texts: Texts {
+                frame: Frame { packed: 9..11, size: 6, sha256: [0; 32] },
+                cyclonedx: 0..1,
+                spdx: 1..2,
+                launcher_cyclonedx: 2..3,
+                launcher_spdx: 3..4,
+                licenses: 4..5
+            },
             help: &[("man/etcdproxy.1", 5..6), ("completions/bash", 6..8)]
         });
         assert_eq!(without_space(&documents.to_rust()), arrays(source));

@@ -111,17 +111,11 @@ impl Binary {
     /// # Errors
     /// [`Error::DamagedIn`].
     pub(crate) fn document(&self, document: Document) -> Result<Vec<u8>, Error> {
-        let documents = &self.label.documents;
-        let (name, part) = match document {
-            Document::CycloneDx => ("bill of materials", &documents.cyclonedx),
-            Document::Spdx => ("bill of materials", &documents.spdx),
-            Document::LauncherCycloneDx => ("bill of materials", &documents.launcher_cyclonedx),
-            Document::LauncherSpdx => ("bill of materials", &documents.launcher_spdx),
-            Document::Licenses => ("licence texts", &documents.licenses),
-        };
+        let texts = &self.label.documents;
+        let (name, part) = document.in_texts(texts);
         let mut unpacker = Unpacker::new();
-        let all = self.unpack_frame(&mut unpacker, &documents.frame, &[], name)?;
-        let part = all.get(part.clone()).ok_or_else(|| self.damaged(name, "it ends too early"))?;
+        let all = self.unpack_frame(&mut unpacker, &texts.frame, &[], name)?;
+        let part = all.get(part).ok_or_else(|| self.damaged(name, "it ends too early"))?;
         Ok(part.to_owned())
     }
 

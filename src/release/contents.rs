@@ -1,6 +1,6 @@
 //! What this binary contains, as `build.rs` recorded it.
 
-use etcdproxy_payload::{Documents, Frame, Label};
+use etcdproxy_payload::{Documents, Frame, Label, Texts};
 
 pub(crate) type Release = etcdproxy_payload::Release<'static>;
 pub(crate) type Program = etcdproxy_payload::Program<'static>;

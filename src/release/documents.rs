@@ -1,5 +1,9 @@
 //! The texts inside this binary: bills of materials, licences, completions and manual pages.
 
+use std::ops::Range;
+
+use etcdproxy_payload::Texts;
+
 use super::contents::DOCUMENTS;
 use super::error::Error;
 use super::payload::{self, DecodeError};
@@ -19,16 +23,24 @@ pub(crate) enum Document {
     Licenses,
 }
 
+impl Document {
+    /// What errors call it, and which part of the texts it is.
+    pub(super) fn in_texts(self, texts: &Texts) -> (&'static str, Range<usize>) {
+        let (what, part) = match self {
+            Self::CycloneDx => ("bill of materials", &texts.cyclonedx),
+            Self::Spdx => ("bill of materials", &texts.spdx),
+            Self::LauncherCycloneDx => ("bill of materials", &texts.launcher_cyclonedx),
+            Self::LauncherSpdx => ("bill of materials", &texts.launcher_spdx),
+            Self::Licenses => ("licence texts", &texts.licenses),
+        };
+        (what, part.clone())
+    }
+}
+
 /// Unpacks a document and checks its hash.
 pub(crate) fn document(document: Document) -> Result<Vec<u8>, Error> {
-    let (what, part) = match document {
-        Document::CycloneDx => ("bill of materials", &DOCUMENTS.cyclonedx),
-        Document::Spdx => ("bill of materials", &DOCUMENTS.spdx),
-        Document::LauncherCycloneDx => ("bill of materials", &DOCUMENTS.launcher_cyclonedx),
-        Document::LauncherSpdx => ("bill of materials", &DOCUMENTS.launcher_spdx),
-        Document::Licenses => ("licence texts", &DOCUMENTS.licenses),
-    };
-    Ok(all_documents(what)?[part.clone()].to_owned())
+    let (what, part) = document.in_texts(&DOCUMENTS.texts);
+    Ok(all_documents(what)?[part].to_owned())
 }
 
 /// The completions or manual pages in `dir` with this name, or all of them if `name` is empty.
@@ -41,7 +53,7 @@ pub(crate) fn help(dir: &str, name: &str) -> Result<Vec<(&'static str, Vec<u8>)>
 
 /// The text of all documents. Errors call it `what`.
 fn all_documents(what: &'static str) -> Result<Vec<u8>, Error> {
-    payload::decode_frame(&DOCUMENTS.frame).map_err(|err| match err {
+    payload::decode_frame(&DOCUMENTS.texts.frame).map_err(|err| match err {
         DecodeError::Absent => Error::NoDocument { what },
         DecodeError::Damaged(detail) => Error::Damaged { name: what, detail },
         DecodeError::Sink(err) => Error::Damaged { name: what, detail: err.to_string() },

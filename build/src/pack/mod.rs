@@ -23,7 +23,7 @@ pub use inventory::{Inventory, Product};
 pub use manifest::{Dependency, Manifest};
 pub use source::{EtcdProgram, EtcdSource, TARBALL, TARBALL_SHA256};
 
-use crate::{Documents, Frame, Label, LabelledDocuments, LabelledPayload, LabelledProgram, Program, Release, compress};
+use crate::{Documents, Frame, Label, LabelledPayload, LabelledProgram, Program, Release, Texts, compress};
 
 /// The number of frames of a program without a prefix. It is even, because two threads unpack them.
 const FRAMES: usize = 8;
@@ -139,24 +139,17 @@ impl Packed {
         let help: Vec<_> = help.iter().map(|(name, text)| (name.as_str(), append(text))).collect();
         let packed = compress(texts.as_bytes(), &[], level).map_err(zstd_error)?;
         let frame = append_frame(&mut payload, &packed, texts.as_bytes());
-        let documents = Documents { frame, cyclonedx, spdx, launcher_cyclonedx, launcher_spdx, licenses, help: &help };
+        let texts = Texts { frame, cyclonedx, spdx, launcher_cyclonedx, launcher_spdx, licenses };
 
         let label = Label {
             etcdproxy: etcdproxy.to_owned(),
             etcd: version.clone(),
             arch: arch.name().to_owned(),
             programs: programs.iter().map(labelled).collect(),
-            documents: LabelledDocuments {
-                frame: documents.frame.clone(),
-                cyclonedx: documents.cyclonedx.clone(),
-                spdx: documents.spdx.clone(),
-                launcher_cyclonedx: documents.launcher_cyclonedx.clone(),
-                launcher_spdx: documents.launcher_spdx.clone(),
-                licenses: documents.licenses.clone(),
-            },
+            documents: texts.clone(),
             payload: LabelledPayload::new(&payload),
         };
-        let (release, documents) = (release.to_rust(), documents.to_rust());
+        let (release, documents) = (release.to_rust(), Documents { texts, help: &help }.to_rust());
         Ok(Self { payload, release, documents, label: serde_json::to_string(&label)? })
     }
 
@@ -300,16 +293,15 @@ mod tests {
         let frame = Frame::new(start..payload.len(), texts.as_bytes());
         assert_eq!(Unpacker::new().unpack(&frame, &payload[start..], &[]), Ok(texts.as_bytes()));
         let help = [("man/etcdproxy.1", 32..35)];
-        let expected = Documents {
+        let texts = Texts {
             frame,
             cyclonedx: 0..3,
             spdx: 3..7,
             launcher_cyclonedx: 7..10,
             launcher_spdx: 10..14,
             licenses: 14..32,
-            help: &help,
         };
-        assert_eq!(documents, expected.to_rust());
+        assert_eq!(documents, Documents { texts, help: &help }.to_rust());
     }
 
     #[test]
