@@ -130,11 +130,12 @@ packages:
 #   scripts/as_arm64.sh          runs a command that can start programs for arm64, with qemu
 #   scripts/job.sh               makes a scratch directory and limits the time of commands; to be sourced
 #   scripts/link_arm64.sh        the linker of a build for arm64
-#   scripts/manifest_validators.sh   installs the schemas of Kubernetes and compose, pinned in scripts/manifest_validators.txt
+#   scripts/manifest_validators.txt  what scripts/validators.sh installs for manifests
 #   scripts/packaged_etcd.sh     prints the path of the etcd in the Cargo package
 #   scripts/promtool.sh          prints the path of Prometheus' promtool
 #   scripts/release_env.sh       prints the variables for a build with dist
-#   scripts/sbom_validators.sh   installs the validators for bills of materials, pinned in scripts/sbom_validators.txt
+#   scripts/sbom_validators.txt  what scripts/validators.sh installs for bills of materials
 #   scripts/three_binaries.sh    makes a release tarball with etcd, etcdctl and etcdutl
 #   scripts/validate_manifest.py validates a manifest
 #   scripts/validate_sbom.py     validates a bill of materials
+#   scripts/validators.sh        installs the validators of bills of materials, or of manifests

@@ -40,11 +40,11 @@ ETCD_RELEASE_TARBALL=$tarball ETCD_RELEASE_SHA256=$(sha256sum "$tarball" | cut -
 export ETCDPROXY_TEST_THREE="$PWD/target/three/debug/etcdproxy"
 
 echo "== validators for bills of materials"
-ETCDPROXY_TEST_SBOM_VALIDATORS=$(./scripts/sbom_validators.sh)
+ETCDPROXY_TEST_SBOM_VALIDATORS=$(./scripts/validators.sh sbom)
 export ETCDPROXY_TEST_SBOM_VALIDATORS
 
 echo "== schemas of manifests"
-ETCDPROXY_TEST_MANIFEST_VALIDATORS=$(./scripts/manifest_validators.sh)
+ETCDPROXY_TEST_MANIFEST_VALIDATORS=$(./scripts/validators.sh manifest)
 export ETCDPROXY_TEST_MANIFEST_VALIDATORS
 
 echo "== promtool, which reads metrics and alerts"

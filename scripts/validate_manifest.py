@@ -1,4 +1,4 @@
-"""Validates a manifest: validate_manifest.py kubernetes|compose FILE. Needs the schemas that manifest_validators.sh installs."""
+"""Validates a manifest: validate_manifest.py kubernetes|compose FILE. Needs the schemas that `validators.sh manifest` installs."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Validates a bill of materials: validate_sbom.py cyclonedx|spdx FILE. Needs the validators that sbom_validators.sh installs."""
+"""Validates a bill of materials: validate_sbom.py cyclonedx|spdx FILE. Needs the validators that `validators.sh sbom` installs."""
 
 import json
 import sys
