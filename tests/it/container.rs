@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::buildpack::Staging;
+use crate::cgroup::Group;
 use crate::support::{Process, binary, child_of, command, finish};
 
 /// What a container finds in its environment, whatever its image is.
@@ -43,61 +44,6 @@ fn libraries() -> Vec<PathBuf> {
     // The name of the program that loads libraries (PT_INTERP).
     let is_dynamic = begin.windows(9).any(|bytes| bytes == b"/ld-linux");
     if is_dynamic { ["/lib", "/lib64", "/usr/lib"].map(PathBuf::from).into() } else { Vec::new() }
-}
-
-/// A limit of memory for processes, where this host lets us make one.
-pub(crate) struct MemoryLimit(Option<PathBuf>);
-
-impl MemoryLimit {
-    pub(crate) fn new(name: &str, mb: u64) -> Self {
-        let name = format!("etcdproxy-test-{}-{name}", std::process::id());
-        // Version 1 of control groups, then version 2.
-        for (root, file) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {
-            let dir = Path::new(root).join(&name);
-            if fs::create_dir(&dir).is_ok() {
-                let limit = Self(Some(dir.clone()));
-                if dir.join(file).exists() && fs::write(dir.join(file), (mb << 20).to_string()).is_ok() {
-                    return limit;
-                }
-            }
-        }
-        eprintln!("this host has no control group for memory that a test can use: there is no limit");
-        Self(None)
-    }
-
-    /// How often it was reached so that a process had to be killed; `None` without a limit.
-    pub(crate) fn kills(&self) -> Option<u64> {
-        let dir = self.0.as_ref()?;
-        let text = ["memory.oom_control", "memory.events"]
-            .into_iter()
-            .find_map(|file| fs::read_to_string(dir.join(file)).ok())?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
-    }
-
-    /// The most memory that was in use, in bytes; `None` without a limit.
-    pub(crate) fn peak(&self) -> Option<u64> {
-        let dir = self.0.as_ref()?;
-        let files = ["memory.max_usage_in_bytes", "memory.peak"];
-        files.into_iter().find_map(|file| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok())
-    }
-
-    /// A line of shell that puts the shell under the limit.
-    fn enter(&self) -> String {
-        self.0.as_ref().map(|dir| format!("echo 0 >{}/cgroup.procs\n", dir.display())).unwrap_or_default()
-    }
-}
-
-impl Drop for MemoryLimit {
-    fn drop(&mut self) {
-        let Some(dir) = &self.0 else { return };
-        // The kernel needs a moment after the last process.
-        for _ in 0..100 {
-            if fs::remove_dir(dir).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    }
 }
 
 /// What a manifest says about the container.
@@ -152,20 +98,28 @@ fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
     text.replace('\0', "$")
 }
 
+/// A command of the shell that puts the shell under the limit, if there is one.
+fn join(limit: Option<&Group>) -> String {
+    limit.map_or_else(|| ":".to_owned(), Group::join)
+}
+
 /// A running container. Its network is that of this host.
 pub(crate) struct Container<'a> {
     spec: &'a Spec,
     outer: Process,
-    limit: MemoryLimit,
+    limit: Option<Group>,
     user: u32,
 }
 
 impl<'a> Container<'a> {
     /// Starts the manifest's command in the image. `binding` is the directory of the Secret.
     pub(crate) fn start(spec: &'a Spec, image: &Path, binding: Option<&Path>, user: u32) -> Self {
-        let limit = MemoryLimit::new(&user.to_string(), spec.memory);
+        let limit = Group::new(spec.memory);
+        if limit.is_none() {
+            eprintln!("this host has no control group for memory that a test can use: there is no limit");
+        }
         let root = image.display();
-        let mut script = format!("set -e\n{}mount --bind {root} {root}\n", limit.enter());
+        let mut script = format!("set -e\n{}\nmount --bind {root} {root}\n", join(limit.as_ref()));
         for dir in libraries().iter().filter(|dir| dir.exists()) {
             let to = image.join(dir.strip_prefix("/").unwrap());
             fs::create_dir_all(&to).unwrap();
@@ -195,8 +149,8 @@ impl<'a> Container<'a> {
     /// Runs a command in the container, as the kubelet does for a probe. Returns its exit code and what it wrote.
     pub(crate) fn run(&self, words: &[String]) -> (i32, String) {
         let script = format!(
-            "{}exec nsenter --target {} --mount --pid --root --wd --setuid {u} --setgid {u} \"$@\"\n",
-            self.limit.enter(),
+            "{}\nexec nsenter --target {} --mount --pid --root --wd --setuid {u} --setgid {u} \"$@\"\n",
+            join(self.limit.as_ref()),
             self.pid(),
             u = self.user
         );
@@ -220,8 +174,9 @@ impl<'a> Container<'a> {
         self.outer.is_running()
     }
 
-    pub(crate) fn limit(&self) -> &MemoryLimit {
-        &self.limit
+    /// Its limit of memory, where this host lets us make one.
+    pub(crate) fn limit(&self) -> Option<&Group> {
+        self.limit.as_ref()
     }
 }
 

@@ -194,6 +194,7 @@ mod needs_root {
     use etcd_client::Client;
 
     use super::*;
+    use crate::cgroup::Group;
     use crate::container::{Container, Spec, image};
     use crate::load;
     use crate::support::{Cluster, Tls, eventually, free_addr, http};
@@ -254,8 +255,8 @@ mod needs_root {
         cluster.start_member(0);
         cluster.wait_member(0);
         eventually("the cluster answers again", || container.run(&spec.probe("startupProbe")).0 == 0);
-        assert_eq!(container.limit().kills().unwrap_or_default(), 0);
-        if let Some(peak) = container.limit().peak() {
+        assert_eq!(container.limit().and_then(Group::kills).unwrap_or_default(), 0);
+        if let Some(peak) = container.limit().and_then(Group::peak) {
             println!("peak memory with etcd's proxy: {} MB of {} MiB", peak / 1_000_000, spec.memory);
         }
 
@@ -294,8 +295,8 @@ mod needs_root {
         eventually("the startup probe succeeds", || container.run(&spec.probe("startupProbe")).0 == 0);
         let client = put_and_get(&addr).await;
         assert_eq!(container.run(&spec.probe("livenessProbe")), (0, String::new()));
-        assert_eq!(container.limit().kills().unwrap_or_default(), 0);
-        if let Some(peak) = container.limit().peak() {
+        assert_eq!(container.limit().and_then(Group::kills).unwrap_or_default(), 0);
+        if let Some(peak) = container.limit().and_then(Group::peak) {
             println!("peak memory with native: {} MB of {} MiB", peak / 1_000_000, spec.memory);
         }
 

@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::buildpack::{ARCHS, Staging, relabelled};
+use crate::cgroup::Group;
 use crate::load;
-use crate::sandbox::Group;
 use crate::support::{
     Cluster, Process, binary, command, etcdproxy, fails_with, finish, free_addr, sha256, succeeds, unique_host,
     unpack_dir, wait_ready,

@@ -115,7 +115,7 @@ mod needs_root {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::sandbox::Group;
+    use crate::cgroup::Group;
     use crate::sidecar::ask_member;
     use crate::support::{Lines, binary, finish};
 

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use super::{cases, check_log, connect_from, figure, nothing_lost, number, raise_files};
+use crate::cgroup::Group;
 use crate::load::{self, Load};
 use crate::sidecar::{GREETING, connect_http2, memory_kb, metric, native};
 use crate::support::{
@@ -65,37 +65,6 @@ async fn without_files_no_member_is_blamed_and_nobody_is_cut() {
     }
 }
 
-/// Where a memory cgroup of this test's own can be made, of version 2 or 1; and the name of its limit.
-fn memory_cgroup(limit: &str) -> Option<Cgroup> {
-    let name = format!("etcdproxy-attack-{}", std::process::id());
-    for (root, file) in [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")] {
-        let dir = Path::new(root).join(&name);
-        if fs::create_dir(&dir).is_err() {
-            continue;
-        }
-        let cgroup = Cgroup(dir);
-        if cgroup.0.join(file).exists() && fs::write(cgroup.0.join(file), limit).is_ok() {
-            return Some(cgroup);
-        }
-    }
-    None
-}
-
-/// Removed at the end of the test.
-struct Cgroup(PathBuf);
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Its processes take a moment to leave.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
 mod needs_root {
     use nix::sched::{CloneFlags, unshare};
 
@@ -104,15 +73,14 @@ mod needs_root {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs root: it makes a memory cgroup"]
     async fn a_cgroup_of_32_mb_is_enough_for_many_clients() {
-        let Some(cgroup) = memory_cgroup("33554432") else {
+        let Some(group) = Group::new(32) else {
             figure("not tried: this machine allows no memory cgroup");
             return;
         };
         raise_files();
         let cluster = Cluster::start(1);
         let addr = unique_addr();
-        let join = "echo $$ >\"$3/cgroup.procs\"";
-        let mut process = native_after(join, &cluster.endpoints(), &addr, cgroup.0.to_str().unwrap());
+        let mut process = native_after(&group.join(), &cluster.endpoints(), &addr, "");
         wait_ready(&addr);
         let load = Load::start(&addr, "/attack/").await.unwrap();
         let count = cases(300);
