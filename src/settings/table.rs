@@ -184,7 +184,7 @@ mod tests {
     const PAGE: &str = include_str!("../../docs/settings.md");
 
     /// The rows of the page's table of settings, each as flag, environment and default.
-    fn readme() -> Vec<[String; 3]> {
+    fn table() -> Vec<[String; 3]> {
         let table = PAGE.lines().skip_while(|line| !line.starts_with("| flag | environment | default |"));
         let rows = table.skip(2).take_while(|line| line.starts_with('|'));
         let cells = |row: &str| {
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_page_has_every_setting_with_its_flag_its_choices_and_its_default() {
-        let rows = readme();
+        let rows = table();
         for setting in Setting::ALL.iter().filter(|setting| setting.has_flag()) {
             let row = rows.iter().find(|[flag, ..]| code(flag).contains(&setting.flag()));
             let [flag, variables, default] =
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_page_has_no_other_settings() {
-        let rows = readme().concat().join("\n");
+        let rows = table().concat().join("\n");
         for setting in Setting::ALL.iter().filter(|setting| !setting.has_flag()) {
             assert!(rows.contains(setting.variable()), "{}", setting.variable());
         }
