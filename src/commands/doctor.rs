@@ -1,6 +1,6 @@
 //! `etcdproxy doctor`
 
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::cli;
 use super::cli::Output;
 use super::exit_code::Code;
-use crate::doctor::{Chapter, Level, examine, title};
+use crate::doctor::{Chapter, Level, examine};
 use crate::os::env::Env;
 use crate::os::log::escaped;
+use crate::os::terminal;
 use crate::release::{RELEASE, Store, VERSION};
 use crate::settings::Sources;
 
@@ -41,8 +42,8 @@ pub(crate) fn run(args: cli::Doctor, env: &Env, out: &mut impl Write) -> Result<
 }
 
 fn print(chapters: &[Chapter], env: &Env, out: &mut impl Write) -> Result<()> {
-    let has_colour = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none_or(std::ffi::OsStr::is_empty);
-    writeln!(out, "{}", title())?;
+    let has_colour = terminal::is_stdout(env) && terminal::takes_colour(env);
+    writeln!(out, "etcdproxy {VERSION} with etcd {}, linux {}", RELEASE.version, RELEASE.arch)?;
     for Chapter { name, findings } in chapters.iter().filter(|chapter| !chapter.findings.is_empty()) {
         writeln!(out, "\n{name}")?;
         for finding in findings {

@@ -1,26 +1,20 @@
 //! This host: who serves the proxy's address, and what a proxy needs.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::finding::Chapter;
+use crate::install::{ServiceState, UNIT};
 use crate::net::etcd_health::{self, Occupant};
 use crate::net::sockets;
 use crate::os::cgroup;
 use crate::os::env::Env;
-use crate::release::{PROGRAM_NAMES, RELEASE, Store};
-use crate::settings::ListenAddr;
+use crate::release::{Store, program};
+use crate::settings::{ListenAddr, Mode};
 
 /// Fewer open files than this limit the clients of a proxy.
 const FILES: u64 = 1024;
 
-/// Less memory is too little, in MB: for native, and for etcd's own proxy.
-const MEMORY: [u64; 2] = [8, 32];
-
-/// The unit that `install` writes.
-const UNIT: &str = "etcdproxy.service";
+const IN_MEMORY: &str = "until then, etcd runs from memory, which takes 25 MB of it";
 
 /// Who serves the address.
 pub(super) fn examine_proxy(addr: &ListenAddr, chapter: &mut Chapter) {
@@ -45,10 +39,11 @@ pub(super) fn examine_proxy(addr: &ListenAddr, chapter: &mut Chapter) {
     }
 }
 
-/// What the host gives a proxy.
-pub(super) fn examine(env: &Env, runs_etcd: bool) -> Chapter {
+/// What the host gives a proxy of this mode.
+pub(super) fn examine(env: &Env, mode: Mode) -> Chapter {
     let mut chapter = Chapter::new("host");
-    if runs_etcd {
+    let needs = mode.capabilities();
+    if needs.runs_etcd {
         examine_etcd(env, &mut chapter);
     }
     if let Ok((files, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -61,7 +56,7 @@ pub(super) fn examine(env: &Env, runs_etcd: bool) -> Chapter {
         }
     }
     if let Some(bytes) = cgroup::memory_limit() {
-        let (limit, needed) = (bytes / 1_000_000, MEMORY[usize::from(runs_etcd)]);
+        let (limit, needed) = (bytes / 1_000_000, u64::from(needs.min_memory));
         if limit < needed {
             chapter.warn("memory", format!("{limit} MB at most")).advise(format!("allow {needed} MB or more"));
         } else {
@@ -75,15 +70,20 @@ pub(super) fn examine(env: &Env, runs_etcd: bool) -> Chapter {
 /// Whether etcd is there, or can be unpacked.
 fn examine_etcd(env: &Env, chapter: &mut Chapter) {
     let store = Store::new(env);
-    let Some(program) = RELEASE.programs.iter().find(|program| program.name == PROGRAM_NAMES[0]) else { return };
+    let Ok(program) = program("etcd") else { return };
     if let Some(path) = store.find(program) {
         chapter.good("etcd", format!("is unpacked: {}", path.display()));
     } else if store.has(program.name) {
         match store.place() {
-            Ok(dir) => chapter.good("etcd", format!("will be unpacked into {}", dir.display())),
-            Err(why) => chapter
-                .warn("etcd", why.to_string())
-                .advise("until then, etcd runs from memory, which takes 25 MB of it"),
+            Ok(Some(dir)) => chapter.good("etcd", format!("will be unpacked into {}", dir.display())),
+            Ok(None) => {
+                chapter.warn("etcd", "no directory is known to unpack it into").advise(IN_MEMORY);
+            }
+            Err(why) if store.is_fixed() => {
+                // It says what to do.
+                chapter.fault("etcd", why.to_string());
+            }
+            Err(why) => chapter.warn("etcd", why.to_string()).advise(IN_MEMORY),
         }
     } else {
         chapter
@@ -94,27 +94,11 @@ fn examine_etcd(env: &Env, chapter: &mut Chapter) {
 
 /// What the service manager says about the installed service, if there is one.
 fn examine_service(chapter: &mut Chapter) {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return;
-    }
-    let show = ["show", UNIT, "--property=LoadState,ActiveState,SubState,Result,NRestarts"];
-    let Ok(shown) = Command::new("systemctl").args(show).stdin(Stdio::null()).stderr(Stdio::null()).output() else {
-        return;
-    };
-    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let property =
-        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
-    if property("LoadState") != "loaded" {
-        return;
-    }
-    let state = format!("{} ({}), restarts: {}", property("ActiveState"), property("SubState"), property("NRestarts"));
-    match property("ActiveState") {
+    let Some(ServiceState { active, sub, result, restarts }) = ServiceState::of_system() else { return };
+    let state = format!("{active} ({sub}), restarts: {restarts}");
+    match &*active {
         "active" | "reloading" => chapter.good(UNIT, state),
-        "failed" => {
-            chapter.fault(UNIT, format!("{state}, {}", property("Result"))).advise("journalctl -u etcdproxy says why");
-        }
-        _ => {
-            chapter.warn(UNIT, state).advise("start it: systemctl start etcdproxy");
-        }
+        "failed" => chapter.fault(UNIT, format!("{state}, {result}")).advise("journalctl -u etcdproxy says why"),
+        _ => chapter.warn(UNIT, state).advise("start it: systemctl start etcdproxy"),
     }
 }

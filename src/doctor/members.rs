@@ -9,7 +9,9 @@ use tokio::time::timeout;
 
 use super::finding::Chapter;
 use crate::api::status::Status;
-use crate::net::{Certificate, Deadline, DialError, Dialer, LoginError, Protocol, Resolver, Step, Target, date};
+use crate::net::{
+    Certificate, Deadline, DialError, Dialer, LoginError, Protocol, Resolver, SOON, Step, Target, date, days_left,
+};
 use crate::os::clock::since_epoch;
 use crate::settings::{Endpoint, Login, Settings};
 
@@ -19,9 +21,6 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// A clock that differs by more makes certificates invalid too early or too late, and logs hard to compare. HTTP's dates
 /// have whole seconds.
 const CLOCKS: Duration = Duration::from_secs(5);
-
-/// A certificate that ends within this many days is worth a look, as in the alerts.
-const SOON: i64 = 14;
 
 /// One address of an endpoint, and what it says.
 struct Examined {
@@ -36,10 +35,7 @@ struct Examined {
     ahead: Option<f64>,
 }
 
-/// Examines the members that the settings name.
-///
-/// # Errors
-/// When the system cannot start an event loop: that is for the caller of this future.
+/// Examines the members that the settings name, all at the same time.
 pub(super) async fn examine(settings: &Settings, chapter: &mut Chapter) {
     let dialer = match Dialer::new(settings) {
         Ok(dialer) => Arc::new(dialer),
@@ -48,7 +44,7 @@ pub(super) async fn examine(settings: &Settings, chapter: &mut Chapter) {
             return;
         }
     };
-    let resolver = Resolver::default();
+    let resolver = Arc::new(Resolver::default());
     let mut endpoints = settings.endpoints.clone();
     if let Some(domain) = &settings.discovery_srv {
         let look_up = resolver.members(domain, settings.tls.is_configured());
@@ -60,30 +56,53 @@ pub(super) async fn examine(settings: &Settings, chapter: &mut Chapter) {
             }
         }
     }
-    let mut work = JoinSet::new();
-    for (place, endpoint) in endpoints.into_iter().enumerate() {
-        match targets(&resolver, &endpoint).await {
-            Ok(targets) => {
-                for target in targets {
-                    let (dialer, login) = (Arc::clone(&dialer), settings.login.clone());
-                    work.spawn(async move { (place, ask(target, &dialer, login).await) });
+    let look_ups: JoinSet<_> = endpoints
+        .into_iter()
+        .enumerate()
+        .map(|(place, endpoint)| {
+            let (resolver, dialer, login) = (Arc::clone(&resolver), Arc::clone(&dialer), settings.login.clone());
+            async move { (place, examine_endpoint(endpoint, &resolver, &dialer, login).await) }
+        })
+        .collect();
+    let mut found = look_ups.join_all().await;
+    found.sort_by_key(|(place, _)| *place);
+    let mut examined = Vec::new();
+    for (_, members) in found {
+        match members {
+            Ok(members) => {
+                for member in &members {
+                    tell(member, chapter);
                 }
+                examined.extend(members);
             }
-            Err(err) => chapter.fault(endpoint.to_string(), err.to_string()).advise(advice(&err)),
+            Err((endpoint, err)) => chapter.fault(endpoint.to_string(), err.to_string()).advise(advice(&err)),
         }
-    }
-    let mut examined = work.join_all().await;
-    examined.sort_by_key(|(place, it)| (*place, it.target.addr));
-    let examined: Vec<_> = examined.into_iter().map(|(_, it)| it).collect();
-    for member in &examined {
-        tell(member, chapter);
     }
     tell_of_cluster(&examined, settings, chapter);
 }
 
-async fn targets(resolver: &Resolver, endpoint: &Endpoint) -> Result<Vec<Target>, DialError> {
-    let look_up = resolver.targets(endpoint);
-    Ok(Deadline::after(TIMEOUT).step(Step::Resolve, look_up).await.flatten()?.found)
+/// Examines each address of an endpoint.
+///
+/// # Errors
+/// When it has no address: the endpoint, and why.
+async fn examine_endpoint(
+    endpoint: Endpoint,
+    resolver: &Resolver,
+    dialer: &Arc<Dialer>,
+    login: Option<Login>,
+) -> Result<Vec<Examined>, (Endpoint, DialError)> {
+    let look_up = Deadline::after(TIMEOUT).step(Step::Resolve, resolver.targets(&endpoint)).await.flatten();
+    let targets = look_up.map_err(|err| (endpoint, err))?.found;
+    let questions: JoinSet<_> = targets
+        .into_iter()
+        .map(|target| {
+            let (dialer, login) = (Arc::clone(dialer), login.clone());
+            async move { ask(target, &dialer, login).await }
+        })
+        .collect();
+    let mut members = questions.join_all().await;
+    members.sort_by_key(|member| member.target.addr);
+    Ok(members)
 }
 
 async fn ask(target: Target, dialer: &Dialer, login: Option<Login>) -> Examined {
@@ -141,8 +160,7 @@ fn tell(member: &Examined, chapter: &mut Chapter) {
         }
     }
     if let Some(Certificate { end, names }) = &member.certificate {
-        let now = i64::try_from(since_epoch(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
-        let days = end.saturating_sub(now).div_euclid(86400);
+        let days = days_left(*end);
         let text = format!("its certificate is for {}, and ends in {days} days", names.join(", "));
         if days < SOON {
             chapter.warn(&about, text).advise("give the member a new certificate; etcd reads it without a restart");

@@ -9,8 +9,7 @@ mod members;
 use crate::net;
 use crate::os::env::Env;
 use crate::os::log::without_errno;
-use crate::release::{RELEASE, VERSION};
-use crate::settings::{Error, Settings, Sources};
+use crate::settings::{Error, Mode, Settings, Sources};
 pub(crate) use finding::{Chapter, Level};
 
 /// Examines everything. Takes some seconds at most.
@@ -27,8 +26,8 @@ pub(crate) fn examine(sources: Result<Sources, Error>, env: &Env) -> Vec<Chapter
     if let Some(addr) = &addr {
         host::examine_proxy(addr, &mut proxy);
     }
-    let runs_etcd = resolved.as_ref().map_or(true, |settings| settings.run.mode().capabilities().runs_etcd);
-    vec![settings(&resolved), members, proxy, host::examine(env, runs_etcd)]
+    let mode = resolved.as_ref().map_or(Mode::GrpcProxy, |settings| settings.run.mode());
+    vec![settings(&resolved), members, proxy, host::examine(env, mode)]
 }
 
 /// What is in effect, and from where.
@@ -57,9 +56,4 @@ fn settings(resolved: &Result<Settings, Error>) -> Chapter {
         chapter.warn("settings", warning);
     }
     chapter
-}
-
-/// The first line of a report.
-pub(crate) fn title() -> String {
-    format!("etcdproxy {VERSION} with etcd {}, linux {}", RELEASE.version, RELEASE.arch)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::fs::within::{self, LastLink};
 
 /// The name of the service's unit.
-pub(super) const UNIT: &str = "etcdproxy.service";
+pub(crate) const UNIT: &str = "etcdproxy.service";
 
 /// Where an installation is, and who works on it. All paths are as the installed system sees them; for
 /// [`real`](Self::real), as this process sees them.

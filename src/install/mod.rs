@@ -22,9 +22,11 @@ mod versions;
 
 pub(crate) use apply::Progress;
 pub(crate) use error::{Error, LocationError};
+pub(crate) use layout::UNIT;
 pub(crate) use locate::Location;
 pub(crate) use plan::Step;
 pub(crate) use run::{
     Options, Outcome, ServiceHint, Started, Target, install, list, prune, rollback, uninstall, unit_text,
 };
+pub(crate) use systemd::manager::ServiceState;
 pub(crate) use verify::{Embedded, Finding, Report, verify};

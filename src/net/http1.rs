@@ -14,9 +14,7 @@ pub(crate) async fn get(
     path: &str,
     longest: usize,
 ) -> io::Result<(u16, Vec<u8>)> {
-    // In one piece: a server may close once it has seen enough.
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
-    stream.flush().await?;
+    request(stream, path).await?;
     let mut bytes = Vec::new();
     loop {
         let at_end = stream.read_buf(&mut bytes).await? == 0;
@@ -33,14 +31,19 @@ pub(crate) async fn get(
     }
 }
 
+async fn request(stream: &mut (impl AsyncWrite + Unpin), path: &str) -> io::Result<()> {
+    // In one piece: a server may close once it has seen enough.
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    stream.flush().await
+}
+
 /// The time that an answer of the server gives; `None` if it gives none.
 ///
 /// # Errors
 /// When the connection ends before the answer has begun.
 pub(crate) async fn date(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Option<SystemTime>> {
     const LONGEST: usize = 8 * 1024;
-    stream.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-    stream.flush().await?;
+    request(stream, "/version").await?;
     let mut bytes = Vec::new();
     while bytes.len() < LONGEST {
         if stream.read_buf(&mut bytes).await? == 0 {

@@ -25,7 +25,7 @@ use http1::get;
 pub(crate) use probe::{LoginError, MemberConnection};
 pub(crate) use resolve::{Found, Resolver, Target};
 pub(crate) use stream::Stream;
-pub(crate) use tls::Certificate;
+pub(crate) use tls::{Certificate, SOON, days_left};
 
 /// Runs `future` to its end on this thread, for callers that are not asynchronous.
 ///

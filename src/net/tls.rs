@@ -55,6 +55,15 @@ pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
     Some(certificate.validity().not_after.timestamp())
 }
 
+/// How many days a certificate has left that ends then, in seconds since 1970. Negative when it has expired.
+pub(crate) fn days_left(end: i64) -> i64 {
+    let now = i64::try_from(since_epoch(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
+    end.saturating_sub(now).div_euclid(86400)
+}
+
+/// With fewer days left, it is time to replace a certificate.
+pub(crate) const SOON: i64 = 14;
+
 /// What a member's certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Certificate {

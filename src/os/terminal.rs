@@ -1,10 +1,11 @@
 //! A terminal that one program draws on: its second screen, keys without Enter.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::time::Duration;
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
+use super::env::Env;
 use super::signals::{Events, pause};
 
 /// The second screen, no cursor, no line breaks of the terminal's own; and back (xterm's control sequences).
@@ -13,6 +14,16 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// How long to wait for a key, in tenths of a second.
 const KEY_TIMEOUT: u8 = 1;
+
+/// Whether standard output is a terminal that can be drawn on.
+pub(crate) fn is_stdout(env: &Env) -> bool {
+    io::stdout().is_terminal() && env.get("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether the user takes colours on a terminal (<https://no-color.org>).
+pub(crate) fn takes_colour(env: &Env) -> bool {
+    env.get("NO_COLOR").is_none()
+}
 
 /// The terminal of this process. Dropping this gives it back as it was.
 pub(crate) struct Terminal {

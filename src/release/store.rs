@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{AccessFlags, access};
 
 use super::contents::{Program, RELEASE};
 use super::error::Error;
@@ -174,36 +175,42 @@ impl Store {
     }
 
     /// The directory that the program would be unpacked into, without writing anything. What only a write shows, such as
-    /// a full disk, is not seen.
+    /// a full disk, is not seen. `None` if there is only memory.
     ///
     /// # Errors
-    /// Why each directory that is considered cannot be used.
-    pub(crate) fn place(&self) -> Result<PathBuf, Error> {
+    /// Why the first directory cannot be used, if no other one can.
+    pub(crate) fn place(&self) -> Result<Option<PathBuf>, Error> {
         let (roots, remedy) = match &self.roots {
             UnpackRoots::Fixed(root) => (std::slice::from_ref(root), REMEDY_FIXED),
             UnpackRoots::FirstOf(roots) => (roots.as_slice(), REMEDY),
         };
-        let mut failed = None;
-        for root in roots {
-            match self.usable(root, remedy) {
-                Ok(dir) => return Ok(dir),
-                Err(err) => failed = failed.or(Some(err)),
+        let usable = |root: &PathBuf| {
+            let dir = self.usable(root, remedy)?;
+            let nearest = dir.ancestors().find(|dir| dir.exists()).unwrap_or(&dir);
+            match access(nearest, AccessFlags::W_OK) {
+                Ok(()) => Ok(dir),
+                Err(errno) => Err(WriteError::new(&dir, &errno.into(), remedy, None).into()),
             }
-        }
-        Err(failed.unwrap_or(Error::NoExec { path: PathBuf::new(), remedy }))
+        };
+        let mut tried = roots.iter().map(usable);
+        let Some(first) = tried.next() else { return Ok(None) };
+        first.or_else(|err| tried.find_map(Result::ok).ok_or(err)).map(Some)
     }
 
+    /// Whether the user has chosen the directory, so that there is no other place, not even memory.
+    pub(crate) fn is_fixed(&self) -> bool {
+        matches!(self.roots, UnpackRoots::Fixed(_))
+    }
+
+    /// The directory of this version below `root`, if its programs may be and can run there.
     fn usable(&self, root: &Path, remedy: &'static str) -> Result<PathBuf, Error> {
         let dir = root.join(RELEASE.id);
         self.refuse_wrong_owner(root, remedy)?;
+        // Otherwise the only sign would be a "permission denied" when the program is executed.
         if dirs::is_noexec(&dir) {
             return Err(Error::NoExec { path: dir, remedy });
         }
-        let nearest = dir.ancestors().find(|dir| dir.exists()).unwrap_or(&dir);
-        match nix::unistd::access(nearest, nix::unistd::AccessFlags::W_OK) {
-            Ok(()) => Ok(dir),
-            Err(errno) => Err(WriteError::new(&dir, &errno.into(), remedy, None).into()),
-        }
+        Ok(dir)
     }
 
     /// Every path where the program may be, whether it exists or not.
@@ -214,12 +221,7 @@ impl Store {
     }
 
     fn put(&self, program: &'static Program, root: &Path, remedy: &'static str) -> Result<Executable, Error> {
-        let shown = root.join(RELEASE.id);
-        self.refuse_wrong_owner(root, remedy)?;
-        // Otherwise the only sign would be a "permission denied" when the program is executed.
-        if dirs::is_noexec(&shown) {
-            return Err(Error::NoExec { path: shown, remedy });
-        }
+        let shown = self.usable(root, remedy)?;
         let failed =
             |err: &io::Error| WriteError::new(&shown.join(program.name), err, remedy, Some(program.size)).into();
         let new = dirs::create_all(&shown).map_err(|err| failed(&err))?;

@@ -4,7 +4,7 @@ mod figures;
 mod screen;
 mod style;
 
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::net::etcd_health::Unreachable;
 use crate::net::local::fetch;
 use crate::os::env::Env;
 use crate::os::signals::{Events, pause};
-use crate::os::terminal::Terminal;
+use crate::os::terminal::{self, Terminal};
 use crate::proxy::Report;
 use crate::settings::{ListenAddr, Sources};
 use style::Palette;
@@ -40,8 +40,7 @@ pub(crate) fn run(args: cli::Top, env: &Env, out: &mut impl Write) -> Result<Exi
         Some(addr) => addr.into(),
         None => sources.listen_addr()?,
     };
-    let has_colour = env.get("NO_COLOR").is_none_or(std::ffi::OsStr::is_empty);
-    let is_terminal = std::io::stdout().is_terminal() && env.get("TERM").is_none_or(|term| term != "dumb");
+    let (has_colour, is_terminal) = (terminal::takes_colour(env), terminal::is_stdout(env));
     if once {
         let report = ask(&addr)?;
         let palette = Palette { has_colour: has_colour && is_terminal };

@@ -14,10 +14,13 @@ use crate::install::layout::{Layout, UNIT};
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Whether the system has systemd. For the running system, this is the test of `sd_booted(3)`.
+/// Where a running systemd has its files: the test of `sd_booted(3)`.
+const RUNNING: &str = "/run/systemd/system";
+
+/// Whether the system has systemd. For the running system, it must run.
 pub(in crate::install) fn has_systemd(layout: &Layout) -> bool {
     if layout.is_live() {
-        return Path::new("/run/systemd/system").is_dir();
+        return Path::new(RUNNING).is_dir();
     }
     ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].iter().any(|path| layout.real_target(Path::new(path)).exists())
 }
@@ -36,6 +39,41 @@ fn runtime_dir(layout: &Layout) -> PathBuf {
 /// The command line of `systemctl`, as a user would type it.
 pub(in crate::install) fn systemctl(layout: &Layout, args: &[&str]) -> String {
     format!("systemctl {}{}", layout.user_option(), args.join(" "))
+}
+
+/// What the manager says about the installed service of the system, in its own words (`systemctl show`).
+#[derive(Debug)]
+pub(crate) struct ServiceState {
+    /// As in `active` or `failed`.
+    pub active: String,
+    /// As in `running`.
+    pub sub: String,
+    /// How it ended last, as in `exit-code`.
+    pub result: String,
+    /// How often it was restarted.
+    pub restarts: String,
+}
+
+impl ServiceState {
+    /// `None` without systemd, and where the service is not installed.
+    pub(crate) fn of_system() -> Option<Self> {
+        if !Path::new(RUNNING).is_dir() {
+            return None;
+        }
+        let show = ["show", UNIT, "--property=LoadState,ActiveState,SubState,Result,NRestarts"];
+        let shown = Command::new("systemctl").args(show).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        let text = String::from_utf8_lossy(&shown.stdout);
+        let property = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            value.unwrap_or_default().to_owned()
+        };
+        (property("LoadState") == "loaded").then(|| Self {
+            active: property("ActiveState"),
+            sub: property("SubState"),
+            result: property("Result"),
+            restarts: property("NRestarts"),
+        })
+    }
 }
 
 /// Makes the manager read the units again.

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use super::report::{Certificate, Health, Line, Report, Setting};
-use crate::os::clock::{since_epoch, unix};
+use crate::net::{SOON, days_left};
+use crate::os::clock::unix;
 use crate::os::recent;
 use crate::release::RELEASE;
 use crate::settings::{ListenAddr, Settings, Tls};
@@ -70,12 +71,11 @@ impl Facts {
 /// A certificate that ends at this time, in seconds since 1970.
 #[allow(clippy::cast_precision_loss, reason = "years have few seconds")]
 pub(in crate::proxy) fn certificate(what: &str, subject: Option<&str>, end: i64) -> Certificate {
-    let now = i64::try_from(since_epoch(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
     let (what, subject) = (what.to_owned(), subject.unwrap_or_default().to_owned());
-    let days_left = end.saturating_sub(now).div_euclid(86400);
+    let days_left = days_left(end);
     let level = match days_left {
         ..3 => "bad",
-        3..14 => "warn",
+        3..SOON => "warn",
         _ => "good",
     };
     Certificate { what, subject, expires: end as f64, days_left, level: level.to_owned() }
